@@ -1,0 +1,47 @@
+//! What the data is: every type that crosses a wall between rooms, and no engine.
+//!
+//! | Crosses | Type |
+//! |---|---|
+//! | pixels to a tokenizer, and back from a decoder | [`PixelBatch`] |
+//! | codes from a tokenizer | [`TokenBatch`], divided by [`TokenLevels`] |
+//! | what a run will do | [`Plan`] of [`PlannedInput`]s under [`PlanSettings`], named by its [`PlanHash`] |
+//! | rows of the two tables | [`TokenRows`] in [`token_schema`], [`ImageRow`]s in [`image_schema`] |
+//! | what a file says of its making | [`Provenance`] |
+//! | what became of a unit, of an output | [`UnitReport`] and [`Manifest`] with their [`Books`] |
+//!
+//! Nothing here opens a file or runs a network: a type either holds what it says or cannot be built.
+
+mod crop;
+mod error;
+mod image_id;
+mod image_table;
+mod output_paths;
+mod pixel_batch;
+mod plan;
+mod provenance;
+mod reject_reason;
+mod source_layout;
+mod token_batch;
+mod token_levels;
+mod token_table;
+mod unit_report;
+
+pub use crop::Crop;
+pub use error::SchemaError;
+pub use image_id::ImageIdRule;
+pub use image_table::{ImageRow, STATUS_OK, image_record_batch, image_rows, image_schema};
+pub use output_paths::{
+    MANIFEST_PATH, PLAN_OWNER_PATH, SUCCESS_PATH, images_path, marker_path, marker_prefix, plan_path, tokens_path,
+};
+pub use pixel_batch::PixelBatch;
+pub use plan::{Plan, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex};
+pub use provenance::{
+    KEY_CODEBOOK_SIZE, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Provenance, read_key,
+    read_levels,
+};
+pub use reject_reason::RejectReason;
+pub use source_layout::SourceLayout;
+pub use token_batch::{TokenBatch, check_codebook_size};
+pub use token_levels::TokenLevels;
+pub use token_table::{TokenRows, token_schema};
+pub use unit_report::{Books, FileRecord, Manifest, UnitReport, from_json, to_json};

@@ -1,0 +1,99 @@
+//! What every file of a table says of its own making, as Parquet key-value metadata.
+//!
+//! No clock and no host name: the same plan on the same kind of device gives the same bytes.
+
+use crate::{PlanHash, PlanSettings, SCHEMA_VERSION, SchemaError, TokenLevels};
+use std::collections::BTreeMap;
+
+/// The software and hardware that made a file, beyond what the plan fixes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maker {
+    /// Kind of device, such as `cpu` or a GPU's name.
+    pub device_kind: String,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Image decoders and their versions.
+    pub decoder: String,
+    /// Version of this project.
+    pub version: String,
+}
+
+/// Provenance of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// The plan's hash.
+    pub plan: PlanHash,
+    /// The unit.
+    pub unit: u32,
+    /// What decided the tables.
+    pub settings: PlanSettings,
+    /// What made this file.
+    pub maker: Maker,
+}
+
+/// Metadata key of the plan's full hash.
+pub const KEY_PLAN: &str = "restok.plan";
+/// Metadata key of the unit's number.
+pub const KEY_UNIT: &str = "restok.unit";
+/// Metadata key of the schema version.
+pub const KEY_SCHEMA_VERSION: &str = "restok.schema_version";
+/// Metadata key of the level offsets, a JSON list such as `[0,1,2,4,8,16,32,64,128]`.
+pub const KEY_LEVEL_OFFSETS: &str = "restok.level_offsets";
+/// Metadata key of the codebook's size.
+pub const KEY_CODEBOOK_SIZE: &str = "restok.codebook_size";
+
+impl Provenance {
+    /// The pairs to store, sorted by key.
+    pub fn to_key_values(&self) -> BTreeMap<String, String> {
+        let settings = &self.settings;
+        let offsets: Vec<String> = settings.tokenizer.levels.offsets().iter().map(ToString::to_string).collect();
+        [
+            (KEY_SCHEMA_VERSION, SCHEMA_VERSION.to_string()),
+            (KEY_PLAN, self.plan.to_string()),
+            (KEY_UNIT, self.unit.to_string()),
+            (KEY_LEVEL_OFFSETS, format!("[{}]", offsets.join(","))),
+            (KEY_CODEBOOK_SIZE, settings.tokenizer.codebook_size.to_string()),
+            ("restok.tokenizer", settings.tokenizer.name.clone()),
+            ("restok.tokenizer_sha256", settings.tokenizer.sha256.clone()),
+            ("restok.crop", settings.crop.to_string()),
+            ("restok.views", settings.crop.views().to_string()),
+            ("restok.exif_orientation", "ignored".to_owned()),
+            ("restok.precision", settings.precision.clone()),
+            ("restok.batch_size", settings.batch_size.to_string()),
+            ("restok.source", settings.source.clone()),
+            ("restok.split", settings.split.clone()),
+            ("restok.image_id", settings.image_id.name().to_owned()),
+            ("restok.device_kind", self.maker.device_kind.clone()),
+            ("restok.libtorch", self.maker.libtorch.clone()),
+            ("restok.decoder", self.maker.decoder.clone()),
+            ("restok.version", self.maker.version.clone()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+}
+
+/// The levels that a file's metadata states.
+///
+/// # Errors
+/// When the key is absent or is no list of offsets.
+pub fn read_levels(metadata: &BTreeMap<String, String>) -> Result<TokenLevels, SchemaError> {
+    let text = read_key(metadata, KEY_LEVEL_OFFSETS)?;
+    let offsets: Vec<usize> = serde_json::from_str(text).map_err(|error| SchemaError::Document {
+        document: format!("metadata {KEY_LEVEL_OFFSETS}"),
+        problem: format!("{error} in {text:?}"),
+    })?;
+    TokenLevels::from_offsets(&offsets)
+}
+
+/// A value that every file of a table must have.
+///
+/// # Errors
+/// When it is absent.
+pub fn read_key<'a>(metadata: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str, SchemaError> {
+    metadata.get(key).map(String::as_str).ok_or_else(|| SchemaError::Document {
+        document: "file metadata".to_owned(),
+        problem: format!("{key} is missing: was this file written by restok?"),
+    })
+}

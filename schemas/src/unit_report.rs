@@ -1,0 +1,149 @@
+//! A unit's marker and the output's manifest: the books.
+
+use crate::{PlanHash, PlanSettings, RejectReason, SchemaError};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What became of the images of a unit, or of a whole output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Books {
+    /// Images that the source listed.
+    pub listed: u64,
+    /// Images whose tokens were written.
+    pub written: u64,
+    /// Images without tokens, by reason.
+    pub rejected: BTreeMap<RejectReason, u64>,
+    /// Rows of the tokens table: `written` times the views of the crop.
+    pub token_rows: u64,
+    /// Encoded bytes of all listed images that were read.
+    pub bytes_read: u64,
+}
+
+impl Books {
+    /// Images without tokens, whatever the reason.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected.values().sum()
+    }
+
+    /// Share of listed images that were rejected, 0 to 1.
+    pub fn reject_rate(&self) -> f64 {
+        if self.listed == 0 { 0.0 } else { self.rejected_total() as f64 / self.listed as f64 }
+    }
+
+    /// Adds the books of another unit.
+    pub fn add(&mut self, other: &Self) {
+        self.listed += other.listed;
+        self.written += other.written;
+        self.token_rows += other.token_rows;
+        self.bytes_read += other.bytes_read;
+        for (&reason, count) in &other.rejected {
+            *self.rejected.entry(reason).or_default() += count;
+        }
+    }
+
+    /// Holds the books to their one law: listed = written + rejected, and `views` rows for each written image.
+    ///
+    /// # Errors
+    /// When they do not balance.
+    pub fn check(&self, views: usize) -> Result<(), SchemaError> {
+        if self.listed != self.written + self.rejected_total() {
+            return Err(SchemaError::Document {
+                document: "books".to_owned(),
+                problem: format!(
+                    "{} images listed, but {} written and {} rejected",
+                    self.listed,
+                    self.written,
+                    self.rejected_total()
+                ),
+            });
+        }
+        if self.token_rows != self.written * views as u64 {
+            return Err(SchemaError::Document {
+                document: "books".to_owned(),
+                problem: format!("{} token rows for {} images of {views} views", self.token_rows, self.written),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// One file of a table, as it was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRecord {
+    /// Path below the output.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256, lowercase hexadecimal.
+    pub sha256: String,
+    /// Rows of the table in it.
+    pub rows: u64,
+}
+
+/// A unit's marker. Written last; a unit without one does not exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitReport {
+    /// [`crate::SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// The plan.
+    pub plan: PlanHash,
+    /// The unit.
+    pub unit: u32,
+    /// What became of its images.
+    pub books: Books,
+    /// Its part of the tokens table.
+    pub tokens: FileRecord,
+    /// Its part of the images table.
+    pub images: FileRecord,
+    /// Kind of device that encoded it, such as `cpu` or a GPU's name.
+    pub device_kind: String,
+    /// Whether another attempt's files, with other bytes, were there first and were kept.
+    pub adopted: bool,
+    /// Wall time of the unit in seconds.
+    pub seconds: f64,
+}
+
+/// What a finished output holds. No clock and no rank in it: the same output always has the same manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`crate::SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// The plan.
+    pub plan: PlanHash,
+    /// What decided the tables.
+    pub settings: PlanSettings,
+    /// Number of units.
+    pub units: u32,
+    /// Books of all units together.
+    pub books: Books,
+    /// Kinds of device that encoded them.
+    pub device_kinds: BTreeSet<String>,
+    /// Files of the tokens table, by unit.
+    pub tokens: Vec<FileRecord>,
+    /// Files of the images table, by unit.
+    pub images: Vec<FileRecord>,
+}
+
+/// Writes a marker or manifest as its bytes.
+///
+/// # Errors
+/// When serialization fails.
+pub fn to_json<T: Serialize>(document: &str, value: &T) -> Result<Vec<u8>, SchemaError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| SchemaError::Document { document: document.to_owned(), problem: error.to_string() })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Reads a marker or manifest.
+///
+/// # Errors
+/// When the bytes are no such document; `document` names it in the error.
+pub fn from_json<'a, T: Deserialize<'a>>(document: &str, bytes: &'a [u8]) -> Result<T, SchemaError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| SchemaError::Document { document: document.to_owned(), problem: error.to_string() })
+}
