@@ -41,6 +41,8 @@ pub const KEY_SCHEMA_VERSION: &str = "restok.schema_version";
 pub const KEY_LEVEL_OFFSETS: &str = "restok.level_offsets";
 /// Metadata key of the codebook's size.
 pub const KEY_CODEBOOK_SIZE: &str = "restok.codebook_size";
+/// Metadata key of the kind of device.
+pub const KEY_DEVICE_KIND: &str = "restok.device_kind";
 
 impl Provenance {
     /// The pairs to store, sorted by key.
@@ -63,7 +65,7 @@ impl Provenance {
             ("restok.source", settings.source.clone()),
             ("restok.split", settings.split.clone()),
             ("restok.image_id", settings.image_id.name().to_owned()),
-            ("restok.device_kind", self.maker.device_kind.clone()),
+            (KEY_DEVICE_KIND, self.maker.device_kind.clone()),
             ("restok.libtorch", self.maker.libtorch.clone()),
             ("restok.decoder", self.maker.decoder.clone()),
             ("restok.version", self.maker.version.clone()),

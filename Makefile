@@ -1,0 +1,95 @@
+# The front door. `make help` lists what there is; every target fetches what it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# nasm for libjpeg-turbo's SIMD; cmake and libtorch are named in .cargo/config.toml.
+export PATH := $(CURDIR)/.deps/bin:$(PATH)
+PYTHON := .venv/bin/python
+
+# nextest runs each test in its own process and the slow ones first; without it the same tests run under `cargo test`.
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+ifeq ($(NEXTEST),yes)
+RUN_TESTS := cargo nextest run --locked
+else
+RUN_TESTS := cargo test --locked
+endif
+
+# --- settings of tokenize-imagenet ---------------------------------------------------------------------------------
+TOKENIZER ?= hf://xushu-me/restok_l_128.r256_in1k
+DEVICES ?= auto
+VIEWS ?= 1
+PRECISION ?= fp32
+SPLIT ?= train
+ARGS ?=
+crop_1 := adm-center-256
+crop_2 := adm-center-256-flip
+crop_10 := adm-ten-crop-281-256
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^# ---.*---$$/ {next} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "Settings of tokenize-imagenet: IMAGENET= TOKENS= TOKENIZER= DEVICES= VIEWS=1|2|10 PRECISION= SPLIT= ARGS='--flags of restok tokenize'"
+
+.PHONY: setup setup-tools setup-tables
+setup: ## get libtorch, cmake and nasm into the checkout, without root (other targets do this when needed)
+	@tools/setup.sh torch
+setup-tools:
+	@tools/setup.sh tools
+setup-tables:
+	@tools/setup.sh tables
+
+.PHONY: build
+build: setup ## build the binary target/release/restok
+	cargo build --locked --release --package jobs
+
+.PHONY: demo
+demo: setup setup-tables ## tokenize the built-in sample with a small tokenizer and look at the result
+	@cargo build --locked --package jobs
+	@tools/demo.sh
+
+.PHONY: test test-data test-tables
+test: setup setup-tables ## run every test: Rust, then other tools reading our tables
+	$(RUN_TESTS) --workspace
+	$(MAKE) test-tables
+test-data: setup-tools ## run the tests of schemas and pipeline alone: no libtorch needed
+	$(RUN_TESTS) --package schemas --package pipeline
+test-tables: setup setup-tables ## open the sample's tables with DuckDB, Polars, pandas and pyarrow
+	cargo build --locked --package jobs
+	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
+
+.PHONY: lint arrows deny
+lint: setup ## check format, clippy and documentation, warnings denied
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items
+arrows: ## check which room may depend on what
+	@tools/check-arrows.sh
+deny: ## check licences, advisories and sources of dependencies (needs cargo-deny)
+	@cargo deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
+	cargo deny check
+
+.PHONY: tokenize-imagenet
+tokenize-imagenet: ## tokenize IMAGENET= into TOKENS= with the published checkpoint; without them, the sample
+ifeq ($(IMAGENET)$(TOKENS),)
+	@echo "IMAGENET= and TOKENS= are not set: this is the demo on the built-in sample"
+	@$(MAKE) demo
+else
+	@[ -n "$(IMAGENET)" ] && [ -n "$(TOKENS)" ] || { echo "set both IMAGENET=s3://... (images) and TOKENS=s3://... (output)"; exit 42; }
+	@[ -n "$(crop_$(VIEWS))" ] || { echo "VIEWS=$(VIEWS): expected 1 (centre), 2 (centre and mirror image) or 10 (ten-crop)"; exit 42; }
+	@$(MAKE) build
+	target/release/restok tokenize --source '$(IMAGENET)' --output '$(TOKENS)' --tokenizer '$(TOKENIZER)' \
+		--crop $(crop_$(VIEWS)) --devices '$(DEVICES)' --precision $(PRECISION) --split '$(SPLIT)' $(ARGS)
+endif
+
+.PHONY: bench
+bench: build setup-tables ## compare with the published implementation (RESTOK_PUBLISHED=its checkout), Pillow and .npy, in one run
+	@tools/bench/run.sh
+
+.PHONY: docs clean
+docs: setup ## build the documentation of the crates
+	cargo doc --locked --workspace --no-deps
+clean: ## remove what was built and fetched
+	rm -rf target .venv .deps demo-output

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Holds the arrows between rooms: which crates each room may never pull in. ARCHITECTURE.md has the picture.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+
+# forbid ROOM CRATE...: none of the crates may be among ROOM's dependencies, with all its features.
+forbid() {
+  local room=$1 crate tree; shift
+  # Build dependencies count too: a build script that needs libtorch breaks `make test-data` all the same.
+  tree=$(cargo tree --locked --quiet --package "$room" --edges normal,build --all-features --prefix none --format '{lib}' | sort -u)
+  [ -n "$tree" ] || { echo "arrows: cargo tree printed nothing for $room" >&2; exit 1; }
+  for crate in "$@"; do
+    if grep -qx "$crate" <<<"$tree"; then
+      echo "arrows: $room must not depend on $crate; 'cargo tree --package $room --invert $crate' shows the way" >&2
+      failed=1
+    fi
+  done
+}
+
+forbid schemas pipeline models jobs tch torch_sys tokio object_store parquet reqwest hyper image rayon
+forbid pipeline models jobs tch torch_sys
+forbid models pipeline jobs tokio object_store parquet reqwest hyper rayon
+forbid jobs tests
+[ "$failed" = 0 ] && echo "arrows: every room depends only on what it may"
+exit "$failed"

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Gets what a build needs and cargo cannot fetch, without root and without leaving the checkout.
+#
+#   tools/setup.sh tools    a C++ compiler and cargo are checked for; cmake and nasm are found or fetched
+#   tools/setup.sh torch    the same, and libtorch 2.13.0
+#   tools/setup.sh tables   Python packages that read tables, for the demo and the tests
+#
+# Everything lands in .venv and .deps. A part that is done is not done again until its inputs change.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+readonly torch_version=2.13.0
+readonly python=.venv/bin/python
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
+
+# The system's package manager, where one is needed.
+install_with() {
+  if command -v apt-get >/dev/null; then echo "sudo apt-get install $1"
+  elif command -v dnf >/dev/null; then echo "sudo dnf install $2"
+  else echo "your system's package manager: $1"; fi
+}
+
+# Runs `step` unless `stamp` already holds the digest of its inputs.
+once() {
+  local name=$1 step=$2; shift 2
+  local stamp=.deps/stamps/$name digest
+  digest=$(cat tools/setup.sh "$@" | sha256sum | cut -d' ' -f1)-$(pwd)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then return; fi
+  "$step"
+  mkdir -p .deps/stamps
+  printf '%s\n' "$digest" >"$stamp"
+}
+
+# A place in .deps/bin for a program, so that .cargo/config.toml and PATH know it under one name.
+place() { mkdir -p .deps/bin; ln -sfn "$2" ".deps/bin/$1"; }
+
+environment() {
+  if [ -x "$python" ] && "$python" -m pip --version >/dev/null 2>&1; then return; fi
+  command -v python3 >/dev/null || fail "Python 3 is missing: $(install_with 'python3 python3-venv' python3)"
+  say "creating .venv"
+  rm -rf .venv
+  python3 -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; fail "Python cannot create environments: $(install_with python3-venv python3)"; }
+}
+
+pip_install() { "$python" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+cmake_tool() {
+  local found
+  found=$(PATH=${PATH//"$PWD/.deps/bin:"/} command -v cmake || true)
+  if [ -n "$found" ]; then place cmake "$found"; return; fi
+  environment
+  say "fetching cmake into .venv"
+  pip_install --requirement tools/requirements-build.txt
+  place cmake "$PWD/.venv/bin/cmake"
+}
+
+nasm_tool() {
+  [ "$(uname -m)" = x86_64 ] || return 0
+  local found
+  found=$(PATH=${PATH//"$PWD/.deps/bin:"/} command -v nasm || true)
+  if [ -n "$found" ]; then place nasm "$found"; return; fi
+  # A Debian package can be unpacked without root where the package lists are there.
+  mkdir -p .deps/nasm
+  if (cd .deps/nasm && apt-get download nasm >/dev/null 2>&1 && dpkg -x nasm_*.deb . && rm -f nasm_*.deb); then
+    place nasm "$PWD/.deps/nasm/usr/bin/nasm"
+    say "fetched nasm into .deps"
+  else
+    rm -rf .deps/nasm
+    say "nasm is missing, so JPEGs will be decoded without SIMD: same pixels, more slowly; $(install_with nasm nasm), then 'make clean setup'"
+  fi
+}
+
+build_tools() {
+  command -v cargo >/dev/null || fail "Rust is missing: see https://rustup.rs"
+  command -v c++ >/dev/null || command -v g++ >/dev/null || fail "a C++ compiler is missing: $(install_with g++ gcc-c++)"
+  command -v make >/dev/null || fail "make is missing: $(install_with make make)"
+  cmake_tool
+  nasm_tool
+}
+
+torch_named_by_user() {
+  local header=$LIBTORCH/include/torch/headeronly/version.h library
+  for library in "${LIBTORCH_LIB:-$LIBTORCH}/lib/libtorch_cpu.so"; do
+    [ -e "$library" ] || fail "LIBTORCH=$LIBTORCH has no lib/libtorch_cpu.so; name a libtorch $torch_version, or unset LIBTORCH to have it fetched"
+  done
+  if [ -e "$header" ] && ! grep -q 'TORCH_VERSION "'"$torch_version" "$header" \
+    && ! { grep -q 'TORCH_VERSION_MAJOR 2$' "$header" && grep -q 'TORCH_VERSION_MINOR 13$' "$header"; }; then
+    fail "LIBTORCH=$LIBTORCH is not libtorch $torch_version; name one that is, or unset LIBTORCH to have it fetched"
+  fi
+  say "using libtorch in $LIBTORCH"
+}
+
+has_nvidia_gpu() { [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; }
+
+torch_by_pip() {
+  environment
+  if has_nvidia_gpu; then
+    say "fetching libtorch $torch_version with CUDA into .venv (some gigabytes)"
+    pip_install --requirement tools/requirements-torch-cuda.txt
+  else
+    say "fetching libtorch $torch_version into .venv (about 540 MB)"
+    pip_install --no-deps --requirement tools/requirements-torch-cpu.txt
+  fi
+  local folder
+  folder=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/torch
+  [ -e "$folder/lib/libtorch_cpu.so" ] || fail "pip installed torch, but $folder/lib/libtorch_cpu.so is not there"
+  mkdir -p .deps
+  ln -sfn "$folder" .deps/libtorch
+}
+
+table_tools() {
+  environment
+  say "fetching the Python packages that read tables into .venv"
+  pip_install --requirement tools/requirements-test.txt
+}
+
+case "${1:-}" in
+  tools) once tools build_tools tools/requirements-build.txt ;;
+  torch)
+    "$0" tools
+    if [ -n "${LIBTORCH:-}" ]; then torch_named_by_user
+    elif has_nvidia_gpu; then once torch torch_by_pip tools/requirements-torch-cuda.txt
+    else once torch torch_by_pip tools/requirements-torch-cpu.txt; fi
+    ;;
+  tables) once tables table_tools tools/requirements-test.txt ;;
+  *) fail "usage: tools/setup.sh tools|torch|tables" ;;
+esac
