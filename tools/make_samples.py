@@ -1,252 +1,150 @@
 #!/usr/bin/env python3
-"""Draws samples/: 36 small images of six classes and two broken files, in each of the three layouts that restok reads.
+"""Draws the built-in sample: the same 38 small files as folders of classes, WebDataset tars and Parquet.
 
-    make setup-tables && .venv/bin/python tools/make_samples.py
+    make setup-tables && .venv/bin/python tools/make_samples.py      # writes samples/{folder,webdataset,parquet}
 
-Everything follows from the class and the number of an image, so that the script draws the same pictures again. The results are
+Six classes of six pictures, seeded, in the encodings that image sets really hold: baseline, progressive, grey and CMYK JPEG,
+PNG with and without alpha or a palette, WebP with and without loss, and a PNG that is named .JPEG (ImageNet has one). Two more
+files are broken, because every large set has some: a JPEG cut in half, and a web server's error page saved as an image.
+The layouts hold the same bytes under the same stems, so the same images get the same `image_id` in each. The results are
 committed: encoders of another version may compress the same pictures into other bytes.
 """
 
-import colorsys
+import argparse
 import io
 import json
 import shutil
+import sys
 import tarfile
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy
-import pyarrow
-import pyarrow.parquet
-from PIL import Image, ImageDraw
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
-SAMPLES = Path(__file__).resolve().parent.parent / "samples"
-IMAGES_PER_CLASS = 6
+from sample_drawings import KINDS
+
+SEED = 20_240_817
 IMAGES_PER_SHARD = 19
-ROWS_PER_GROUP = 10
+ROW_GROUP_ROWS = 10
+ERROR_PAGE = b"""<!DOCTYPE html>
+<html><head><title>503 Service Unavailable</title></head>
+<body><h1>Service Unavailable</h1><p>The image server is busy. Try again later.</p></body></html>
+"""
+
+# One encoding for each of a class's six pictures: extension, mode, Pillow's save options.
+ENCODINGS = [
+    ("jpg", "RGB", {"format": "JPEG", "quality": 78}),
+    ("jpg", "RGB", {"format": "JPEG", "quality": 72, "progressive": True}),
+    ("webp", "RGB", {"format": "WEBP", "quality": 70, "method": 6}),
+    ("png", "P", {"format": "PNG", "optimize": True}),
+    ("jpeg", "L", {"format": "JPEG", "quality": 75}),
+    ("JPEG", "RGB", {"format": "JPEG", "quality": 80, "subsampling": 0}),
+]
+# Where one class differs from that list: (class, number) to its encoding.
+EXCEPTIONS = {
+    ("waves", 1): ("jpg", "CMYK", {"format": "JPEG", "quality": 70}),
+    ("mosaic", 3): ("png", "RGBA", {"format": "PNG", "optimize": True}),
+    ("spheres", 2): ("webp", "RGB", {"format": "WEBP", "lossless": True, "method": 6}),
+    ("hills", 5): ("JPEG", "P", {"format": "PNG", "optimize": True}),
+}
+# Lossless files of these pictures are large, so they are drawn small.
+SMALL = {("mosaic", 3): (200, 224), ("spheres", 2): (240, 200)}
 
 
-@dataclass
-class Sample:
-    """One file of the set: the same bytes, stem and label in every layout."""
-
-    class_name: str
-    label: int
-    name: str
-    data: bytes
-
-    @property
-    def stem(self):
-        return self.name.rsplit(".", 1)[0]
-
-    @property
-    def path(self):
-        return f"{self.class_name}/{self.name}"
+def draw(kind, number):
+    """One picture as a Pillow image in RGB, between 200 and 500 pixels a side."""
+    random = np.random.default_rng([SEED, sorted(KINDS).index(kind), number])
+    width, height = SMALL.get((kind, number), tuple(int(side) for side in random.integers(200, 420, 2)))
+    if number == 1:
+        width = 500
+    pixels = np.clip(KINDS[kind](random, 2 * width, 2 * height), 0, 1) * 255
+    return Image.fromarray(np.round(pixels).astype(np.uint8)).resize((width, height), Image.Resampling.LANCZOS)
 
 
-# --- pictures: arrays of floats in 0..1, [height, width, 3] --------------------------------------------------------------
-
-
-def grid(width, height):
-    """Coordinates with the origin in the middle; the shorter side spans -1..1."""
-    scale = 2 / min(width, height)
-    y, x = numpy.mgrid[0:height, 0:width]
-    return (x - width / 2 + 0.5) * scale, (y - height / 2 + 0.5) * scale
-
-
-def palette(random, colours):
-    """Colours that go together: hues in a narrow fan with one opposite, alternating light and dark."""
-    start = random.uniform()
-    hues = start + random.uniform(0.05, 0.12) * numpy.arange(colours)
-    hues[-1] = start + 0.5
-    lights = numpy.where(numpy.arange(colours) % 2 == 0, 0.35, 0.68) + random.uniform(-0.1, 0.1, colours)
-    return numpy.array([colorsys.hls_to_rgb(hue % 1, light, 0.75) for hue, light in zip(hues, lights)])
-
-
-def shade(values, colours):
-    """Maps values in 0..1 to a smooth run through `colours`."""
-    places = numpy.linspace(0, 1, len(colours))
-    return numpy.stack([numpy.interp(values, places, colours[:, channel]) for channel in range(3)], axis=-1)
-
-
-def normalised(values):
-    return (values - values.min()) / (values.max() - values.min())
-
-
-def gradients(random, width, height):
-    """A sky: a tilted run of colours and a soft sun."""
-    x, y = grid(width, height)
-    angle = random.uniform(0.3, 2.8)
-    sky = shade(normalised(numpy.cos(angle) * x + numpy.sin(angle) * y), palette(random, 4))
-    centre = random.uniform(-0.5, 0.5, 2)
-    sun = numpy.clip(1.25 - numpy.hypot(x - centre[0], y - centre[1]) / random.uniform(0.25, 0.5), 0, 1)[..., None] ** 0.5
-    return sky * (1 - sun) + numpy.array([1, 0.97, 0.85]) * sun
-
-
-def plasma(random, width, height):
-    """Clouds: octaves of smoothed noise."""
-    values = numpy.zeros((height, width))
-    for octave in range(5):
-        cells = 3 * 2**octave
-        noise = Image.fromarray(random.uniform(0, 1, (cells, cells)).astype(numpy.float32))
-        values += numpy.asarray(noise.resize((width, height), Image.Resampling.BICUBIC)) / 1.9**octave
-    return shade(normalised(values), palette(random, 6))
-
-
-def waves(random, width, height):
-    """Interference of rings around a few stones in water."""
-    x, y = grid(width, height)
-    values = numpy.zeros((height, width))
-    for _ in range(random.integers(2, 5)):
-        place = random.uniform(-1.2, 1.2, 2)
-        values += numpy.sin(random.uniform(9, 22) * numpy.hypot(x - place[0], y - place[1]))
-    return shade(normalised(values), palette(random, 5))
-
-
-def mosaics(random, width, height):
-    """Voronoi cells with leaded edges, lit from one corner."""
-    x, y = grid(width, height)
-    places = random.uniform(-1.7, 1.7, (random.integers(18, 42), 2))
-    distances = numpy.hypot(x[..., None] - places[:, 0], y[..., None] - places[:, 1])
-    nearest = numpy.argmin(distances, axis=-1)
-    ordered = numpy.partition(distances, 1, axis=-1)
-    edge = numpy.clip((ordered[..., 1] - ordered[..., 0]) / 0.05, 0, 1)
-    colours = palette(random, 7)[random.integers(0, 7, len(places))]
-    light = 1 - 0.25 * normalised(x + y)
-    return colours[nearest] * (0.15 + 0.85 * edge * light)[..., None]
-
-
-def fractals(random, width, height):
-    """A Julia set, coloured by how fast its points escape."""
-    x, y = grid(width, height)
-    turn = random.uniform(0, 2 * numpy.pi)
-    constant = 0.7885 * numpy.exp(1j * turn)
-    point, escaped = 1.25 * (x + 1j * y), numpy.zeros((height, width))
-    alive = numpy.ones((height, width), dtype=bool)
-    for step in range(60):
-        point[alive] = point[alive] ** 2 + constant
-        leaving = alive & (numpy.abs(point) > 8)
-        escaped[leaving] = step + 1 - numpy.log2(numpy.log(numpy.abs(point[leaving])) / numpy.log(8))
-        alive &= ~leaving
-    escaped[alive] = 60
-    return shade(normalised(numpy.sqrt(numpy.clip(escaped, 0, 60))), palette(random, 6))
-
-
-def shapes(random, width, height):
-    """Discs, bars and polygons on a plain ground, drawn at twice the size and reduced."""
-    colours = [tuple(int(255 * part) for part in colour) for colour in palette(random, 6)]
-    picture = Image.new("RGB", (2 * width, 2 * height), colours[1])
-    draw = ImageDraw.Draw(picture)
-    for number in range(random.integers(5, 10)):
-        colour = colours[(2 * number) % 6 if number % 3 else 5]
-        radius = int(random.uniform(0.12, 0.42) * min(width, height))
-        centre = (int(random.uniform(0, 2 * width)), int(random.uniform(0, 2 * height)))
-        kind = random.integers(0, 3)
-        if kind == 0:
-            draw.circle(centre, radius, fill=colour)
-        elif kind == 1:
-            draw.regular_polygon((centre, radius), int(random.integers(3, 7)), rotation=int(random.integers(0, 90)), fill=colour)
-        else:
-            end = (centre[0] + random.integers(-3, 4) * radius, centre[1] + random.integers(-3, 4) * radius)
-            draw.line([centre, end], fill=colour, width=radius // 2)
-    return numpy.asarray(picture.resize((width, height), Image.Resampling.BOX)) / 255
-
-
-# The sorted order of their names is the order of the labels.
-CLASSES = {draw.__name__: draw for draw in (fractals, gradients, mosaics, plasma, shapes, waves)}
-
-
-# --- files -----------------------------------------------------------------------------------------------------------------
-
-
-def encode(picture, number, class_name):
-    """Encodes one picture; the formats go round, so that each class has most of what real sets hold."""
-    # What compresses badly as PNG stays JPEG, to keep the repository small.
-    smooth = class_name in ("plasma", "waves", "fractals")
-    kinds = {
-        1: ("jpg", "RGB", "JPEG", {"quality": 85}),
-        2: ("JPEG", "RGB", "JPEG", {"quality": 80, "progressive": True}),
-        3: ("jpeg", "RGB", "JPEG", {"quality": 78, "subsampling": "4:4:4"}) if smooth else ("png", "P", "PNG", {"optimize": True}),
-        4: ("webp", "RGB", "WEBP", {"quality": 80}),
-        5: ("jpg", "L", "JPEG", {"quality": 82}),
-        6: ("jpg", "CMYK", "JPEG", {"quality": 75}),
-    }
-    suffix, mode, file_format, options = kinds[number]
+def encode(picture, mode, options):
+    """The picture as an encoded file's bytes."""
     if mode == "P":
         picture = picture.quantize(48, dither=Image.Dither.NONE)
-    elif mode != "RGB":
+    elif mode == "RGBA":
+        # Round corners in the alpha channel, which the published pre-processing drops.
+        x, y = np.meshgrid(np.linspace(-1, 1, picture.width), np.linspace(-1, 1, picture.height))
+        picture = picture.quantize(64, dither=Image.Dither.NONE).convert("RGB")
+        picture.putalpha(Image.fromarray(np.where(x**6 + y**6 < 1, 255, 0).astype(np.uint8)))
+    else:
         picture = picture.convert(mode)
-    encoded = io.BytesIO()
-    picture.save(encoded, file_format, **options)
-    return f"{class_name}_{number:02}.{suffix}", encoded.getvalue()
+    file = io.BytesIO()
+    picture.save(file, **options)
+    return file.getvalue()
 
 
-def draw_all():
-    samples = []
-    for label, (class_name, draw) in enumerate(CLASSES.items()):
-        for number in range(1, IMAGES_PER_CLASS + 1):
-            random = numpy.random.default_rng([zlib.crc32(class_name.encode()), number])
-            width, height = int(random.integers(216, 380)), int(random.integers(216, 330))
-            values = numpy.clip(draw(random, width, height), 0, 1)
-            picture = Image.fromarray((values * 255).round().astype(numpy.uint8), "RGB")
-            name, data = encode(picture, number, class_name)
-            samples.append(Sample(class_name, label, name, data))
-    by_path = {sample.path: sample for sample in samples}
-    # Two files as every crawled set has them: a download that broke off, and an error page saved under an image's name.
-    whole = by_path["plasma/plasma_02.JPEG"]
-    samples.append(Sample("plasma", whole.label, "plasma_07.jpg", whole.data[: len(whole.data) // 2]))
-    page = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
-    samples.append(Sample("shapes", by_path["shapes/shapes_01.jpg"].label, "shapes_07.jpg", page))
-    return sorted(samples, key=lambda sample: sample.path)
+def sample_files():
+    """Every file of the sample as (class, file name, bytes), sorted as a listing would be."""
+    files = []
+    for kind in KINDS:
+        for number in range(6):
+            extension, mode, options = EXCEPTIONS.get((kind, number), ENCODINGS[number])
+            files.append((kind, f"{kind}_{number + 1:02}.{extension}", encode(draw(kind, number), mode, options)))
+    whole = encode(draw("hills", 6), "RGB", {"format": "JPEG", "quality": 75})
+    files.append(("hills", "hills_07_cut_in_half.jpg", whole[: len(whole) // 2]))
+    files.append(("waves", "waves_07_error_page.jpg", ERROR_PAGE))
+    return sorted(files)
 
 
-def write_folder(samples, folder):
-    for sample in samples:
-        (folder / sample.class_name).mkdir(parents=True, exist_ok=True)
-        (folder / sample.path).write_bytes(sample.data)
+def write_folder(files, root):
+    for kind, name, content in files:
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        (root / kind / name).write_bytes(content)
 
 
-def write_webdataset(samples, folder):
-    folder.mkdir(parents=True)
-    for shard, start in enumerate(range(0, len(samples), IMAGES_PER_SHARD)):
-        with tarfile.open(folder / f"sample-{shard:04}.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
-            for sample in samples[start : start + IMAGES_PER_SHARD]:
-                described = {"filename": sample.path, "label": sample.label, "class_name": sample.class_name}
-                members = {
-                    sample.name: sample.data,
-                    f"{sample.stem}.cls": str(sample.label).encode(),
-                    f"{sample.stem}.json": json.dumps(described).encode(),
-                }
-                for name, data in members.items():
-                    # The defaults of TarInfo name no user and no time.
-                    member = tarfile.TarInfo(name)
-                    member.size = len(data)
-                    archive.addfile(member, io.BytesIO(data))
+def write_webdataset(files, root):
+    root.mkdir(parents=True)
+    shuffled = [files[index] for index in np.random.default_rng(SEED).permutation(len(files))]
+    for start in range(0, len(files), IMAGES_PER_SHARD):
+        path = root / f"sample-{start // IMAGES_PER_SHARD:04}.tar"
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for kind, name, content in shuffled[start : start + IMAGES_PER_SHARD]:
+                stem, extension = name.rsplit(".", 1)
+                label = sorted(KINDS).index(kind)
+                described = {"filename": f"{kind}/{name}", "label": label, "class_name": kind}
+                for suffix, member in [
+                    (extension, content),
+                    ("cls", str(label).encode()),
+                    ("json", json.dumps(described).encode()),
+                ]:
+                    # No clock and no user: the same files give the same tar.
+                    entry = tarfile.TarInfo(f"{stem}.{suffix}")
+                    entry.size, entry.mode = len(member), 0o644
+                    tar.addfile(entry, io.BytesIO(member))
 
 
-def write_parquet(samples, folder):
-    folder.mkdir(parents=True)
-    images = [{"bytes": sample.data, "path": sample.name} for sample in samples]
-    features = {
-        "image": {"_type": "Image"},
-        "label": {"names": list(CLASSES), "_type": "ClassLabel"},
-    }
-    # Class names the way the hub's sets carry them.
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    image_type = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    schema = pyarrow.schema([("image", image_type), ("label", pyarrow.int64())], metadata=metadata)
-    table = pyarrow.table({"image": images, "label": [sample.label for sample in samples]}, schema=schema)
-    pyarrow.parquet.write_table(table, folder / "sample-00000-of-00001.parquet", row_group_size=ROWS_PER_GROUP)
+def write_parquet(files, root):
+    root.mkdir(parents=True)
+    names = sorted(KINDS)
+    # What the model hub's `datasets` library writes, so that class names travel with the file.
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    schema = pa.schema(
+        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    rows = [
+        {"image": {"bytes": content, "path": name}, "label": names.index(kind)} for kind, name, content in files
+    ]
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, root / "sample-00000-of-00001.parquet", row_group_size=ROW_GROUP_ROWS)
 
 
 def main():
-    samples = draw_all()
-    for layout, write in (("folder", write_folder), ("webdataset", write_webdataset), ("parquet", write_parquet)):
-        shutil.rmtree(SAMPLES / layout, ignore_errors=True)
-        write(samples, SAMPLES / layout)
-    size = sum(file.stat().st_size for file in SAMPLES.rglob("*") if file.is_file())
-    print(f"{len(samples)} files in {len(CLASSES)} classes, three layouts, {size:,} bytes in {SAMPLES}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parent.parent / "samples")
+    root = parser.parse_args().to
+    files = sample_files()
+    for name, write in [("folder", write_folder), ("webdataset", write_webdataset), ("parquet", write_parquet)]:
+        shutil.rmtree(root / name, ignore_errors=True)
+        write(files, root / name)
+        written = sum(path.stat().st_size for path in (root / name).rglob("*") if path.is_file())
+        sys.stdout.write(f"{root / name}: {len(files)} files in {written:,} bytes\n")
 
 
 if __name__ == "__main__":

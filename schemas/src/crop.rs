@@ -19,7 +19,8 @@ pub enum Crop {
         size: usize,
     },
     /// `adm-ten-crop-<resize>-<size>`: ADM's centre crop at `resize`, of which the top left, top right, bottom left, bottom
-    /// right and centre windows, then the same five mirrored: 10 views.
+    /// right and centre windows, then the same five windows of its mirror image, as torchvision's `TenCrop` gives them: 10
+    /// views. View 5, the top left of the mirror image, thus shows the top right corner mirrored.
     AdmTenCrop {
         /// Side of the centre crop in pixels.
         resize: usize,
@@ -136,7 +137,15 @@ mod tests {
 
     #[test]
     fn other_names_are_refused_with_the_names_there_are() {
-        for name in ["", "center-256", "adm-center-", "adm-center-0", "adm-center-0256", "adm-ten-crop-255-256", "adm-ten-crop-256"] {
+        for name in [
+            "",
+            "center-256",
+            "adm-center-",
+            "adm-center-0",
+            "adm-center-0256",
+            "adm-ten-crop-255-256",
+            "adm-ten-crop-256",
+        ] {
             let error = name.parse::<Crop>().expect_err(name).to_string();
             assert!(error.contains("adm-ten-crop-RESIZE-SIZE"), "{error}");
         }

@@ -57,3 +57,24 @@ impl FromStr for RejectReason {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_reads_back_from_its_name_and_from_json() {
+        for reason in RejectReason::ALL {
+            assert_eq!(reason.name().parse::<RejectReason>().expect("a name"), reason);
+            let json = serde_json::to_string(&reason).expect("a word");
+            assert_eq!(json, format!("\"{reason}\""));
+            assert_eq!(serde_json::from_str::<RejectReason>(&json).expect("a word"), reason);
+        }
+    }
+
+    #[test]
+    fn another_word_is_refused_with_the_words_there_are() {
+        let error = "ok".parse::<RejectReason>().expect_err("not a reason").to_string();
+        assert!(error.contains("too_large") && error.contains("truncated"), "{error}");
+    }
+}

@@ -1,0 +1,256 @@
+//! The command line: what can be typed, and the help that teaches it.
+
+use crate::{
+    environment,
+    settings::{
+        FinalizeOptions, GeneralOptions, InspectOptions, LimitOptions, Options, ReconstructOptions, SettingsError,
+        TokenizeOptions, VerifyOptions, WORK_HEADING, fields,
+    },
+};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Turns images in object storage into Parquet tables of visual tokens, and tables back into images
+#[derive(Debug, Parser)]
+#[command(name = "restok", version, long_about = LONG_ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
+#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Settings of every command.
+    #[command(flatten)]
+    pub(crate) shared: SharedArguments,
+}
+
+/// Arguments that every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SharedArguments {
+    /// Read settings from this TOML file: a section for each command, [limits] and [general] for all; keys are flags without
+    /// dashes. Flags win over environment variables, they over the file, the file over defaults
+    #[arg(long, global = true, value_name = "FILE", env = environment::SETTINGS, help_heading = "Settings")]
+    pub(crate) settings: Option<PathBuf>,
+    /// Print the settings that would be used, and where each came from, as a settings file; then exit
+    #[arg(long, global = true, help_heading = "Settings")]
+    pub(crate) show_settings: bool,
+    /// Logs and progress.
+    #[command(flatten)]
+    pub(crate) general: GeneralOptions,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Turn images into tables of tokens
+    #[command(long_about = TOKENIZE_ABOUT, after_help = TOKENIZE_AFTER_HELP)]
+    Tokenize(Arguments<TokenizeOptions>),
+    /// Check that every unit of an output is there and whole, and close it
+    #[command(long_about = FINALIZE_ABOUT, after_help = FINALIZE_AFTER_HELP)]
+    Finalize(Arguments<FinalizeOptions>),
+    /// Check an output against its books: sizes, digests, rows, ranges, uniqueness
+    #[command(long_about = VERIFY_ABOUT, after_help = VERIFY_AFTER_HELP)]
+    Verify(Arguments<VerifyOptions>),
+    /// Show what is in an output: books, provenance, codebook use by level
+    #[command(long_about = INSPECT_ABOUT, after_help = INSPECT_AFTER_HELP)]
+    Inspect(Arguments<InspectOptions>),
+    /// Turn tokens back into images: PNG files and a contact sheet
+    #[command(long_about = RECONSTRUCT_ABOUT, after_help = RECONSTRUCT_AFTER_HELP)]
+    Reconstruct(Arguments<ReconstructOptions>),
+}
+
+/// A command's own options and the limits.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Arguments<O: Args> {
+    /// The command's own options.
+    #[command(flatten)]
+    pub(crate) options: O,
+    /// Limits.
+    #[command(flatten)]
+    pub(crate) limits: LimitOptions,
+}
+
+/// The command line with every default in its help, taken from where the default is decided.
+///
+/// # Errors
+/// When the defaults do not serialize, which their types do not give them reason to.
+pub(crate) fn command() -> Result<clap::Command, SettingsError> {
+    let version = format!(
+        "{}\nlibtorch {}\ndecoders {}",
+        env!("CARGO_PKG_VERSION"),
+        models::libtorch_version(),
+        pipeline::decoder_versions()
+    );
+    let general = fields(&GeneralOptions::defaults())?;
+    let limits = fields(&LimitOptions::defaults())?;
+    let own = [
+        ("tokenize", fields(&TokenizeOptions::defaults())?),
+        ("finalize", fields(&FinalizeOptions::defaults())?),
+        ("verify", fields(&VerifyOptions::defaults())?),
+        ("inspect", fields(&InspectOptions::defaults())?),
+        ("reconstruct", fields(&ReconstructOptions::defaults())?),
+    ];
+    let mut command = Cli::command().long_version(version).mut_args(|argument| with_default(argument, &[&general]));
+    for (name, options) in own {
+        command = command.mut_subcommand(name, |command| {
+            command.mut_args(|argument| {
+                let argument = with_default(argument, &[&options, &limits]);
+                // Every command obeys the limits on storage; those on work say nothing where nothing is encoded.
+                let is_work = argument.get_help_heading() == Some(WORK_HEADING);
+                argument.hide(is_work && name != "tokenize")
+            })
+        });
+    }
+    Ok(command)
+}
+
+/// An argument whose help ends with its default, if it has one.
+fn with_default(argument: clap::Arg, defaults: &[&serde_json::Map<String, serde_json::Value>]) -> clap::Arg {
+    let key = argument.get_id().as_str().replace('_', "-");
+    let default = defaults.iter().find_map(|fields| fields.get(&key)).and_then(|value| match value {
+        serde_json::Value::Bool(_) => None,
+        // Stored as a share, shown as it is spoken of.
+        serde_json::Value::String(share) if key == "max-reject-rate" => {
+            share.parse::<crate::settings::RejectRate>().ok().map(|rate| rate.to_string())
+        }
+        serde_json::Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    });
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    match default {
+        Some(default) => argument.help(format!("{help} [default: {default}]")),
+        None => argument,
+    }
+}
+
+const LONG_ABOUT: &str = "\
+Turns images in object storage into Parquet tables of ResTok's hierarchical visual tokens, and tables back into images.
+
+An image becomes 128 codes of 8,192, in levels of 1, 1, 2, 4, 8, 16, 32 and 64 tokens from coarse to fine. The tables are plain
+Parquet: DuckDB, Polars, pandas and Spark read them as they are.";
+
+const AFTER_HELP: &str = "\
+Examples:
+  restok tokenize --source ./images --output ./tokens --tokenizer ./tokenizer
+  restok inspect ./tokens
+  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures
+
+Exit codes:
+  0    done
+  42   permanent: bad settings, another plan in the output, too many rejects, damage; somebody must change something
+  75   temporary: storage or a device failed; the same command again may succeed
+  143  stopped by SIGTERM or SIGINT after draining; the same command again goes on";
+
+const TOKENIZE_ABOUT: &str = "\
+Turn images into tables of tokens.
+
+Lists the source once, freezes it as a plan, and works through it in units: fetch, decode, crop, encode, write. Each unit's
+files are put once and never overwritten, and a unit counts only when its marker is there. Killed at any instant and started
+again with the same command, on one machine or on many, the job ends with the same tables, byte for byte on the same kind of
+device. An image that cannot be read is a row with its reason in the images table, not the end of the job.";
+
+const TOKENIZE_AFTER_HELP: &str = "\
+Examples:
+  A folder of classes, on this machine:
+    restok tokenize --source ./images --output ./tokens --tokenizer ./tokenizer
+
+  ImageNet in tar shards, two views an image, on all GPUs, with the published checkpoint:
+    restok tokenize --source 's3://bucket/imagenet/train-{0000..1023}.tar' --output s3://bucket/tokens \\
+      --tokenizer hf://xushu-me/restok_l_128.r256_in1k --crop adm-center-256-flip --precision bf16
+
+  What would be done, without doing it:
+    restok tokenize --settings job.toml --dry-run
+
+  One of eight processes (Slurm, Kubernetes and torchrun are recognised without flags):
+    restok tokenize --settings job.toml --rank 3 --world 8
+
+Credentials come from each cloud's standard chain (AWS_*, GOOGLE_*, AZURE_* variables, instance roles) and are never printed;
+the model hub's from HF_TOKEN, HF_ENDPOINT and HF_HOME.
+
+SIGTERM or Ctrl-C drains: what is being committed is committed, the rest is left for the next start (exit code 143). A second
+one stops at once.";
+
+const FINALIZE_ABOUT: &str = "\
+Check that every unit of an output is there and whole, and close it.
+
+Checks every unit's marker against the store, writes _manifest.json and then _SUCCESS. `restok tokenize` does this by itself when
+the last unit is done, unless it ran with --no-finalize. Doing it twice changes nothing.";
+
+const FINALIZE_AFTER_HELP: &str = "\
+Example:
+  restok finalize s3://bucket/tokens";
+
+const VERIFY_ABOUT: &str = "\
+Check an output against its books: sizes, digests, rows, ranges, uniqueness.
+
+Reads every file of a finished or unfinished output and reports everything that is wrong, not only the first. Exits with 42 if
+anything is.";
+
+const VERIFY_AFTER_HELP: &str = "\
+Examples:
+  restok verify ./tokens
+  restok verify s3://bucket/tokens --fast --format json";
+
+const INSPECT_ABOUT: &str = "\
+Show what is in an output: books, provenance, codebook use by level.
+
+Reads the tokens of a finished or unfinished output, unit by unit, and counts for each level how many codes of the codebook are
+used and their entropy in bits.";
+
+const INSPECT_AFTER_HELP: &str = "\
+Examples:
+  restok inspect ./tokens
+  restok inspect ./tokens --format json | jq .levels";
+
+const RECONSTRUCT_ABOUT: &str = "\
+Turn tokens back into images: PNG files and a contact sheet.
+
+Decodes each image from its first 1, 2, 4 … tokens, so that the hierarchy can be seen: the first tokens hold the layout, the last
+the detail. The contact sheet shows the originals above, read again from the source through the same crop where it is still
+there.";
+
+const RECONSTRUCT_AFTER_HELP: &str = "\
+Examples:
+  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures
+  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures --image-id n01440764_10026 --keep 1,16,128";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().expect("the defaults serialize").debug_assert();
+    }
+
+    #[test]
+    fn every_argument_has_a_variable_named_after_it() {
+        let command = command().expect("the defaults serialize");
+        // The output is one thing under three names; the rest are said for one run, not for a machine.
+        let exceptions = ["tokens", "image_id", "show_settings", "log_level", "help", "version"];
+        for subcommand in command.get_subcommands() {
+            for argument in
+                subcommand.get_arguments().filter(|argument| !exceptions.contains(&argument.get_id().as_str()))
+            {
+                let expected = format!("RESTOK_{}", argument.get_id().as_str().to_uppercase());
+                assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_argument_is_explained_and_defaults_are_shown() {
+        let command = command().expect("the defaults serialize");
+        for subcommand in command.get_subcommands() {
+            for argument in subcommand.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} has no help", argument.get_id());
+            }
+        }
+        let tokenize = command.find_subcommand("tokenize").expect("it is there");
+        let help = |id: &str| {
+            let argument = tokenize.get_arguments().find(|argument| argument.get_id() == id).expect(id);
+            argument.get_help().map(ToString::to_string).expect(id)
+        };
+        assert!(help("max_reject_rate").ends_with("[default: 1%]"));
+        assert!(help("fetch_requests").ends_with("[default: 64]"));
+    }
+}

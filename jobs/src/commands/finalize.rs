@@ -1,0 +1,26 @@
+//! `restok finalize`: checks that every unit is there and whole, and closes the output.
+
+use super::books_text;
+use crate::settings::ReportFormat;
+use anyhow::Result;
+use pipeline::{Limits, Storage};
+
+/// Closes an output and prints its books.
+///
+/// # Errors
+/// When a unit is missing or damaged, or the store fails.
+pub(crate) async fn run(output: &str, format: ReportFormat, limits: &Limits) -> Result<()> {
+    let storage = Storage::open_output(output, limits)?;
+    let manifest = pipeline::finalize(&storage).await?;
+    match format {
+        ReportFormat::Json => crate::output::print_json(&manifest)?,
+        ReportFormat::Text => crate::output::print(&format!(
+            "{}\nfinished: {} units\n\n{}\nNext: restok inspect {}\n",
+            storage.display(),
+            manifest.units,
+            books_text(&manifest.books),
+            crate::settings::without_credentials(output),
+        ))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! `restok inspect`: what is in an output.
+
+use super::books_text;
+use crate::{
+    aligned::{aligned, bytes, count, named, percent},
+    codebook_statistics::{CodebookStatistics, CodebookUse},
+    settings::ReportFormat,
+};
+use anyhow::Result;
+use futures::TryStreamExt;
+use pipeline::{Limits, Storage, TableReader};
+use schemas::{Books, KEY_UNIT, PlanSettings, TokenRows};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+};
+
+/// Everything that `restok inspect` says.
+#[derive(Debug, Serialize)]
+pub(crate) struct Inspection {
+    output: String,
+    /// Whether it was finalized.
+    finished: bool,
+    units: Units,
+    plan: String,
+    settings: PlanSettings,
+    books: Books,
+    /// The files' own account of their making; more than one value where they differ.
+    provenance: BTreeMap<String, BTreeSet<String>>,
+    files: Files,
+    levels: Vec<CodebookUse>,
+    all_levels: CodebookUse,
+    /// Codes that the codebook does not have; 0 in a sound table.
+    codes_out_of_range: u64,
+    examples: Vec<Example>,
+}
+
+#[derive(Debug, Serialize)]
+struct Units {
+    complete: u64,
+    total: u32,
+    /// Units whose files another attempt, with other bytes, had written first.
+    adopted: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Files {
+    tokens: usize,
+    tokens_bytes: u64,
+    images: usize,
+    images_bytes: u64,
+    /// Everything in the tokens files, divided by the tokens in them.
+    bits_a_token: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Example {
+    image_id: String,
+    view: i8,
+    label: Option<i32>,
+    tokens: Vec<i16>,
+}
+
+/// Reads an output, finished or not, and prints what is in it.
+///
+/// # Errors
+/// When there is no output, or it cannot be read or written about.
+pub(crate) async fn run(output: &str, rows: usize, format: ReportFormat, limits: &Limits) -> Result<()> {
+    let inspection = inspect(&Storage::open(output, limits)?, rows).await?;
+    match format {
+        ReportFormat::Json => crate::output::print_json(&inspection)?,
+        ReportFormat::Text => crate::output::print(&text(&inspection))?,
+    }
+    Ok(())
+}
+
+/// Reads an output unit by unit; a few files are in memory at once.
+async fn inspect(storage: &Storage, rows: usize) -> Result<Inspection> {
+    let reader = TableReader::open(storage).await?;
+    let settings = reader.plan().settings();
+    let levels = settings.tokenizer.levels.clone();
+    let tokens_per_image = levels.tokens_per_image() as u64;
+    let mut statistics = CodebookStatistics::new(levels, settings.tokenizer.codebook_size);
+    let mut provenance: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut examples = Vec::new();
+    let mut files = pin!(reader.token_files());
+    while let Some(file) = files.try_next().await? {
+        statistics.add(&file.rows.tokens);
+        for (key, value) in file.metadata.into_iter().filter(|(key, _)| key != KEY_UNIT) {
+            provenance.entry(key).or_default().insert(value);
+        }
+        examples.extend(first_rows(&file.rows, rows - examples.len()));
+    }
+    let books = reader.books();
+    let reports = reader.reports();
+    let tokens_bytes = reports.iter().map(|report| report.tokens.bytes).sum();
+    let tokens = books.token_rows * tokens_per_image;
+    Ok(Inspection {
+        output: storage.display().to_owned(),
+        finished: reader.is_finished(),
+        units: Units {
+            complete: reports.len() as u64,
+            total: reader.plan().units(),
+            adopted: reports.iter().filter(|report| report.adopted).count(),
+        },
+        plan: reader.plan().hash().to_string(),
+        settings: settings.clone(),
+        books,
+        provenance,
+        files: Files {
+            tokens: reports.len(),
+            tokens_bytes,
+            images: reports.len(),
+            images_bytes: reports.iter().map(|report| report.images.bytes).sum(),
+            bits_a_token: (tokens > 0).then(|| tokens_bytes as f64 * 8.0 / tokens as f64),
+        },
+        levels: statistics.levels(),
+        all_levels: statistics.all(),
+        codes_out_of_range: statistics.out_of_range(),
+        examples,
+    })
+}
+
+fn first_rows(rows: &TokenRows, wanted: usize) -> Vec<Example> {
+    rows.tokens
+        .iter_rows()
+        .take(wanted)
+        .enumerate()
+        .map(|(row, tokens)| Example {
+            image_id: rows.image_ids[row].clone(),
+            view: rows.views[row],
+            label: rows.labels[row],
+            tokens: tokens.to_vec(),
+        })
+        .collect()
+}
+
+fn text(inspection: &Inspection) -> String {
+    let settings = &inspection.settings;
+    let units = &inspection.units;
+    let state = match inspection.finished {
+        true => format!("finished: {} units", units.total),
+        false if units.complete == u64::from(units.total) => {
+            format!("unfinished: all {} units are complete, `restok finalize` will close it", units.total)
+        }
+        false => format!(
+            "unfinished: {} of {} units are complete; what follows counts only those",
+            units.complete, units.total
+        ),
+    };
+    let levels: Vec<String> = settings.tokenizer.levels.sizes().iter().map(ToString::to_string).collect();
+    let mut made = vec![
+        ("source", format!("{} ({})", settings.source, settings.layout)),
+        ("split", settings.split.clone()),
+        ("tokenizer", settings.tokenizer.name.clone()),
+        ("tokenizer sha256", settings.tokenizer.sha256.clone()),
+        ("levels", levels.join(", ")),
+        ("crop", format!("{} ({} views an image, EXIF orientation ignored)", settings.crop, settings.crop.views())),
+        ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
+        ("plan", inspection.plan.clone()),
+    ];
+    for (name, key) in [
+        ("device", "restok.device_kind"),
+        ("libtorch", "restok.libtorch"),
+        ("decoder", "restok.decoder"),
+        ("restok", "restok.version"),
+    ] {
+        if let Some(values) = inspection.provenance.get(key) {
+            made.push((name, values.iter().map(String::as_str).collect::<Vec<_>>().join("; ")));
+        }
+    }
+    if units.adopted > 0 {
+        made.push(("adopted", format!("{} units of which another attempt's files were there first", units.adopted)));
+    }
+    let files = &inspection.files;
+    let bits = files.bits_a_token.map_or(String::new(), |bits| format!(", {bits:.2} bits a token"));
+    let stored = [
+        ("tokens", format!("{} files, {}{bits}", count(files.tokens as u64), bytes(files.tokens_bytes))),
+        ("images", format!("{} files, {}", count(files.images as u64), bytes(files.images_bytes))),
+    ];
+    let mut text = format!(
+        "{}\n{state}\n\n{}\nMade from\n{}\nStored as\n{}\nUse of the codebook ({} codes)\n{}",
+        inspection.output,
+        books_text(&inspection.books),
+        named(2, &made),
+        named(2, &stored),
+        count(settings.tokenizer.codebook_size as u64),
+        aligned(2, &level_rows(inspection)),
+    );
+    if inspection.codes_out_of_range > 0 {
+        text.push_str(&format!(
+            "  {} codes are outside the codebook: run `restok verify`\n",
+            count(inspection.codes_out_of_range)
+        ));
+    }
+    if !inspection.examples.is_empty() {
+        text.push_str("\nFirst rows (image_id, view, label, tokens)\n");
+        let rows: Vec<Vec<String>> = inspection.examples.iter().map(example_row).collect();
+        text.push_str(&aligned(2, &rows));
+    }
+    text
+}
+
+fn level_rows(inspection: &Inspection) -> Vec<Vec<String>> {
+    let heading = ["level", "tokens", "codes seen", "distinct", "of codebook", "entropy, bits"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(inspection.levels.iter().chain([&inspection.all_levels]).map(|level| {
+        let tokens = match (level.level, level.tokens_per_image) {
+            (Some(_), 1) => level.first_token.to_string(),
+            _ => format!("{}..{}", level.first_token, level.first_token + level.tokens_per_image - 1),
+        };
+        vec![
+            level.level.map_or("all".to_owned(), |number| number.to_string()),
+            tokens,
+            count(level.codes),
+            count(level.distinct),
+            percent(level.share),
+            format!("{:.2}", level.entropy_bits),
+        ]
+    }));
+    rows
+}
+
+fn example_row(example: &Example) -> Vec<String> {
+    const SHOWN: usize = 12;
+    let mut tokens: Vec<String> = example.tokens.iter().take(SHOWN).map(ToString::to_string).collect();
+    if example.tokens.len() > SHOWN {
+        tokens.push(format!("… {} more", example.tokens.len() - SHOWN));
+    }
+    vec![
+        example.image_id.clone(),
+        example.view.to_string(),
+        example.label.map_or("none".to_owned(), |label| label.to_string()),
+        format!("[{}]", tokens.join(", ")),
+    ]
+}

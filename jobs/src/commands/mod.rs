@@ -1,0 +1,47 @@
+//! One file a command: each is a function from its settings to a report.
+
+pub(crate) mod finalize;
+pub(crate) mod inspect;
+pub(crate) mod reconstruct;
+pub(crate) mod tokenize;
+pub(crate) mod verify;
+
+use crate::aligned::{bytes, count, named, percent};
+use schemas::Books;
+
+/// Books as text: what became of the images, with a line for each reason.
+pub(crate) fn books_text(books: &Books) -> String {
+    let listed = count(books.listed);
+    let mut pairs = vec![
+        ("listed", format!("{listed} images, {}", bytes(books.bytes_read))),
+        ("written", format!("{} images, {} rows of tokens", count(books.written), count(books.token_rows))),
+        ("rejected", format!("{} ({})", count(books.rejected_total()), percent(books.reject_rate()))),
+    ];
+    let reasons: Vec<(String, String)> =
+        books.rejected.iter().map(|(reason, number)| (format!("  {reason}"), count(*number))).collect();
+    pairs.extend(reasons.iter().map(|(reason, number)| (reason.as_str(), number.clone())));
+    format!("Books\n{}", named(2, &pairs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::RejectReason;
+
+    #[test]
+    fn books_show_every_reason() {
+        let books = Books {
+            listed: 1000,
+            written: 997,
+            rejected: [(RejectReason::Truncated, 2), (RejectReason::TooLarge, 1)].into(),
+            token_rows: 1994,
+            bytes_read: 2048,
+        };
+        let text = books_text(&books);
+        assert_eq!(
+            text,
+            "Books\n  listed       1,000 images, 2.00 KiB\n  written      997 images, 1,994 rows of tokens\n  rejected     3 (0.3 %)\n    \
+             truncated  2\n    too_large  1\n"
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! `restok tokenize`: images to tables of tokens.
+
+mod dry_run;
+mod report;
+
+use crate::{
+    environment,
+    progress::Progress,
+    settings::{Devices, SettingsError, TokenizeSettings},
+    tokenizer_encoder,
+    tokenizer_folder::{TokenizerFolder, identity},
+};
+use anyhow::{Context, Result};
+use models::{Device, VisualTokenizer};
+use pipeline::{
+    EncoderFactory, Limits, PipelineError, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry, TokenizeRun,
+};
+use schemas::{Crop, Plan, PlanSettings, SourceLayout, TokenizerIdentity};
+use std::{sync::Arc, thread::available_parallelism, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The devices of a run, each as often as it has workers.
+#[derive(Debug)]
+pub(crate) struct Workers(Vec<Device>);
+
+impl Workers {
+    /// Finds the devices, loading CUDA if one of them needs it: to be called before anything else touches torch.
+    ///
+    /// # Errors
+    /// When a device is asked for that is not there.
+    pub(crate) fn find(devices: &Devices, threads: Option<usize>) -> Result<Self> {
+        let choices: Vec<_> = devices.choices().iter().map(|(choice, _)| *choice).collect();
+        models::initialise(&choices, threads)?;
+        let mut workers = Vec::new();
+        for (choice, count) in devices.choices() {
+            // `cuda,cuda:0` names a device twice but means it once; only `*N` asks for more.
+            let new: Vec<Device> =
+                models::initialise(&[*choice], None)?.into_iter().filter(|device| !workers.contains(device)).collect();
+            workers.extend(new.into_iter().flat_map(|device| std::iter::repeat_n(device, *count)));
+        }
+        let on_cpu = workers.iter().filter(|device| **device == Device::Cpu).count();
+        if on_cpu > 1 && threads.is_none() {
+            let cores = available_parallelism().map_or(1, usize::from);
+            models::initialise(&[], Some((cores / on_cpu).max(1)))?;
+        }
+        Ok(Self(workers))
+    }
+
+    /// A name and a factory for each worker. The first takes the tokenizer that is loaded already.
+    fn encoders(&self, first: VisualTokenizer, folder: &TokenizerFolder) -> Vec<(String, EncoderFactory)> {
+        let precision = first.precision();
+        let mut first = Some(first);
+        self.0
+            .iter()
+            .enumerate()
+            .map(|(worker, device)| {
+                let same_before = self.0[..worker].iter().filter(|other| *other == device).count();
+                let name = if same_before == 0 { device.to_string() } else { format!("{device} #{}", same_before + 1) };
+                let factory = match first.take() {
+                    Some(tokenizer) => tokenizer_encoder::loaded(tokenizer),
+                    None => tokenizer_encoder::loading(folder.clone(), *device, precision),
+                };
+                (name, factory)
+            })
+            .collect()
+    }
+}
+
+/// Runs the job and prints its report.
+///
+/// # Errors
+/// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
+pub(crate) async fn run(
+    settings: TokenizeSettings,
+    limits: Limits,
+    workers: Workers,
+    progress: Progress,
+    cancel: CancellationToken,
+) -> Result<()> {
+    let shard = Shard::detect(settings.rank, settings.world, environment::lookup)?;
+    tracing::info!("{shard}");
+    // Everything that can be wrong is found before the output is touched.
+    let output = Storage::open_output(&settings.output, &limits)?;
+    let loading = load_first(&settings, &workers);
+    let (folder, tokenizer) = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;
+    let crop = choose_crop(settings.crop, tokenizer.resolution())?;
+    let telemetry = Arc::new(Telemetry::new());
+    let planning = plan(&settings, &limits, identity(&tokenizer), crop, &telemetry);
+    let plan = Arc::new(cancel.run_until_cancelled(planning).await.ok_or(PipelineError::Drained)??);
+    if settings.dry_run {
+        return dry_run::print(&settings, &plan, &output).await;
+    }
+    let run = TokenizeRun {
+        // The URL as it was given: a signed one carries what no plan may hold.
+        source: SourceReader::open_at(Arc::clone(&plan), &settings.source, &limits)?,
+        plan: Arc::clone(&plan),
+        output: output.clone(),
+        encoders: workers.encoders(tokenizer, &folder),
+        libtorch: models::libtorch_version(),
+        limits,
+        shard,
+        max_reject_rate: settings.max_reject_rate.share(),
+        start_jitter: settings.start_jitter,
+        finalize: settings.finalize,
+        cancel,
+        telemetry: Arc::clone(&telemetry),
+    };
+    let report = tokio::select! {
+        report = pipeline::tokenize(run) => report?,
+        () = progress.show(&telemetry) => unreachable!("progress is shown for ever"),
+    };
+    report::print(&settings, &plan, &output, &report)
+}
+
+/// The tokenizer on the first device: its identity is part of the plan, and a broken checkpoint ends the job before anything
+/// is listed.
+async fn load_first(settings: &TokenizeSettings, workers: &Workers) -> Result<(TokenizerFolder, VisualTokenizer)> {
+    let (reference, precision) = (settings.tokenizer.clone(), settings.precision);
+    let device = *workers.0.first().context("no device to encode on")?;
+    let started = Instant::now();
+    let loading = tokio::task::spawn_blocking(move || -> Result<_> {
+        let folder = TokenizerFolder::find(&reference)?;
+        let tokenizer = folder.load(device, precision)?;
+        Ok((folder, tokenizer))
+    });
+    let (folder, tokenizer) = loading.await??;
+    let devices: Vec<String> = workers.0.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        tokenizer = tokenizer.name(),
+        weights_sha256 = tokenizer.weights_sha256(),
+        devices = devices.join(","),
+        device_kind = device.kind(),
+        precision = %precision,
+        seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
+        "tokenizer loaded"
+    );
+    if !precision.is_native(device) {
+        tracing::warn!("{device} has no instructions for {precision}: --precision fp32 will be faster");
+    }
+    Ok((folder, tokenizer))
+}
+
+/// The crop that was asked for, if it fits the tokenizer, or the published one at its resolution.
+fn choose_crop(asked: Option<Crop>, resolution: usize) -> Result<Crop, SettingsError> {
+    match asked {
+        None => Ok(Crop::AdmCenter { size: resolution }),
+        Some(crop) if crop.size() == resolution => Ok(crop),
+        Some(crop) => Err(SettingsError::invalid(
+            "--crop",
+            format!("{crop}, whose views are {0} by {0} pixels", crop.size()),
+            format!(
+                "views of {resolution} by {resolution}, the tokenizer's resolution, such as adm-center-{resolution}"
+            ),
+        )),
+    }
+}
+
+/// Lists the source and freezes the plan.
+async fn plan(
+    settings: &TokenizeSettings,
+    limits: &Limits,
+    tokenizer: TokenizerIdentity,
+    crop: Crop,
+    telemetry: &Telemetry,
+) -> Result<Plan> {
+    let started = Instant::now();
+    let options = SourceOptions {
+        url: settings.source.clone(),
+        layout: settings.layout,
+        image_id: settings.image_id,
+        max_images: settings.max_images,
+    };
+    let listing = pipeline::list_source(&options, limits).await?;
+    let plan_settings = PlanSettings {
+        // These two are the listing's to say.
+        source: String::new(),
+        layout: settings.layout.unwrap_or(SourceLayout::Folder),
+        split: settings.split.clone(),
+        image_id: settings.image_id,
+        tokenizer,
+        crop,
+        precision: settings.precision.to_string(),
+        batch_size: settings.batch_size,
+        unit_size: settings.unit_size,
+        max_image_bytes: limits.max_image_bytes,
+        max_image_pixels: limits.max_image_pixels,
+    };
+    let plan = pipeline::plan_units(plan_settings, listing)?;
+    telemetry.record(Stage::List, plan.inputs().len() as u64, 0, started.elapsed());
+    tracing::info!(
+        source = plan.settings().source,
+        layout = %plan.settings().layout,
+        inputs = plan.inputs().len(),
+        units = plan.units(),
+        plan = plan.hash().short(),
+        seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
+        "planned"
+    );
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crop_of_another_size_than_the_tokenizer_is_refused_with_both() {
+        assert_eq!(choose_crop(None, 32).expect("the default fits"), Crop::AdmCenter { size: 32 });
+        let asked = Crop::AdmTenCrop { resize: 281, size: 256 };
+        assert_eq!(choose_crop(Some(asked), 256).expect("it fits"), asked);
+        let error = choose_crop(Some(asked), 32).expect_err("256 is not 32").to_string();
+        assert!(error.contains("adm-ten-crop-281-256") && error.contains("adm-center-32"), "{error}");
+    }
+}

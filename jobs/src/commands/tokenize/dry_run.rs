@@ -1,0 +1,105 @@
+//! What would be done, without doing it.
+
+use crate::{
+    aligned::{bytes, count, named},
+    settings::{ReportFormat, TokenizeSettings},
+};
+use anyhow::Result;
+use pipeline::{Storage, TableReader};
+use schemas::Plan;
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// A plan and the state of its output.
+#[derive(Debug, Serialize)]
+struct DryRun<'a> {
+    plan: &'a str,
+    settings: &'a schemas::PlanSettings,
+    output: &'a str,
+    state: State,
+    units: u32,
+    inputs: usize,
+    bytes: u64,
+    classes: usize,
+}
+
+/// What is in the output already.
+#[derive(Debug, Serialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+enum State {
+    /// Nothing.
+    Empty,
+    /// Tables of this plan.
+    SamePlan { units_done: usize, finished: bool },
+    /// Tables of another plan: a run would be refused.
+    OtherPlan { plan: String, differences: Vec<String> },
+}
+
+/// Prints the plan.
+///
+/// # Errors
+/// When the output cannot be read.
+pub(super) async fn print(settings: &TokenizeSettings, plan: &Plan, output: &Storage) -> Result<()> {
+    // One object may be many inputs: row ranges of a Parquet file.
+    let mut seen = HashSet::new();
+    let bytes = plan.inputs().iter().filter(|input| seen.insert(&input.uri)).map(|input| input.size).sum();
+    let dry_run = DryRun {
+        plan: plan.hash().as_str(),
+        settings: plan.settings(),
+        output: output.display(),
+        state: state(plan, output).await?,
+        units: plan.units(),
+        inputs: plan.inputs().len(),
+        bytes,
+        classes: plan.class_names().len(),
+    };
+    match settings.format {
+        ReportFormat::Json => crate::output::print_json(&dry_run)?,
+        ReportFormat::Text => crate::output::print(&text(&dry_run))?,
+    }
+    Ok(())
+}
+
+async fn state(plan: &Plan, output: &Storage) -> Result<State> {
+    Ok(match pipeline::read_plan(output).await? {
+        None => State::Empty,
+        Some(owner) if owner.hash() == plan.hash() => {
+            let reader = TableReader::open(output).await?;
+            State::SamePlan { units_done: reader.reports().len(), finished: reader.is_finished() }
+        }
+        Some(owner) => State::OtherPlan {
+            plan: owner.hash().short().to_owned(),
+            differences: owner.settings().differences(plan.settings()),
+        },
+    })
+}
+
+fn text(dry_run: &DryRun<'_>) -> String {
+    let settings = dry_run.settings;
+    let state = match &dry_run.state {
+        State::Empty => "empty".to_owned(),
+        State::SamePlan { units_done, finished: false } => {
+            format!("this plan's, {units_done} of {} units are complete", dry_run.units)
+        }
+        State::SamePlan { finished: true, .. } => "this plan's, finished".to_owned(),
+        State::OtherPlan { plan, differences } if differences.is_empty() => {
+            format!("another plan's ({plan}): other inputs; a run would be refused")
+        }
+        State::OtherPlan { plan, differences } => {
+            format!("another plan's ({plan}); a run would be refused: {}", differences.join("; "))
+        }
+    };
+    let pairs = [
+        ("source", format!("{} ({})", settings.source, settings.layout)),
+        ("inputs", format!("{}, {}", count(dry_run.inputs as u64), bytes(dry_run.bytes))),
+        ("classes", count(dry_run.classes as u64)),
+        ("units", count(u64::from(dry_run.units))),
+        ("tokenizer", format!("{} ({})", settings.tokenizer.name, &settings.tokenizer.sha256[..12])),
+        ("crop", format!("{}, {} views an image", settings.crop, settings.crop.views())),
+        ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
+        ("output", dry_run.output.to_owned()),
+        ("", state),
+        ("plan", dry_run.plan.to_owned()),
+    ];
+    format!("Dry run: nothing was written.\n{}", named(2, &pairs))
+}

@@ -1,0 +1,122 @@
+//! Every environment variable that the program reads, and the one place that reads them.
+//!
+//! The variables of flags are declared to the command line by these names, so that `--help` shows them; the cloud stores' own
+//! variables (`AWS_*`, `GOOGLE_*`, `AZURE_*`) are read by the storage layer from each cloud's standard chain.
+
+/// TOML file with settings (`--settings`).
+pub(crate) const SETTINGS: &str = "RESTOK_SETTINGS";
+/// Shape of log lines: `text` or `json`.
+pub(crate) const LOG_FORMAT: &str = "RESTOK_LOG_FORMAT";
+/// What is logged: a level, or directives such as `info,pipeline=debug`.
+pub(crate) const LOG: &str = "RESTOK_LOG";
+/// How progress is shown: `auto`, `bars`, `lines` or `none`.
+pub(crate) const PROGRESS: &str = "RESTOK_PROGRESS";
+/// Seconds between two progress lines.
+pub(crate) const PROGRESS_SECONDS: &str = "RESTOK_PROGRESS_SECONDS";
+/// Shape of the report on standard output: `text` or `json`.
+pub(crate) const FORMAT: &str = "RESTOK_FORMAT";
+
+/// Where the images are.
+pub(crate) const SOURCE: &str = "RESTOK_SOURCE";
+/// Where the tables go, or are.
+pub(crate) const OUTPUT: &str = "RESTOK_OUTPUT";
+/// The tokenizer: a folder or `hf://owner/name[@revision]`.
+pub(crate) const TOKENIZER: &str = "RESTOK_TOKENIZER";
+/// How the images lie in the source.
+pub(crate) const LAYOUT: &str = "RESTOK_LAYOUT";
+/// Value of the `split=` partition.
+pub(crate) const SPLIT: &str = "RESTOK_SPLIT";
+/// The crop, by name.
+pub(crate) const CROP: &str = "RESTOK_CROP";
+/// How an image's key is made.
+pub(crate) const IMAGE_ID: &str = "RESTOK_IMAGE_ID";
+/// Take only the first images of the source.
+pub(crate) const MAX_IMAGES: &str = "RESTOK_MAX_IMAGES";
+/// Devices that encode.
+pub(crate) const DEVICES: &str = "RESTOK_DEVICES";
+/// The one device that decodes.
+pub(crate) const DEVICE: &str = "RESTOK_DEVICE";
+/// Threads that torch uses for one CPU worker.
+pub(crate) const DEVICE_THREADS: &str = "RESTOK_DEVICE_THREADS";
+/// Arithmetic of the networks.
+pub(crate) const PRECISION: &str = "RESTOK_PRECISION";
+/// Views of a batch.
+pub(crate) const BATCH_SIZE: &str = "RESTOK_BATCH_SIZE";
+/// Images of a unit.
+pub(crate) const UNIT_SIZE: &str = "RESTOK_UNIT_SIZE";
+/// Share of rejected images above which the job fails.
+pub(crate) const MAX_REJECT_RATE: &str = "RESTOK_MAX_REJECT_RATE";
+/// This process among those that share the work.
+pub(crate) const RANK: &str = "RESTOK_RANK";
+/// Processes that share the work.
+pub(crate) const WORLD: &str = "RESTOK_WORLD";
+/// Longest random pause before the start.
+pub(crate) const START_JITTER_SECONDS: &str = "RESTOK_START_JITTER_SECONDS";
+/// Leave the output unfinished.
+pub(crate) const NO_FINALIZE: &str = "RESTOK_NO_FINALIZE";
+
+/// Plan only.
+pub(crate) const DRY_RUN: &str = "RESTOK_DRY_RUN";
+/// Check sizes, not digests and rows.
+pub(crate) const FAST: &str = "RESTOK_FAST";
+/// Example rows to show.
+pub(crate) const ROWS: &str = "RESTOK_ROWS";
+/// Images to rebuild.
+pub(crate) const IMAGES: &str = "RESTOK_IMAGES";
+/// The view to rebuild.
+pub(crate) const VIEW: &str = "RESTOK_VIEW";
+/// Tokens to rebuild from.
+pub(crate) const KEEP: &str = "RESTOK_KEEP";
+/// Folder for rebuilt images.
+pub(crate) const TO: &str = "RESTOK_TO";
+/// Leave the originals out of the contact sheet.
+pub(crate) const NO_ORIGINALS: &str = "RESTOK_NO_ORIGINALS";
+/// Decode with a tokenizer that did not make the tokens.
+pub(crate) const ALLOW_OTHER_TOKENIZER: &str = "RESTOK_ALLOW_OTHER_TOKENIZER";
+
+/// Objects being fetched at once.
+pub(crate) const FETCH_REQUESTS: &str = "RESTOK_FETCH_REQUESTS";
+/// Encoded bytes waiting to be decoded.
+pub(crate) const FETCH_BUFFER_BYTES: &str = "RESTOK_FETCH_BUFFER_BYTES";
+/// Largest encoded image.
+pub(crate) const MAX_IMAGE_BYTES: &str = "RESTOK_MAX_IMAGE_BYTES";
+/// Largest image in pixels.
+pub(crate) const MAX_IMAGE_PIXELS: &str = "RESTOK_MAX_IMAGE_PIXELS";
+/// Threads that decode and crop.
+pub(crate) const DECODE_THREADS: &str = "RESTOK_DECODE_THREADS";
+/// Images of a unit that decode ahead.
+pub(crate) const DECODE_AHEAD_IMAGES: &str = "RESTOK_DECODE_AHEAD_IMAGES";
+/// Batches waiting in front of each device.
+pub(crate) const QUEUED_BATCHES_PER_DEVICE: &str = "RESTOK_QUEUED_BATCHES_PER_DEVICE";
+/// Units worked on at once.
+pub(crate) const UNITS_IN_FLIGHT: &str = "RESTOK_UNITS_IN_FLIGHT";
+/// Attempts at a request.
+pub(crate) const RETRY_ATTEMPTS: &str = "RESTOK_RETRY_ATTEMPTS";
+/// First pause between attempts.
+pub(crate) const RETRY_PAUSE_FIRST_MILLISECONDS: &str = "RESTOK_RETRY_PAUSE_FIRST_MILLISECONDS";
+/// Longest pause between attempts.
+pub(crate) const RETRY_PAUSE_MAX_SECONDS: &str = "RESTOK_RETRY_PAUSE_MAX_SECONDS";
+/// Time after which a request is given up.
+pub(crate) const RETRY_TOTAL_SECONDS: &str = "RESTOK_RETRY_TOTAL_SECONDS";
+/// Time to open a connection.
+pub(crate) const CONNECT_TIMEOUT_SECONDS: &str = "RESTOK_CONNECT_TIMEOUT_SECONDS";
+/// Longest silence in the middle of a body.
+pub(crate) const READ_TIMEOUT_SECONDS: &str = "RESTOK_READ_TIMEOUT_SECONDS";
+/// Time without progress after which the run ends.
+pub(crate) const STALL_SECONDS: &str = "RESTOK_STALL_SECONDS";
+
+/// The model hub's endpoint, as all of its clients read it.
+pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
+/// The model hub's access token; without it, the token file that its login writes.
+pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
+/// The model hub's folder, which holds the cache `hub/` and the token file.
+pub(crate) const HF_HOME: &str = "HF_HOME";
+/// The model hub's cache, when it is not `hub/` below [`HF_HOME`].
+pub(crate) const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
+/// Set to `1` to use only what the cache holds.
+pub(crate) const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
+
+/// The value of a variable; an empty one counts as absent, as shells and job templates leave them.
+pub(crate) fn lookup(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

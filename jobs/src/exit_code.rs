@@ -1,0 +1,88 @@
+//! How the program ends, for schedulers: whether the same command again may succeed.
+
+use crate::{hub::HubError, settings::SettingsError};
+use models::ModelError;
+use pipeline::PipelineError;
+
+/// The codes of the contract. A panic, which is a fault of the program, leaves with Rust's own 101.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Somebody must change something: settings, plan, data, checkpoint.
+    Permanent = 42,
+    /// Storage or a device failed; the same command again may succeed.
+    Temporary = 75,
+    /// Stopped by a signal after draining; the same command again goes on.
+    Drained = 143,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// The code for an error: that of the first cause that knows.
+///
+/// What nobody knows is permanent: a scheduler that tries again for ever is worse than one that asks.
+pub(crate) fn of(error: &anyhow::Error) -> ExitCode {
+    error.chain().find_map(of_cause).unwrap_or(ExitCode::Permanent)
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ExitCode> {
+    let temporary = |temporary: bool| if temporary { ExitCode::Temporary } else { ExitCode::Permanent };
+    if let Some(error) = cause.downcast_ref::<PipelineError>() {
+        return Some(if error.is_drained() { ExitCode::Drained } else { temporary(error.is_temporary()) });
+    }
+    if let Some(error) = cause.downcast_ref::<HubError>() {
+        return Some(temporary(error.is_temporary()));
+    }
+    if let Some(error) = cause.downcast_ref::<ModelError>() {
+        return Some(temporary(is_temporary(error)));
+    }
+    cause.downcast_ref::<SettingsError>().map(|_| ExitCode::Permanent)
+}
+
+/// Whether another attempt, perhaps on another machine, may mend it: a device that failed in use, yes; out of memory, no,
+/// for the same batch would not fit again.
+pub(crate) fn is_temporary(error: &ModelError) -> bool {
+    matches!(error, ModelError::Torch { .. }) && !error.is_out_of_memory()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    fn code(error: impl Into<anyhow::Error>) -> ExitCode {
+        of(&error.into())
+    }
+
+    #[test]
+    fn each_kind_of_error_has_its_code() {
+        let encoder =
+            |temporary| PipelineError::Encoder { device: "cuda:0".to_owned(), problem: "lost".to_owned(), temporary };
+        assert_eq!(code(PipelineError::Drained), ExitCode::Drained);
+        assert_eq!(code(encoder(true)), ExitCode::Temporary);
+        assert_eq!(code(encoder(false)), ExitCode::Permanent);
+        assert_eq!(code(PipelineError::Stalled { seconds: 9, stages: String::new() }), ExitCode::Temporary);
+        assert_eq!(code(SettingsError::Internal(String::new())), ExitCode::Permanent);
+        assert_eq!(code(ModelError::Torch { message: "CUDA error: device lost".to_owned() }), ExitCode::Temporary);
+        assert_eq!(code(ModelError::Torch { message: "CUDA out of memory".to_owned() }), ExitCode::Permanent);
+        assert_eq!(code(HubError::Offline { repository: "a/b".to_owned() }), ExitCode::Permanent);
+        assert_eq!(code(anyhow::anyhow!("anything")), ExitCode::Permanent);
+    }
+
+    #[test]
+    fn context_does_not_hide_the_code() {
+        let error: anyhow::Error = Err::<(), _>(PipelineError::Drained).context("unit 3").expect_err("an error");
+        assert_eq!(of(&error), ExitCode::Drained);
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_contract() {
+        let codes = [ExitCode::Done, ExitCode::Permanent, ExitCode::Temporary, ExitCode::Drained];
+        assert_eq!(codes.map(|code| code as u8), [0, 42, 75, 143]);
+    }
+}

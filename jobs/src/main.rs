@@ -1,0 +1,7 @@
+//! The binary `restok`. Everything is in the library, so that the tests across rooms run the same program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    jobs::main()
+}

@@ -1,0 +1,43 @@
+//! Signals, and leaving at once.
+
+use crate::exit_code::ExitCode;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Listens for SIGTERM and SIGINT as long as the returned task set lives: the first cancels `cancel`, the second leaves at once.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub(crate) fn cancel_on_signals(cancel: CancellationToken) -> std::io::Result<JoinSet<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut listening = JoinSet::new();
+    listening.spawn(async move {
+        let name = either(&mut terminate, &mut interrupt).await;
+        tracing::warn!("{name}: finishing what is being committed, dropping the rest; a second signal stops at once");
+        cancel.cancel();
+        let name = either(&mut terminate, &mut interrupt).await;
+        crate::output::complain(&format!("{name} again: stopped at once; the same command goes on from here\n"));
+        leave_at_once(ExitCode::Drained);
+    });
+    Ok(listening)
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+/// Ends the process without running the destructors of libraries: a device thread may still be inside libtorch, and torn down
+/// under it, libtorch crashes with a code of its own. Nothing is lost: tables are put whole, and output is flushed line by line.
+pub(crate) fn leave_at_once(code: ExitCode) -> ! {
+    #[expect(unsafe_code, reason = "_exit has no preconditions; it only ends the process")]
+    unsafe {
+        libc::_exit(code as i32)
+    }
+}

@@ -1,0 +1,55 @@
+//! What can be wrong with settings.
+
+use std::{fmt::Display, path::PathBuf};
+
+/// A setting that cannot be used; nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// The settings file cannot be read, or says something it cannot say.
+    #[error("settings file {}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, with line and key.
+        problem: String,
+    },
+    /// A setting that has no default was given nowhere.
+    #[error(
+        "{key} is missing: give {usage}, set {variable}, or write `{key} = …` under [{section}] in the settings file"
+    )]
+    Missing {
+        /// Key in the settings file.
+        key: &'static str,
+        /// The flag or argument with the name of its value.
+        usage: &'static str,
+        /// The environment variable.
+        variable: &'static str,
+        /// Section of the settings file.
+        section: &'static str,
+    },
+    /// A value that does not fit.
+    #[error("{key}: found {found}, expected {expected}")]
+    Invalid {
+        /// The flag, or what the value belongs to.
+        key: &'static str,
+        /// The value.
+        found: String,
+        /// What it must be.
+        expected: String,
+    },
+    /// A fault of the program itself.
+    #[error("settings do not resolve, which is a fault of this program: {0}")]
+    Internal(String),
+}
+
+impl SettingsError {
+    /// A fault of the program itself.
+    pub(super) fn internal(problem: impl Display) -> Self {
+        Self::Internal(problem.to_string())
+    }
+
+    /// A value that does not fit.
+    pub(crate) fn invalid(key: &'static str, found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Invalid { key, found: found.into(), expected: expected.into() }
+    }
+}

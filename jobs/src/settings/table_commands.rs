@@ -1,0 +1,289 @@
+//! Options of the commands that work on an output that is there: `finalize`, `verify`, `inspect` and `reconstruct`.
+
+use super::{Options, SettingsError, TokenizerReference, tokenize::precision, values::precision_parser};
+use crate::environment;
+use clap::ValueEnum;
+use models::{DeviceChoice, Precision};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How `--output` is given.
+pub(super) const OUTPUT_USAGE: &str = "--output URL";
+/// How the output is given as an argument.
+const OUTPUT_ARGUMENT: &str = "OUTPUT as an argument";
+
+/// Shape of a report on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReportFormat {
+    /// For a person
+    #[default]
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Options of `restok finalize`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct FinalizeOptions {
+    /// The output, as `restok tokenize --output` was given it
+    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    pub(crate) output: Option<String>,
+    /// Shape of the report on standard output
+    #[arg(long, value_name = "FORMAT", env = environment::FORMAT)]
+    pub(crate) format: Option<ReportFormat>,
+}
+
+/// Options of `restok verify`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct VerifyOptions {
+    /// The output, finished or not
+    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    pub(crate) output: Option<String>,
+    /// Check books and file sizes only, and read no table
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::FAST)]
+    pub(crate) fast: Option<bool>,
+    /// Shape of the report on standard output
+    #[arg(long, value_name = "FORMAT", env = environment::FORMAT)]
+    pub(crate) format: Option<ReportFormat>,
+}
+
+/// Options of `restok inspect`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct InspectOptions {
+    /// The output, finished or not
+    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    pub(crate) output: Option<String>,
+    /// Example rows to show
+    #[arg(long, value_name = "COUNT", env = environment::ROWS)]
+    pub(crate) rows: Option<usize>,
+    /// Shape of the report on standard output
+    #[arg(long, value_name = "FORMAT", env = environment::FORMAT)]
+    pub(crate) format: Option<ReportFormat>,
+}
+
+/// Options of `restok reconstruct`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct ReconstructOptions {
+    /// The output with the tokens, finished or not
+    #[arg(long, value_name = "OUTPUT", env = environment::OUTPUT)]
+    pub(crate) tokens: Option<String>,
+    /// The tokenizer that made them: a folder or hf://owner/name[@revision]
+    #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER)]
+    pub(crate) tokenizer: Option<String>,
+    /// Folder for the PNG files and contact-sheet.png; made if it is not there
+    #[arg(long, value_name = "DIR", env = environment::TO)]
+    pub(crate) to: Option<PathBuf>,
+    /// Images to rebuild, spread evenly over the table
+    #[arg(long, value_name = "COUNT", env = environment::IMAGES)]
+    pub(crate) images: Option<usize>,
+    /// Rebuild these images instead: keys with commas, or the flag several times
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) image_id: Option<Vec<String>>,
+    /// View of the crop to rebuild, from 0
+    #[arg(long, value_name = "NUMBER", env = environment::VIEW)]
+    pub(crate) view: Option<i8>,
+    /// Rebuild from the first 1, 2, 4 … tokens; the ends of the tokenizer's levels when absent
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', env = environment::KEEP)]
+    pub(crate) keep: Option<Vec<usize>>,
+    /// Leave out the originals, and do not read the source
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::NO_ORIGINALS)]
+    pub(crate) no_originals: Option<bool>,
+    /// Decode even if the tokens were made by another tokenizer; the pictures then mean little
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_TOKENIZER)]
+    pub(crate) allow_other_tokenizer: Option<bool>,
+    /// Device that decodes: auto (the first CUDA device, else the processor), cpu, cuda:N
+    #[arg(long, value_name = "DEVICE", env = environment::DEVICE)]
+    pub(crate) device: Option<String>,
+    /// Arithmetic of the networks
+    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser())]
+    pub(crate) precision: Option<String>,
+    /// Images that are decoded at once
+    #[arg(long, value_name = "IMAGES", env = environment::BATCH_SIZE)]
+    pub(crate) batch_size: Option<usize>,
+}
+
+impl Options for FinalizeOptions {
+    fn defaults() -> Self {
+        Self { format: Some(ReportFormat::Text), ..Self::default() }
+    }
+}
+
+impl Options for VerifyOptions {
+    fn defaults() -> Self {
+        Self { fast: Some(false), format: Some(ReportFormat::Text), ..Self::default() }
+    }
+}
+
+impl Options for InspectOptions {
+    fn defaults() -> Self {
+        Self { rows: Some(3), format: Some(ReportFormat::Text), ..Self::default() }
+    }
+}
+
+impl Options for ReconstructOptions {
+    fn defaults() -> Self {
+        Self {
+            images: Some(8),
+            view: Some(0),
+            no_originals: Some(false),
+            allow_other_tokenizer: Some(false),
+            device: Some(DeviceChoice::Auto.to_string()),
+            precision: Some(Precision::Fp32.name().to_owned()),
+            batch_size: Some(8),
+            ..Self::default()
+        }
+    }
+}
+
+impl FinalizeOptions {
+    /// The output.
+    pub(crate) fn output(&self) -> Result<String, SettingsError> {
+        required(self.output.clone(), "output", OUTPUT_ARGUMENT, environment::OUTPUT, "finalize")
+    }
+}
+
+impl VerifyOptions {
+    /// The output.
+    pub(crate) fn output(&self) -> Result<String, SettingsError> {
+        required(self.output.clone(), "output", OUTPUT_ARGUMENT, environment::OUTPUT, "verify")
+    }
+}
+
+impl InspectOptions {
+    /// The output.
+    pub(crate) fn output(&self) -> Result<String, SettingsError> {
+        required(self.output.clone(), "output", OUTPUT_ARGUMENT, environment::OUTPUT, "inspect")
+    }
+}
+
+/// Which images to rebuild.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ImageChoice {
+    /// This many, spread evenly over the table.
+    Spread(usize),
+    /// These, by key.
+    Named(Vec<String>),
+}
+
+/// Settings of `restok reconstruct`.
+#[derive(Clone, Debug)]
+pub(crate) struct ReconstructSettings {
+    /// The output with the tokens.
+    pub(crate) tokens: String,
+    /// The tokenizer.
+    pub(crate) tokenizer: TokenizerReference,
+    /// Folder for the pictures.
+    pub(crate) to: PathBuf,
+    /// Which images.
+    pub(crate) images: ImageChoice,
+    /// View of the crop.
+    pub(crate) view: i8,
+    /// Prefix lengths, ascending; `None` for the ends of the levels.
+    pub(crate) keep: Option<Vec<usize>>,
+    /// Whether originals are shown.
+    pub(crate) originals: bool,
+    /// Whether another tokenizer will do.
+    pub(crate) allow_other_tokenizer: bool,
+    /// The device.
+    pub(crate) device: DeviceChoice,
+    /// Arithmetic.
+    pub(crate) precision: Precision,
+    /// Images decoded at once.
+    pub(crate) batch_size: usize,
+}
+
+impl ReconstructOptions {
+    /// The settings.
+    ///
+    /// # Errors
+    /// When something needed is absent, or a value cannot be.
+    pub(crate) fn resolve(self) -> Result<ReconstructSettings, SettingsError> {
+        const SECTION: &str = "reconstruct";
+        let tokens = required(self.tokens, "tokens", "--tokens OUTPUT", environment::OUTPUT, SECTION)?;
+        let tokenizer = required(self.tokenizer, "tokenizer", "--tokenizer PATH", environment::TOKENIZER, SECTION)?;
+        let to = required(self.to, "to", "--to DIR", environment::TO, SECTION)?;
+        let device = self.device.unwrap_or_default();
+        let keep = self.keep.map(|mut keep| {
+            keep.sort_unstable();
+            keep.dedup();
+            keep
+        });
+        if keep.as_ref().is_some_and(|keep| keep.is_empty() || keep[0] == 0) {
+            return Err(SettingsError::invalid("--keep", "0", "numbers of tokens from 1, such as 1,2,4,128"));
+        }
+        Ok(ReconstructSettings {
+            tokens,
+            tokenizer: tokenizer.parse()?,
+            to,
+            images: match (self.image_id, self.images) {
+                (Some(ids), _) => ImageChoice::Named(ids),
+                (None, Some(0) | None) => return Err(SettingsError::invalid("--images", "0", "at least 1")),
+                (None, Some(images)) => ImageChoice::Spread(images),
+            },
+            view: self.view.unwrap_or_default(),
+            keep,
+            originals: self.no_originals != Some(true),
+            allow_other_tokenizer: self.allow_other_tokenizer == Some(true),
+            device: device
+                .parse()
+                .map_err(|_| SettingsError::invalid("--device", format!("{device:?}"), "auto, cpu, cuda or cuda:N"))?,
+            precision: precision(self.precision)?,
+            batch_size: self.batch_size.unwrap_or_default().max(1),
+        })
+    }
+}
+
+/// A value without a default.
+///
+/// # Errors
+/// When it is absent, with every way to give it.
+pub(super) fn required<T>(
+    value: Option<T>,
+    key: &'static str,
+    usage: &'static str,
+    variable: &'static str,
+    section: &'static str,
+) -> Result<T, SettingsError> {
+    value.ok_or(SettingsError::Missing { key, usage, variable, section })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete() -> ReconstructOptions {
+        ReconstructOptions {
+            tokens: Some("out".to_owned()),
+            tokenizer: Some("tokenizer".to_owned()),
+            to: Some("pictures".into()),
+            ..ReconstructOptions::defaults()
+        }
+    }
+
+    #[test]
+    fn named_images_replace_the_spread() {
+        assert_eq!(complete().resolve().expect("complete").images, ImageChoice::Spread(8));
+        let named = ReconstructOptions { image_id: Some(vec!["a".to_owned()]), ..complete() };
+        assert_eq!(named.resolve().expect("complete").images, ImageChoice::Named(vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn prefixes_are_sorted_and_never_empty() {
+        let keep = |keep: &[usize]| ReconstructOptions { keep: Some(keep.to_vec()), ..complete() }.resolve();
+        assert_eq!(keep(&[4, 1, 4]).expect("prefixes").keep, Some(vec![1, 4]));
+        assert!(keep(&[0, 1]).is_err() && keep(&[]).is_err());
+    }
+
+    #[test]
+    fn a_missing_output_is_named_with_every_way_to_give_it() {
+        let error = VerifyOptions::defaults().output().expect_err("no output").to_string();
+        for word in ["OUTPUT as an argument", "RESTOK_OUTPUT", "[verify]"] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Devices by name, and the one place where CUDA is loaded.
+//!
+//! The binary is linked against libtorch's CPU half alone, so that one build serves machines with and without GPUs. The CUDA
+//! half, `libtorch_cuda.so`, lies beside it where the full libtorch is installed and is loaded at run time. torch remembers on
+//! first use whether it is there: [`initialise`] must run before anything else touches torch.
+
+use crate::{ModelError, torch_switches};
+use schemas::SchemaError;
+use std::{
+    ffi::{CStr, CString, OsStr, c_void},
+    fmt,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Mutex,
+};
+
+/// A device that is there, after [`initialise`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// A CUDA device by its index among the visible ones.
+    Cuda(usize),
+}
+
+impl Device {
+    /// What kind of device it is, for the tables' metadata: `cpu-avx2`, `NVIDIA H100 80GB HBM3`. Two devices of one kind give
+    /// the same tokens; of two kinds, almost the same.
+    pub fn kind(self) -> String {
+        match self {
+            Self::Cpu => format!("cpu-{}", torch_switches::cpu_capability().to_lowercase()),
+            Self::Cuda(index) => cuda_name(index).unwrap_or_else(|| "cuda".to_owned()),
+        }
+    }
+
+    /// Waits until the device has finished what was asked of it; for clocks.
+    pub fn synchronize(self) {
+        if let Self::Cuda(index) = self {
+            tch::Cuda::synchronize(index as i64);
+        }
+    }
+
+    pub(crate) fn torch(self) -> tch::Device {
+        match self {
+            Self::Cpu => tch::Device::Cpu,
+            Self::Cuda(index) => tch::Device::Cuda(index),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(index) => write!(formatter, "cuda:{index}"),
+        }
+    }
+}
+
+/// A device as it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DeviceChoice {
+    /// Every CUDA device if there are any, else the processor.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// Every CUDA device.
+    AllCuda,
+    /// One CUDA device.
+    Cuda(usize),
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::AllCuda => formatter.write_str("cuda"),
+            Self::Cuda(index) => write!(formatter, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = SchemaError;
+
+    fn from_str(name: &str) -> Result<Self, SchemaError> {
+        let unknown = || SchemaError::UnknownName {
+            what: "device",
+            found: name.to_owned(),
+            expected: "auto, cpu, cuda (all of them) or cuda:N".to_owned(),
+        };
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::AllCuda),
+            _ => name.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Self::Cuda).ok_or_else(unknown),
+        }
+    }
+}
+
+/// Whether CUDA was loaded when torch was first used; `None` before that.
+static CUDA_LOADED: Mutex<Option<bool>> = Mutex::new(None);
+
+/// Resolves `choices` to devices, loading CUDA if one of them needs it, and sets the number of threads of one operation on the
+/// processor (`None` leaves it at the number of cores). Where the processor is among them, memory of its tensors is kept for the
+/// next ones of the same size from here on. Must come before any other use of torch in the process.
+///
+/// `auto` takes the processor where no NVIDIA driver is found. Where one is found and CUDA does not load, that is an error and
+/// not a silent run on the processor.
+///
+/// # Errors
+/// When a CUDA device is asked for and libtorch's CUDA half, a driver or the device itself is not there, or when an earlier call
+/// decided against CUDA.
+pub fn initialise(choices: &[DeviceChoice], threads: Option<usize>) -> Result<Vec<Device>, ModelError> {
+    let mut loaded = CUDA_LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let asked = choices.iter().find(|choice| matches!(choice, DeviceChoice::AllCuda | DeviceChoice::Cuda(_)));
+    let found = choices.contains(&DeviceChoice::Auto) && driver_is_present();
+    let needs_cuda = asked.is_some() || found;
+    match *loaded {
+        None if needs_cuda => {
+            load_cuda(&asked.unwrap_or(&DeviceChoice::Auto).to_string())?;
+            *loaded = Some(true);
+        }
+        None => *loaded = Some(false),
+        Some(false) if asked.is_some() => {
+            return Err(ModelError::Device {
+                asked: asked.map(ToString::to_string).unwrap_or_default(),
+                problem: "torch was first used in this process without CUDA and cannot take it up later".to_owned(),
+                advice: "Name all devices in the first call of initialise.".to_owned(),
+            });
+        }
+        Some(_) => {}
+    }
+    let count = if *loaded == Some(true) { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 };
+    if let Some(threads) = threads {
+        tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+    }
+    let devices = resolve(choices, count)?;
+    if devices.contains(&Device::Cpu) {
+        torch_switches::keep_tensor_memory()?;
+    }
+    Ok(devices)
+}
+
+/// The devices that `choices` mean on a machine with `cuda_devices`, each once, in the order named.
+fn resolve(choices: &[DeviceChoice], cuda_devices: usize) -> Result<Vec<Device>, ModelError> {
+    let mut devices = Vec::new();
+    for choice in choices {
+        let missing = |problem: String| ModelError::Device {
+            asked: choice.to_string(),
+            problem,
+            advice: "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --devices cpu.".to_owned(),
+        };
+        match *choice {
+            DeviceChoice::Auto if cuda_devices == 0 => devices.push(Device::Cpu),
+            DeviceChoice::Cpu => devices.push(Device::Cpu),
+            DeviceChoice::AllCuda if cuda_devices == 0 => {
+                return Err(missing(
+                    "libtorch sees no CUDA device: there is no NVIDIA driver, or no visible GPU".to_owned(),
+                ));
+            }
+            DeviceChoice::Auto | DeviceChoice::AllCuda => devices.extend((0..cuda_devices).map(Device::Cuda)),
+            DeviceChoice::Cuda(index) if index < cuda_devices => devices.push(Device::Cuda(index)),
+            DeviceChoice::Cuda(_) => {
+                return Err(missing(format!("libtorch sees {cuda_devices} CUDA devices, counted from 0")));
+            }
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    devices.retain(|device| seen.insert(*device));
+    Ok(devices)
+}
+
+/// Version of libtorch, such as `2.13.0`.
+pub fn libtorch_version() -> String {
+    torch_switches::torch_version()
+}
+
+/// Loads `libtorch_cuda.so` from the folder of the libtorch in use. Its own run path finds cuDNN and the rest.
+fn load_cuda(asked: &str) -> Result<(), ModelError> {
+    let folder = libtorch_folder().ok_or_else(|| ModelError::Device {
+        asked: asked.to_owned(),
+        problem: "the folder of libtorch cannot be found".to_owned(),
+        advice: "Use --devices cpu.".to_owned(),
+    })?;
+    let file = folder.join("libtorch_cuda.so");
+    if !file.exists() {
+        return Err(ModelError::Device {
+            asked: asked.to_owned(),
+            problem: format!("the libtorch in {} has no CUDA half (no libtorch_cuda.so)", folder.display()),
+            advice: "Install the full one (`make setup` does, on a machine with an NVIDIA GPU), or use --devices cpu."
+                .to_owned(),
+        });
+    }
+    open_library(&file).map_err(|problem| ModelError::Device {
+        asked: asked.to_owned(),
+        problem: format!("CUDA does not load: {problem}"),
+        advice:
+            "Install all of PyTorch's NVIDIA libraries (`make setup` on a machine with a GPU), or use --devices cpu."
+                .to_owned(),
+    })
+}
+
+fn driver_is_present() -> bool {
+    Path::new("/proc/driver/nvidia/version").exists()
+        || Path::new("/dev/nvidiactl").exists()
+        || Path::new("/dev/dxg").exists()
+}
+
+fn open_library(file: &Path) -> Result<(), String> {
+    let name = CString::new(file.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+    #[expect(
+        unsafe_code,
+        reason = "dlopen of a library of libtorch, whose initialisers are those of the torch already in use"
+    )]
+    unsafe {
+        if libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
+            let error = libc::dlerror();
+            return Err(match error.is_null() {
+                true => "unknown reason".to_owned(),
+                false => CStr::from_ptr(error).to_string_lossy().into_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The folder that the running process took libtorch_cpu from.
+fn libtorch_folder() -> Option<PathBuf> {
+    // at::globalContext(), which every libtorch_cpu has.
+    let symbol = find_symbol(c"_ZN2at13globalContextEv")?;
+    #[expect(unsafe_code, reason = "dladdr fills the zeroed struct, and its string lives as long as the library")]
+    let file = unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(symbol, &mut info) == 0 || info.dli_fname.is_null() {
+            return None;
+        }
+        PathBuf::from(OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes()))
+    };
+    // A run path may have led through a symbolic link; CUDA's own relative run path starts from the real place.
+    file.canonicalize().ok()?.parent().map(Path::to_path_buf)
+}
+
+fn find_symbol(name: &CStr) -> Option<*mut c_void> {
+    #[expect(unsafe_code, reason = "looks a name up and changes nothing")]
+    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!symbol.is_null()).then_some(symbol)
+}
+
+/// The GPU's name as the driver tells it. libtorch has it only in a C++ struct whose layout belongs to CUDA's headers.
+fn cuda_name(index: usize) -> Option<String> {
+    type DeviceGet = unsafe extern "C" fn(*mut i32, i32) -> i32;
+    type DeviceGetName = unsafe extern "C" fn(*mut u8, i32, i32) -> i32;
+    open_library(Path::new("libcuda.so.1")).ok()?;
+    let (get, get_name) = (find_symbol(c"cuDeviceGet")?, find_symbol(c"cuDeviceGetName")?);
+    let mut name = [0_u8; 128];
+    #[expect(
+        unsafe_code,
+        reason = "signatures of the CUDA driver API; CUDA is initialised, since the device was counted"
+    )]
+    unsafe {
+        let get = std::mem::transmute::<*mut c_void, DeviceGet>(get);
+        let get_name = std::mem::transmute::<*mut c_void, DeviceGetName>(get_name);
+        let mut device = 0;
+        if get(&mut device, i32::try_from(index).ok()?) != 0 || get_name(name.as_mut_ptr(), 127, device) != 0 {
+            return None;
+        }
+    }
+    CStr::from_bytes_until_nul(&name).ok().map(|name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_reads_back_from_its_name() {
+        for choice in [DeviceChoice::Auto, DeviceChoice::Cpu, DeviceChoice::AllCuda, DeviceChoice::Cuda(3)] {
+            assert_eq!(choice.to_string().parse::<DeviceChoice>().expect("own name"), choice);
+        }
+        for name in ["gpu", "cuda:", "cuda:-1", "cuda:x", ""] {
+            assert!(name.parse::<DeviceChoice>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn choices_resolve_to_each_device_once() {
+        let two = resolve(&[DeviceChoice::Cuda(1), DeviceChoice::AllCuda, DeviceChoice::Auto], 2).expect("two devices");
+        assert_eq!(two, [Device::Cuda(1), Device::Cuda(0)]);
+        assert_eq!(resolve(&[DeviceChoice::Auto], 0).expect("a processor"), [Device::Cpu]);
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_named() {
+        for (choice, devices) in [(DeviceChoice::AllCuda, 0), (DeviceChoice::Cuda(2), 2)] {
+            let error = resolve(&[choice], devices).expect_err("not there").to_string();
+            assert!(error.contains(&choice.to_string()) && error.contains("--devices cpu"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_folder_of_libtorch_holds_libtorch() {
+        let folder = libtorch_folder().expect("this test is linked against it");
+        assert!(folder.join("libtorch_cpu.so").exists(), "{}", folder.display());
+    }
+}

@@ -1,0 +1,184 @@
+//! What can go wrong with a model, told to the person who can mend it.
+
+use schemas::SchemaError;
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    // --- files ---------------------------------------------------------------------------------------------------------
+    /// A file of the model cannot be read or written.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder lacks a file that every tokenizer has.
+    #[error("{} is missing: a tokenizer is a folder with config.json and model.safetensors", file.display())]
+    MissingFile {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Only Python's pickle format is there.
+    #[error(
+        "{} is a Python pickle, which restok does not read. Convert it once, where PyTorch is installed:\n  {command}",
+        file.display()
+    )]
+    PickledWeights {
+        /// The pickle.
+        file: PathBuf,
+        /// The command that converts it.
+        command: String,
+    },
+    /// `model.safetensors` is no such file, or not all of one.
+    #[error("{}: {problem}; found {found}, expected {expected}: download or copy it again", file.display())]
+    DamagedWeights {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// The weights are not those of the configuration; every wrong tensor is named.
+    #[error("{}: {} tensors do not fit config.json:{}", file.display(), problems.len(), list(problems))]
+    Tensors {
+        /// The file.
+        file: PathBuf,
+        /// All that is wrong, sorted by name.
+        problems: Vec<TensorProblem>,
+    },
+
+    // --- settings ------------------------------------------------------------------------------------------------------
+    /// `config.json` does not read: no JSON, a key that nobody knows, a value of another type.
+    #[error("{}: {problem}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, with the key and the line.
+        problem: String,
+    },
+    /// A setting that cannot be, or does not go with the others.
+    #[error("{setting} is {found}, expected {expected}")]
+    Setting {
+        /// The key as it is written in config.json.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What would work.
+        expected: String,
+    },
+
+    // --- devices -------------------------------------------------------------------------------------------------------
+    /// A device was asked for that cannot be had.
+    #[error("device {asked}: {problem}. {advice}")]
+    Device {
+        /// What was asked for.
+        asked: String,
+        /// Why it cannot be had.
+        problem: String,
+        /// What to do.
+        advice: String,
+    },
+    /// libtorch refused an operation, for want of memory for example.
+    #[error("libtorch: {message}")]
+    Torch {
+        /// What it said, without its stack.
+        message: String,
+    },
+
+    // --- data ----------------------------------------------------------------------------------------------------------
+    /// Pixels or codes do not fit the model.
+    #[error(transparent)]
+    Data(#[from] SchemaError),
+}
+
+/// One tensor that does not fit, and how.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorProblem {
+    /// The model has it, the file does not.
+    #[error("{name} is missing (expected {expected:?})")]
+    Missing {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        expected: Vec<i64>,
+    },
+    /// The file has it, the model does not.
+    #[error("{name} is not part of this model (found {found:?})")]
+    Unexpected {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: Vec<i64>,
+    },
+    /// Both have it, in different shapes.
+    #[error("{name} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// Shape in the file.
+        found: Vec<i64>,
+        /// Shape in the model.
+        expected: Vec<i64>,
+    },
+    /// Stored as something other than a floating-point number of 16 or 32 bits.
+    #[error("{name} is stored as {found}, expected F32, F16 or BF16")]
+    Kind {
+        /// Its name.
+        name: String,
+        /// Its type in the file.
+        found: String,
+    },
+    /// Two names in the file mean the same tensor, once with `_orig_mod.` in front and once without.
+    #[error("{name} is there twice, with and without the prefix _orig_mod.")]
+    Twice {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl TensorProblem {
+    /// The tensor.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Missing { name, .. }
+            | Self::Unexpected { name, .. }
+            | Self::Shape { name, .. }
+            | Self::Kind { name, .. }
+            | Self::Twice { name } => name,
+        }
+    }
+}
+
+fn list(problems: &[TensorProblem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+impl From<tch::TchError> for ModelError {
+    fn from(error: tch::TchError) -> Self {
+        Self::torch(&error.to_string())
+    }
+}
+
+impl ModelError {
+    /// Keeps what libtorch said and drops the C++ stack that follows it.
+    pub(crate) fn torch(message: &str) -> Self {
+        let message = message.split("\nException raised from").next().unwrap_or(message);
+        Self::Torch { message: message.trim_end().to_owned() }
+    }
+
+    pub(crate) fn setting(setting: &'static str, found: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Setting { setting, found: found.to_string(), expected: expected.into() }
+    }
+
+    /// Whether the device ran out of memory: a smaller batch may succeed.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Torch { message } if message.contains("out of memory") || message.contains("can't allocate memory"))
+    }
+}

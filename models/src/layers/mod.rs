@@ -1,0 +1,15 @@
+//! The layers that the tokenizer's networks are made of. Each is built from a scope of names and then only computes.
+
+mod attention;
+mod block;
+mod convolution;
+mod linear;
+mod normalization;
+mod rotary;
+
+pub(crate) use attention::{Segment, Stage};
+pub(crate) use block::{Block, Merge};
+pub(crate) use convolution::{Convolution, NORM_GROUPS, ResidualBlock, SiluNorm};
+pub(crate) use linear::{Activation, Linear};
+pub(crate) use normalization::LayerNorm;
+pub(crate) use rotary::rotary_table;

@@ -1,0 +1,33 @@
+//! Layer normalisation over the last axis, always in float32.
+
+use crate::{
+    ModelError,
+    parameters::{Scope, Start},
+};
+use tch::{Kind, Tensor};
+
+/// Added to the variance. torch's default, and DINOv3's, whose blocks the published ones follow.
+pub(crate) const LAYER_NORM_EPSILON: f64 = 1e-5;
+
+/// A layer norm with weight and bias.
+#[derive(Debug)]
+pub(crate) struct LayerNorm {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(scope: &Scope<'_>, channels: i64) -> Result<Self, ModelError> {
+        let weight = scope.placed("weight", &[channels], Start::Ones)?;
+        let bias = scope.placed("bias", &[channels], Start::Zeros)?;
+        Ok(Self { weight, bias })
+    }
+
+    /// # Shapes
+    /// `input`: `[…, channels]`; returns the same shape in float32.
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+        let input = input.f_to_kind(Kind::Float)?;
+        let shape = self.weight.size();
+        Ok(input.f_layer_norm(shape, Some(&self.weight), Some(&self.bias), LAYER_NORM_EPSILON, true)?)
+    }
+}

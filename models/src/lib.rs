@@ -1,0 +1,30 @@
+//! What the networks compute: the ResTok tokenizer over libtorch. No I/O engine; weights come from a local folder.
+//!
+//! The doors, in the order in which a process uses them:
+//!
+//! 1. [`initialise`] resolves the devices that were asked for and loads CUDA if one of them needs it. It must be the first
+//!    thing that touches torch, because torch remembers what it found.
+//! 2. [`VisualTokenizer::load`] reads a published folder, strictly.
+//! 3. [`VisualTokenizer::encode`] and [`VisualTokenizer::decode`] turn [`schemas::PixelBatch`] into [`schemas::TokenBatch`]
+//!    and back. A tokenizer is `Send` but not `Sync`: one OS thread owns it, and tensors never cross its walls.
+//!
+//! Inside, tensors are named by their axes: B images, N tokens, C channels, H heads, D channels of a head, L latent tokens.
+//! Every operation that can fail in libtorch is called in its fallible form, so that running out of memory is a
+//! [`ModelError`] and no panic.
+
+mod device;
+mod error;
+mod layers;
+mod parameters;
+mod precision;
+mod torch_switches;
+mod visual_tokenizer;
+mod weight_file;
+
+pub use device::{Device, DeviceChoice, initialise, libtorch_version};
+pub use error::{ModelError, TensorProblem};
+pub use precision::Precision;
+pub use visual_tokenizer::{
+    EncoderStages, LoadOptions, Quantized, TokenizerConfig, VisualTokenizer,
+    config::{Architecture, ImageInput, Preset, TransformerSize},
+};

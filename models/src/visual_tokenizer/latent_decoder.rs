@@ -1,0 +1,153 @@
+//! The decoder's transformer: all latent tokens and a grid of image tokens see each other (`ResTokDecoder` in
+//! modeling/modules/blocks.py).
+
+use super::{
+    config::{TokenizerConfig, TransformerSize},
+    hierarchy,
+    latent_encoder::{latent_levels, pointwise},
+    pixel_networks::PixelDecoder,
+};
+use crate::{
+    ModelError,
+    layers::{Activation, Block, Convolution, LayerNorm, Linear, Segment, Stage, rotary_table},
+    parameters::{Scope, Start},
+};
+use tch::{Kind, Tensor};
+
+/// What the grid of image tokens starts from.
+#[derive(Debug)]
+enum ImageStart {
+    /// One learned token for every place, `[1, 1, C]`.
+    Learned(Tensor),
+    /// The latent tokens, spread over the image: `[side * side, L]`.
+    Spread(Tensor),
+}
+
+/// From the transformer's image tokens to pixels.
+#[derive(Debug)]
+enum Pixels {
+    /// Features and a convolutional decoder: every published model.
+    Convolutional(PixelDecoder),
+    /// The patches themselves, and one convolution over their seams (`is_legacy: false`). The published code makes these pixels
+    /// and then hands them to its convolutional decoder, which refuses three channels; TiTok, where the branch comes from, takes
+    /// them as the image, and so do we.
+    Patches { patch: i64, smooth: Convolution },
+}
+
+/// Quantized vectors to pixels.
+#[derive(Debug)]
+pub(super) struct LatentDecoder {
+    embeddings: Vec<Linear>,
+    /// Tokens of each embedding.
+    sizes: Vec<i64>,
+    /// Stands for a latent token that is not kept, `[1, 1, token size]`.
+    absent: Tensor,
+    image_start: ImageStart,
+    latent_levels: Tensor,
+    ln_pre: LayerNorm,
+    blocks: Vec<Block>,
+    stage: Stage,
+    last_stage: Stage,
+    ln_post: LayerNorm,
+    features: Linear,
+    pixels: Pixels,
+    side: i64,
+}
+
+impl LatentDecoder {
+    pub(super) fn new(scope: &Scope<'_>, root: &Scope<'_>, config: &TokenizerConfig) -> Result<Self, ModelError> {
+        let options = config.options();
+        let TransformerSize { width, layers, heads } = config.decoder;
+        let start = Start::Normal((width as f64).powf(-0.5));
+        let (side, level_sizes) = (config.decoder_grid, config.levels.sizes());
+        let latent_tokens = options.num_latent_tokens as i64;
+        let embed = scope.sub("decoder_embed");
+        let (embeddings, sizes) = if options.multi_quant {
+            let embeddings =
+                (0..level_sizes.len()).map(|level| Linear::new(&embed.sub(level), options.token_size, width));
+            (embeddings.collect::<Result<_, _>>()?, level_sizes.iter().map(|&size| size as i64).collect())
+        } else {
+            (vec![Linear::new(&embed, options.token_size, width)?], vec![latent_tokens])
+        };
+        let image_start = if options.learnable_dec_image_tokens {
+            ImageStart::Learned(scope.placed("mask_token", &[1, 1, width], start)?)
+        } else {
+            let matrix = hierarchy::spreading_matrix(level_sizes, side as usize, options.residual_latent_tokens);
+            let matrix = Tensor::f_from_slice(&matrix)?.f_view([side * side, latent_tokens])?;
+            ImageStart::Spread(matrix.f_to_device(scope.device)?)
+        };
+        let positions = hierarchy::decoder_positions(options.num_latent_tokens, side);
+        let rotary = rotary_table(&positions, config.decoder.head_width(), options.rope_base_len, scope.device)?;
+        let tokens = latent_tokens + side * side;
+        let stage = |start: i64| Stage {
+            rotary: rotary.shallow_clone(),
+            segments: vec![Segment { start, end: tokens, visible: tokens, mask: None }],
+            queries_from: start,
+        };
+        let full = root.in_kind(Kind::Float);
+        let (outputs, pixels) = if options.is_legacy {
+            let decoder = PixelDecoder::new(&full.sub("pixel_decoder"), &config.pixel_networks)?;
+            ((config.pixel_networks.z, "ffn"), Pixels::Convolutional(decoder))
+        } else {
+            let patch = options.vit_dec_patch_size;
+            let smooth = Convolution::same(&scope.sub("conv_out").in_kind(Kind::Float), 3, 3, 3, true)?;
+            ((3 * patch * patch, "ffn.0"), Pixels::Patches { patch, smooth })
+        };
+        Ok(Self {
+            embeddings,
+            sizes,
+            absent: scope.placed("latent_mask_token", &[1, 1, options.token_size], start)?,
+            image_start,
+            latent_levels: latent_levels(scope, level_sizes, width)?,
+            ln_pre: LayerNorm::new(&scope.sub("ln_pre"), width)?,
+            blocks: (0..layers)
+                .map(|index| Block::new(&scope.sub("blocks").sub(index), width, heads, index + 1 == layers))
+                .collect::<Result<_, _>>()?,
+            stage: stage(0),
+            last_stage: stage(latent_tokens),
+            ln_post: LayerNorm::new(&scope.sub("ln_post"), width)?,
+            features: pointwise(&scope.sub(outputs.1), width, outputs.0)?,
+            pixels,
+            side,
+        })
+    }
+
+    /// # Shapes
+    /// `vectors`: float32 `[B, L, token size]`, of which the first `keep_tokens` are used; returns float32 pixels around 0 to 1,
+    /// `[B, 3, side, side]`.
+    pub(super) fn forward(&self, vectors: &Tensor, keep_tokens: i64) -> Result<Tensor, ModelError> {
+        let (batch, latent_tokens, _) = vectors.size3()?;
+        let kept = vectors.f_narrow(1, 0, keep_tokens)?;
+        let absent = self.absent.f_expand([batch, latent_tokens - keep_tokens, -1], false)?;
+        let vectors = Tensor::f_cat(&[kept, absent], 1)?;
+
+        let (mut latent, mut start) = (Vec::new(), 0);
+        for (embedding, &size) in self.embeddings.iter().zip(&self.sizes) {
+            latent.push(embedding.forward(&vectors.f_narrow(1, start, size)?, Activation::None)?);
+            start += size;
+        }
+        let latent = Tensor::f_cat(&latent, 1)?.f_to_kind(Kind::Float)?; // [B, L, C]
+        let image = match &self.image_start {
+            ImageStart::Learned(token) => token.f_expand([batch, self.side * self.side, -1], false)?,
+            ImageStart::Spread(matrix) => matrix.f_matmul(&latent)?,
+        };
+        let latent = latent.f_add(&self.latent_levels)?;
+        let mut stream = self.ln_pre.forward(&Tensor::f_cat(&[latent, image], 1)?)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let stage = if index + 1 == self.blocks.len() { &self.last_stage } else { &self.stage };
+            stream = block.forward(&stream, stage, None)?;
+        }
+        // The last block gave image tokens only.
+        let features = self.features.forward(&self.ln_post.forward(&stream)?, Activation::None)?;
+        let features = features.f_to_kind(Kind::Float)?.f_view([batch, self.side, self.side, -1])?;
+        match &self.pixels {
+            Pixels::Convolutional(decoder) => decoder.forward(&features.f_permute([0, 3, 1, 2])?),
+            Pixels::Patches { patch, smooth } => {
+                let pixels = features.f_view([batch, self.side, self.side, *patch, *patch, 3])?;
+                let pixels = pixels.f_permute([0, 1, 3, 2, 4, 5])?.f_contiguous()?;
+                let pixels = pixels.f_view([batch, self.side * patch, self.side * patch, 3])?;
+                smooth.forward(&pixels.f_permute([0, 3, 1, 2])?)
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The vector quantizer (modeling/quantizer/quantizer.py), always in float32.
+
+use super::config::TokenizerConfig;
+use crate::{
+    ModelError,
+    parameters::{Scope, Start},
+};
+use tch::{Kind, Tensor};
+
+/// As in torch's `normalize`.
+const SMALLEST_NORM: f64 = 1e-12;
+/// Of the entropy loss, as published.
+const ENTROPY_TEMPERATURE: f64 = 0.01;
+/// Vectors compared with the whole codebook at once: bounds the table of distances to 64 MiB for 8,192 codes.
+const ROWS_AT_ONCE: i64 = 2048;
+
+/// Nearest codes of a codebook.
+#[derive(Debug)]
+pub(super) struct Quantizer {
+    /// `[codes, token size]`, of length one if `normalize`.
+    codebook: Tensor,
+    /// Minus half the squared length of each code, `[codes]`.
+    offsets: Tensor,
+    normalize: bool,
+    commitment_cost: f64,
+    entropy_loss_ratio: f64,
+}
+
+/// All that quantizing says of a batch.
+#[derive(Debug)]
+pub struct Quantized {
+    /// Nearest codes, int64 `[B, L]`.
+    pub codes: Tensor,
+    /// Distance (squared) of the second-nearest code over that of the nearest, `[B, L]`: below the noise of the computation, a
+    /// code may flip.
+    pub gap: Tensor,
+    /// The training loss: commitment, codebook and entropy.
+    pub loss: Tensor,
+}
+
+impl Quantizer {
+    pub(super) fn new(scope: &Scope<'_>, config: &TokenizerConfig) -> Result<Self, ModelError> {
+        let options = config.options();
+        let codes = options.codebook_size;
+        let shape = [codes as i64, options.token_size];
+        let codebook = scope.placed("embedding.weight", &shape, Start::Uniform(1.0 / codes as f64))?;
+        let codebook = if options.use_l2_norm { normalized(&codebook)? } else { codebook };
+        let squares = codebook.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?;
+        Ok(Self {
+            offsets: squares.f_mul_scalar(-0.5)?,
+            codebook,
+            normalize: options.use_l2_norm,
+            commitment_cost: options.commitment_cost,
+            entropy_loss_ratio: options.entropy_loss_ratio,
+        })
+    }
+
+    /// Nearest codes of `z`, `[B, L, token size]`: int64 `[B, L]`.
+    ///
+    /// |z - e|² = |z|² - 2 (z·e - |e|²/2), and |z| is the same for all codes: the nearest code has the largest bracket.
+    pub(super) fn codes(&self, z: &Tensor) -> Result<Tensor, ModelError> {
+        let (batch, tokens, channels) = z.size3()?;
+        let rows = self.prepared(z)?.f_reshape([-1, channels])?;
+        let codebook = self.codebook.f_transpose(0, 1)?;
+        let codes = rows
+            .f_split(ROWS_AT_ONCE, 0)?
+            .iter()
+            .map(|rows| self.offsets.f_addmm(rows, &codebook)?.f_argmax(1, false))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Tensor::f_cat(&codes, 0)?.f_view([batch, tokens])?)
+    }
+
+    /// Vectors of `codes`, int64 `[B, L]`: `[B, L, token size]`.
+    pub(super) fn vectors(&self, codes: &Tensor) -> Result<Tensor, ModelError> {
+        let (batch, tokens) = codes.size2()?;
+        Ok(self.codebook.f_index_select(0, &codes.f_reshape([-1])?)?.f_view([batch, tokens, -1])?)
+    }
+
+    /// Codes with everything else that the published quantizer returns; for study, since it keeps every distance.
+    pub(super) fn quantize(&self, z: &Tensor) -> Result<Quantized, ModelError> {
+        let codes = self.codes(z)?;
+        let z = self.prepared(z)?;
+        let (batch, tokens, channels) = z.size3()?;
+        let squares = z.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?;
+        let scores = self.offsets.f_addmm(&z.f_reshape([-1, channels])?, &self.codebook.f_transpose(0, 1)?)?;
+        let distances = squares.f_view([-1, 1])?.f_sub(&scores.f_mul_scalar(2.0)?)?; // [B * L, codes]
+        let (nearest, _) = distances.f_topk(2, 1, false, true)?;
+        let gap = nearest.f_select(1, 1)?.f_sub(&nearest.f_select(1, 0)?)?.f_view([batch, tokens])?;
+        let error = self.vectors(&codes)?.f_sub(&z)?.f_square()?.f_mean(Kind::Float)?;
+        let mut loss = error.f_mul_scalar(1.0 + self.commitment_cost)?;
+        if self.entropy_loss_ratio != 0.0 {
+            loss = loss.f_add(&entropy_loss(&distances)?.f_mul_scalar(self.entropy_loss_ratio)?)?;
+        }
+        Ok(Quantized { codes, gap, loss })
+    }
+
+    fn prepared(&self, z: &Tensor) -> Result<Tensor, ModelError> {
+        let z = z.f_to_kind(Kind::Float)?;
+        if self.normalize { normalized(&z) } else { Ok(z) }
+    }
+}
+
+/// Vectors of length one along the last axis.
+fn normalized(vectors: &Tensor) -> Result<Tensor, ModelError> {
+    let squares = vectors.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?;
+    Ok(vectors.f_div(&squares.f_sqrt()?.f_clamp_min(SMALLEST_NORM)?)?)
+}
+
+/// Entropy of each vector's soft choice of code, less that of the choice over all vectors.
+fn entropy_loss(distances: &Tensor) -> Result<Tensor, ModelError> {
+    let affinity = distances.f_mul_scalar(-1.0 / ENTROPY_TEMPERATURE)?;
+    let choices = affinity.f_softmax(-1, Kind::Float)?;
+    let logarithms = affinity.f_add_scalar(1e-5)?.f_log_softmax(-1, Kind::Float)?;
+    let each = choices.f_mul(&logarithms)?.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?;
+    let together = choices.f_mean_dim([0_i64].as_slice(), false, Kind::Float)?;
+    let all = together.f_mul(&together.f_add_scalar(1e-5)?.f_log()?)?.f_sum(Kind::Float)?;
+    Ok(all.f_sub(&each.f_mean(Kind::Float)?)?)
+}

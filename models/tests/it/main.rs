@@ -1,0 +1,61 @@
+//! The tokenizer as its users see it. One binary, because libtorch links slowly.
+
+/// Equal to the published implementation's numbers.
+mod parity;
+
+/// A batch is its rows, whatever their neighbours.
+mod batches;
+
+/// Folders: strict loading, saving, what is wrong with a folder and what to do.
+mod loading;
+
+/// Options of the configuration: each works or is refused by name.
+mod options;
+
+use models::{Device, DeviceChoice, LoadOptions, Precision, VisualTokenizer};
+use schemas::PixelBatch;
+use std::{collections::BTreeMap, path::PathBuf};
+use tch::Tensor;
+
+/// The small tokenizer with every published tensor name, and what the published code computed with it.
+fn fixture() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tokenizer"))
+}
+
+fn expected() -> BTreeMap<String, Tensor> {
+    let file = fixture().join("expected.safetensors");
+    Tensor::read_safetensors(file).expect("the fixture is part of the project").into_iter().collect()
+}
+
+/// One thread: test processes run side by side, and threads that wait for each other on a busy machine only spin.
+fn on_cpu(precision: Precision) -> LoadOptions {
+    models::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
+    LoadOptions { device: Device::Cpu, precision, name: None }
+}
+
+fn tokenizer() -> VisualTokenizer {
+    VisualTokenizer::load(&fixture(), on_cpu(Precision::Fp32)).expect("the fixture loads")
+}
+
+/// The fixture's two images.
+fn images() -> PixelBatch {
+    let input = expected().remove("input").expect("part of the fixture").permute([0, 2, 3, 1]).contiguous();
+    let pixels: Vec<u8> = input.view([-1]).try_into().expect("bytes");
+    PixelBatch::try_new(pixels, 2, 2, 256, 256).expect("two images")
+}
+
+/// Largest difference between two tensors of one shape.
+fn difference(left: &Tensor, right: &Tensor) -> f64 {
+    assert_eq!(left.size(), right.size());
+    (left - right).abs().max().double_value(&[])
+}
+
+/// A repeatable image of noise with soft edges.
+fn noise(rows: usize, side: usize, seed: u32) -> PixelBatch {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let pixels = (0..rows * side * side * 3).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    PixelBatch::try_new(pixels.collect(), rows, rows, side, side).expect("rows of one size")
+}

@@ -1,0 +1,145 @@
+//! One output, one plan.
+
+use crate::{PipelineError, PutOutcome, Storage};
+use bytes::Bytes;
+use schemas::{PLAN_OWNER_PATH, Plan, PlanHash, PlannedInput, SCHEMA_VERSION, from_json, plan_path, to_json};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Compression of the plan. Only its decompressed bytes are hashed.
+const ZSTD_LEVEL: i32 = 9;
+
+/// Differing inputs that an error names, of each kind.
+const INPUTS_NAMED: usize = 5;
+
+/// What [`PLAN_OWNER_PATH`] holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanOwner {
+    schema_version: u32,
+    plan: PlanHash,
+}
+
+/// Makes `output` the output of `plan`; harmless when it already is.
+///
+/// The plan is put first and the owner second, both create-only: of two runs that start at once exactly one becomes the owner,
+/// and whoever reads an owner can read its plan.
+///
+/// # Errors
+/// [`PipelineError::PlanConflict`], naming what differs, when the output belongs to another plan; storage errors.
+pub async fn claim_output(output: &Storage, plan: &Plan) -> Result<(), PipelineError> {
+    // Before anything is written: a refused run leaves no trace.
+    if let Some(owner) = read_owner(output).await? {
+        return check_owner(output, plan, &owner).await;
+    }
+    let path = plan_path(plan.hash());
+    let compressed = zstd::encode_all(plan.to_json_lines()?.as_slice(), ZSTD_LEVEL)
+        .map_err(|error| output_error(output, &path, format!("cannot compress the plan: {error}")))?;
+    if let PutOutcome::Different(there) = output.put_create(&path, Bytes::from(compressed)).await? {
+        // Another version of the compressor may have written the same plan.
+        decompress(output, &path, &there, plan.hash())?;
+    }
+    let owner = PlanOwner { schema_version: SCHEMA_VERSION, plan: plan.hash().clone() };
+    let outcome = output.put_create(PLAN_OWNER_PATH, Bytes::from(to_json(PLAN_OWNER_PATH, &owner)?)).await?;
+    match outcome {
+        PutOutcome::Created | PutOutcome::Same => Ok(()),
+        PutOutcome::Different(there) => check_owner(output, plan, &parse_owner(&there)?).await,
+    }
+}
+
+/// The plan that owns `output`; `None` when nothing was ever written there.
+///
+/// # Errors
+/// When the plan is missing, damaged or newer than this program; storage errors.
+pub async fn read_plan(output: &Storage) -> Result<Option<Plan>, PipelineError> {
+    let Some(owner) = read_owner(output).await? else { return Ok(None) };
+    let path = plan_path(&owner.plan);
+    let bytes = output
+        .get_if_exists(&path)
+        .await?
+        .ok_or_else(|| output_error(output, &path, format!("{PLAN_OWNER_PATH} names this plan, but it is missing")))?;
+    decompress(output, &path, &bytes, &owner.plan).map(Some)
+}
+
+async fn read_owner(output: &Storage) -> Result<Option<PlanOwner>, PipelineError> {
+    match output.get_if_exists(PLAN_OWNER_PATH).await? {
+        Some(bytes) => parse_owner(&bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn parse_owner(bytes: &[u8]) -> Result<PlanOwner, PipelineError> {
+    Ok(from_json(PLAN_OWNER_PATH, bytes)?)
+}
+
+fn decompress(output: &Storage, path: &str, bytes: &[u8], hash: &PlanHash) -> Result<Plan, PipelineError> {
+    let lines = zstd::decode_all(bytes)
+        .map_err(|error| output_error(output, path, format!("cannot decompress the plan: {error}")))?;
+    let plan = Plan::from_json_lines(&lines)?;
+    if plan.hash() != hash {
+        return Err(output_error(output, path, format!("the plan's hash is {}, expected {hash}", plan.hash())));
+    }
+    Ok(plan)
+}
+
+async fn check_owner(output: &Storage, plan: &Plan, owner: &PlanOwner) -> Result<(), PipelineError> {
+    if owner.plan == *plan.hash() {
+        return Ok(());
+    }
+    let differences = match read_plan(output).await? {
+        Some(theirs) => differences(&theirs, plan),
+        None => Vec::new(),
+    };
+    Err(PipelineError::PlanConflict {
+        output: output.display().to_owned(),
+        plan: owner.plan.short().to_owned(),
+        differences,
+    })
+}
+
+/// What differs between the plan of an output and the one at hand: settings, else classes, else inputs.
+fn differences(theirs: &Plan, ours: &Plan) -> Vec<String> {
+    let settings = theirs.settings().differences(ours.settings());
+    if !settings.is_empty() {
+        return settings;
+    }
+    let mut lines = input_differences(theirs.inputs(), ours.inputs());
+    if theirs.class_names() != ours.class_names() {
+        let (theirs, ours) = (theirs.class_names().len(), ours.class_names().len());
+        lines.push(format!("classes: {theirs} in the output, {ours} here, or other names"));
+    }
+    if lines.is_empty() {
+        lines.push("the division of the inputs into units".to_owned());
+    }
+    lines
+}
+
+fn input_differences(theirs: &[PlannedInput], ours: &[PlannedInput]) -> Vec<String> {
+    let by_place = |inputs: &[PlannedInput]| -> BTreeMap<(String, Option<u64>), (u64, Option<String>, Option<i32>)> {
+        let place = |input: &PlannedInput| (input.uri.clone(), input.rows.as_ref().map(|rows| rows.start));
+        inputs.iter().map(|input| (place(input), (input.size, input.etag.clone(), input.label))).collect()
+    };
+    let (theirs, ours) = (by_place(theirs), by_place(ours));
+    let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, version) in &theirs {
+        match ours.get(place) {
+            None => removed.push(place.0.as_str()),
+            Some(other) if other != version => changed.push(place.0.as_str()),
+            Some(_) => {}
+        }
+    }
+    added.extend(ours.keys().filter(|place| !theirs.contains_key(*place)).map(|place| place.0.as_str()));
+    [("added since", added), ("no longer there", removed), ("changed (size, etag or label)", changed)]
+        .into_iter()
+        .filter(|(_, uris)| !uris.is_empty())
+        .map(|(what, mut uris)| {
+            uris.dedup();
+            let more = if uris.len() > INPUTS_NAMED { ", …" } else { "" };
+            format!("{} inputs {what}: {}{more}", uris.len(), uris[..uris.len().min(INPUTS_NAMED)].join(", "))
+        })
+        .collect()
+}
+
+fn output_error(output: &Storage, path: &str, problem: String) -> PipelineError {
+    PipelineError::Output { uri: output.uri(path), problem }
+}

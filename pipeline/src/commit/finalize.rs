@@ -1,0 +1,164 @@
+//! From a set of complete units to an output that is whole.
+
+use super::{
+    claim::read_plan,
+    markers::{done_units, read_markers},
+    unique_ids::{IdHashes, Repeated},
+};
+use crate::{
+    PipelineError, PutOutcome, Storage,
+    run::{describe_units, duplicate_id},
+    tables::{decode_images, nothing_there},
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use schemas::{
+    Books, FileRecord, MANIFEST_PATH, Manifest, Plan, SCHEMA_VERSION, SUCCESS_PATH, UnitReport, sha256_hex, to_json,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Images files read at once.
+const FILES_AT_ONCE: usize = 4;
+
+/// Checks every unit against the store, then writes the manifest and, last, `_SUCCESS`. Any process may do it, any number of
+/// times.
+///
+/// Sizes of all files are checked from one listing of each table; the images table is read, for its digests and for ids that
+/// appear twice. [`super::verify`] reads the tokens too.
+///
+/// # Errors
+/// [`PipelineError::Unfinished`] when units are missing; [`PipelineError::Output`] when a file is not what its marker says;
+/// [`PipelineError::Source`] when two images have one id; storage errors.
+pub async fn finalize(output: &Storage) -> Result<Manifest, PipelineError> {
+    let plan = read_plan(output).await?.ok_or_else(|| nothing_there(output))?;
+    let done = done_units(output, &plan).await?;
+    let reports = read_markers(output, &plan, done).await?;
+    finalize_units(output, &plan, &reports).await
+}
+
+/// [`finalize`], with the markers already read.
+pub(crate) async fn finalize_units(
+    output: &Storage,
+    plan: &Plan,
+    reports: &[UnitReport],
+) -> Result<Manifest, PipelineError> {
+    let missing = missing_units(plan, reports);
+    if !missing.is_empty() {
+        return Err(PipelineError::Unfinished {
+            output: output.display().to_owned(),
+            count: missing.len() as u32,
+            missing: describe_units(missing),
+        });
+    }
+    let sizes = file_sizes(output, plan).await?;
+    for record in reports.iter().flat_map(|report| [&report.tokens, &report.images]) {
+        if let Some(problem) = size_problem(record, &sizes) {
+            return Err(PipelineError::Output { uri: output.uri(&record.path), problem });
+        }
+    }
+    check_unique_ids(output, reports).await?;
+    let manifest = manifest(plan, reports);
+    put_final(output, MANIFEST_PATH, Bytes::from(to_json(MANIFEST_PATH, &manifest)?)).await?;
+    put_final(output, SUCCESS_PATH, Bytes::new()).await?;
+    tracing::info!(
+        units = manifest.units,
+        images = manifest.books.listed,
+        rows = manifest.books.token_rows,
+        "output is finished"
+    );
+    Ok(manifest)
+}
+
+/// Units without a marker.
+pub(super) fn missing_units(plan: &Plan, reports: &[UnitReport]) -> BTreeSet<u32> {
+    let done: BTreeSet<u32> = reports.iter().map(|report| report.unit).collect();
+    (0..plan.units()).filter(|unit| !done.contains(unit)).collect()
+}
+
+/// The manifest that follows from the markers.
+pub(super) fn manifest(plan: &Plan, reports: &[UnitReport]) -> Manifest {
+    let mut books = Books::default();
+    reports.iter().for_each(|report| books.add(&report.books));
+    Manifest {
+        schema_version: SCHEMA_VERSION,
+        plan: plan.hash().clone(),
+        settings: plan.settings().clone(),
+        units: plan.units(),
+        books,
+        device_kinds: reports.iter().map(|report| report.device_kind.clone()).collect(),
+        tokens: reports.iter().map(|report| report.tokens.clone()).collect(),
+        images: reports.iter().map(|report| report.images.clone()).collect(),
+    }
+}
+
+/// Sizes of all files of both tables of the plan's split, by path.
+pub(super) async fn file_sizes(output: &Storage, plan: &Plan) -> Result<BTreeMap<String, u64>, PipelineError> {
+    let split = &plan.settings().split;
+    let mut sizes = BTreeMap::new();
+    for table in ["tokens", "images"] {
+        let objects = output.list(&format!("{table}/split={split}/")).await?;
+        sizes.extend(objects.into_iter().map(|object| (object.path, object.size)));
+    }
+    Ok(sizes)
+}
+
+/// What is wrong with a file's size.
+pub(super) fn size_problem(record: &FileRecord, sizes: &BTreeMap<String, u64>) -> Option<String> {
+    match sizes.get(&record.path) {
+        None => Some("is missing, but its unit has a marker".to_owned()),
+        Some(&size) if size != record.bytes => Some(format!("{size} bytes, but its marker says {}", record.bytes)),
+        Some(_) => None,
+    }
+}
+
+async fn check_unique_ids(output: &Storage, reports: &[UnitReport]) -> Result<(), PipelineError> {
+    let mut hashes = IdHashes::default();
+    let mut files = std::pin::pin!(image_ids(output, reports));
+    while let Some((_, image_ids)) = files.try_next().await? {
+        hashes.add(image_ids.iter().map(String::as_str));
+    }
+    let mut repeated: Repeated = hashes.into_repeated();
+    if repeated.is_empty() {
+        return Ok(());
+    }
+    let mut files = std::pin::pin!(image_ids(output, reports));
+    while let Some((unit, image_ids)) = files.try_next().await? {
+        if let Some((image_id, first)) = repeated.add(unit, image_ids.iter().map(String::as_str)).into_iter().next() {
+            return Err(duplicate_id(output.display(), &image_id, first, unit));
+        }
+    }
+    Ok(())
+}
+
+/// The ids of every images file, whose digest is checked on the way; a few files in memory at once.
+fn image_ids<'a>(
+    output: &'a Storage,
+    reports: &'a [UnitReport],
+) -> impl futures::Stream<Item = Result<(u32, Vec<String>), PipelineError>> + 'a {
+    stream::iter(reports)
+        .map(move |report| async move {
+            let record = &report.images;
+            let uri = output.uri(&record.path);
+            let bytes = output.get(&record.path).await?;
+            let digest = sha256_hex(&bytes);
+            if digest != record.sha256 {
+                let problem = format!("its SHA-256 is {digest}, but its marker says {}", record.sha256);
+                return Err(PipelineError::Output { uri, problem });
+            }
+            let (_, rows) = decode_images(bytes, &uri)?;
+            Ok((report.unit, rows.into_iter().map(|row| row.image_id).collect()))
+        })
+        .buffered(FILES_AT_ONCE)
+}
+
+/// Puts a document that every process writes with the same bytes.
+async fn put_final(output: &Storage, path: &str, bytes: Bytes) -> Result<(), PipelineError> {
+    match output.put_create(path, bytes).await? {
+        PutOutcome::Created | PutOutcome::Same => Ok(()),
+        PutOutcome::Different(_) => Err(PipelineError::Output {
+            uri: output.uri(path),
+            problem: "another document is there than follows from the markers; `restok verify` says what differs"
+                .to_owned(),
+        }),
+    }
+}

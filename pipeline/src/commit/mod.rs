@@ -1,0 +1,30 @@
+//! From rows to tables that are whole or absent, and the checks of what is there.
+//!
+//! | State of a unit | On the store | After a restart |
+//! |---|---|---|
+//! | not begun, or killed before its first put | nothing | done |
+//! | killed between puts | tokens, perhaps images | done again; equal bytes are there already |
+//! | complete | tokens, images, marker | skipped |
+//!
+//! | State of an output | On the store |
+//! |---|---|
+//! | claimed | the plan, then `_plan/owner.json`: only runs of this plan may write |
+//! | all units complete | every marker |
+//! | finished | `_manifest.json`, then `_SUCCESS` |
+//!
+//! Every put is create-only and names come from the plan, so any number of processes may be in any of these states at once.
+
+mod claim;
+mod finalize;
+mod markers;
+mod table_check;
+mod unique_ids;
+mod unit_commit;
+mod verify;
+
+pub use claim::{claim_output, read_plan};
+pub use finalize::finalize;
+pub(crate) use finalize::finalize_units;
+pub(crate) use markers::{done_units, read_markers};
+pub(crate) use unit_commit::UnitCommit;
+pub use verify::{Finding, VerifyOptions, VerifyReport, verify};

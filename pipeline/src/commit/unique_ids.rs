@@ -1,0 +1,91 @@
+//! Whether every image id of an output is there once, in eight bytes an image.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+};
+
+/// First pass: the hashes of all ids. Two equal hashes only mean that a second pass must look at the ids themselves.
+#[derive(Debug, Default)]
+pub(super) struct IdHashes {
+    hashes: Vec<u64>,
+}
+
+impl IdHashes {
+    /// Takes the ids of a unit.
+    pub(super) fn add<'a>(&mut self, image_ids: impl IntoIterator<Item = &'a str>) {
+        self.hashes.extend(image_ids.into_iter().map(hash));
+    }
+
+    /// The hashes that appeared more than once; almost always none.
+    pub(super) fn into_repeated(mut self) -> Repeated {
+        self.hashes.sort_unstable();
+        let hashes = self.hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        Repeated { hashes, units_by_id: HashMap::new() }
+    }
+}
+
+/// Second pass: only ids whose hash repeated.
+#[derive(Debug)]
+pub(super) struct Repeated {
+    hashes: HashSet<u64>,
+    units_by_id: HashMap<String, u32>,
+}
+
+impl Repeated {
+    /// Whether there is nothing to look at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Takes the ids of a unit again; gives those that were there before, with the unit that had them.
+    pub(super) fn add<'a>(&mut self, unit: u32, image_ids: impl IntoIterator<Item = &'a str>) -> Vec<(String, u32)> {
+        let mut found = Vec::new();
+        for image_id in image_ids.into_iter().filter(|image_id| self.hashes.contains(&hash(image_id))) {
+            match self.units_by_id.get(image_id) {
+                Some(&first) => found.push((image_id.to_owned(), first)),
+                None => {
+                    self.units_by_id.insert(image_id.to_owned(), unit);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn hash(image_id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    image_id.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn exactly_the_ids_that_repeat_are_found(units in prop::collection::vec(prop::collection::vec(0_u8..40, 0..8), 0..6)) {
+            let units: Vec<Vec<String>> =
+                units.into_iter().map(|ids| ids.into_iter().map(|id| id.to_string()).collect()).collect();
+            let mut hashes = IdHashes::default();
+            for ids in &units {
+                hashes.add(ids.iter().map(String::as_str));
+            }
+            let mut repeated = hashes.into_repeated();
+            let (mut found, mut expected, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+            for (unit, ids) in units.iter().enumerate() {
+                found.extend(repeated.add(unit as u32, ids.iter().map(String::as_str)));
+                for id in ids {
+                    let first = *seen.entry(id.clone()).or_insert(unit as u32);
+                    expected.push((id.clone(), first));
+                }
+            }
+            // Every occurrence but the first of its id.
+            let mut firsts = HashSet::new();
+            expected.retain(|(id, _)| !firsts.insert(id.clone()));
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

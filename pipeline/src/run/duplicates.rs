@@ -1,0 +1,65 @@
+//! Finds out early that image ids repeat across units.
+
+use crate::PipelineError;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+/// Ids remembered of each unit. Shards that each count from zero repeat from their first image on.
+const IDS_OF_A_UNIT: u64 = 64;
+
+/// The first ids of every unit that this process has begun.
+///
+/// Finalize checks all ids exactly, but only when all work is done. This catches the usual mistake, shards that each count
+/// from zero, within the first images of the second shard, in memory that does not grow with a unit.
+#[derive(Debug, Default)]
+pub(super) struct EarlyDuplicates {
+    units_by_id: Mutex<HashMap<String, u32>>,
+}
+
+impl EarlyDuplicates {
+    /// Checks the id of image `position` of `unit`.
+    ///
+    /// # Errors
+    /// When another unit has it.
+    pub(super) fn check(&self, unit: u32, position: u64, image_id: &str) -> Result<(), PipelineError> {
+        if position >= IDS_OF_A_UNIT {
+            return Ok(());
+        }
+        let mut units = self.units_by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        match units.get(image_id) {
+            Some(&other) if other != unit => Err(duplicate_id("the source", image_id, other, unit)),
+            Some(_) => Ok(()),
+            None => {
+                units.insert(image_id.to_owned(), unit);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The error for an id that two units, or one unit twice, hold.
+pub(crate) fn duplicate_id(uri: &str, image_id: &str, first: u32, second: u32) -> PipelineError {
+    let place =
+        if first == second { format!("twice in unit {first}") } else { format!("in units {first} and {second}") };
+    PipelineError::Source {
+        uri: uri.to_owned(),
+        problem: format!("image id {image_id:?} appears {place}; ids must be unique: use --image-id path"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_another_unit_is_refused_with_what_to_do() {
+        let duplicates = EarlyDuplicates::default();
+        duplicates.check(0, 0, "000").expect("first");
+        duplicates.check(0, 1, "001").expect("another");
+        let error = duplicates.check(1, 0, "000").expect_err("a shard that counts from zero").to_string();
+        assert!(error.contains("\"000\" appears in units 0 and 1") && error.contains("--image-id path"), "{error}");
+        duplicates.check(1, IDS_OF_A_UNIT, "000").expect("left to finalize");
+    }
+}

@@ -1,0 +1,198 @@
+//! Sources: images in folders, tar shards or Parquet files become one stream of encoded images, in the order of the plan.
+//!
+//! ```text
+//! list_source -> SourceListing -> plan_units -> Plan -> SourceReader::read_unit -> SourceImage, SourceImage, …
+//! ```
+
+mod fetch_limits;
+mod list_source;
+mod object_chunks;
+mod parquet_footer;
+mod pattern;
+mod pinned_object;
+mod read_folder;
+mod read_parquet;
+mod read_webdataset;
+mod tar_bytes;
+
+pub use fetch_limits::FetchPermit;
+pub use list_source::{ListedInput, SourceListing, SourceOptions, list_source, list_storage};
+
+use crate::{Limits, PipelineError, storage::Storage};
+use bytes::Bytes;
+use fetch_limits::FetchLimits;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use pinned_object::PinnedObject;
+use schemas::{ImageIdRule, Plan, RejectReason, SourceLayout};
+use std::{future::pending, panic::resume_unwind, sync::Arc};
+use tokio::{sync::mpsc, task::JoinError};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+/// One image of the source, encoded as it lies there.
+#[derive(Debug)]
+pub struct SourceImage {
+    /// Its key.
+    pub image_id: String,
+    /// Address of its bytes: an object's URI, with `#member` for a tar and `#row=N` for Parquet.
+    pub source: String,
+    /// Class, where the source gives one.
+    pub label: Option<i32>,
+    /// Name of the class, where the source gives one.
+    pub class_name: Option<String>,
+    /// Size in bytes; 0 where there are none.
+    pub size: u64,
+    /// Its bytes, which may be none at all; or why there are none, and a word on it.
+    pub bytes: Result<Bytes, (RejectReason, String)>,
+    /// Its share of the bytes that may be held at once.
+    pub permit: FetchPermit,
+}
+
+/// The images of one unit, in the order of the plan. After an error there is nothing more.
+pub type SourceImages = BoxStream<'static, Result<SourceImage, PipelineError>>;
+
+/// Reads the units of a plan. Clones share connections and limits.
+#[derive(Clone, Debug)]
+pub struct SourceReader {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+}
+
+/// What the readers of all units share.
+#[derive(Debug)]
+struct Shared {
+    storage: Storage,
+    fetch: FetchLimits,
+    image_id: ImageIdRule,
+    class_names: Vec<String>,
+    /// The plan's limit, not the run's: which images have tokens depends on it.
+    max_image_bytes: u64,
+}
+
+impl SourceReader {
+    /// Opens the source that the plan names.
+    ///
+    /// # Errors
+    /// When its store cannot be set up.
+    pub fn open(plan: Arc<Plan>, limits: &Limits) -> Result<Self, PipelineError> {
+        let url = plan.settings().source.clone();
+        Self::open_at(plan, &url, limits)
+    }
+
+    /// Opens the plan's source at `url`, which may carry what a plan must not hold: a signed query, a password.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when the plan's inputs do not lie there.
+    pub fn open_at(plan: Arc<Plan>, url: &str, limits: &Limits) -> Result<Self, PipelineError> {
+        let storage = Storage::open(&pattern::split(url).base, limits)?;
+        Self::with_storage(plan, storage, limits)
+    }
+
+    /// Reads from a storage that is already open.
+    ///
+    /// # Errors
+    /// When the plan's inputs do not lie there.
+    pub fn with_storage(plan: Arc<Plan>, storage: Storage, limits: &Limits) -> Result<Self, PipelineError> {
+        for input in plan.inputs().iter().take(1) {
+            PinnedObject::of_input(&storage, input)?;
+        }
+        let settings = plan.settings();
+        let shared = Shared {
+            storage,
+            fetch: FetchLimits::new(limits),
+            image_id: settings.image_id,
+            class_names: plan.class_names().to_vec(),
+            max_image_bytes: settings.max_image_bytes,
+        };
+        Ok(Self { plan, shared: Arc::new(shared) })
+    }
+
+    /// Streams the images of one unit; empty for a unit that the plan does not have. To be polled in a tokio runtime.
+    ///
+    /// Fetching runs ahead on its own tasks, within the limits that all units share, and ends when the stream is dropped.
+    pub fn read_unit(&self, unit: u32) -> SourceImages {
+        let shared = Arc::clone(&self.shared);
+        let inputs = self.plan.unit_inputs(unit).to_vec();
+        let images = match self.plan.settings().layout {
+            SourceLayout::Folder => read_folder::read(shared, inputs),
+            SourceLayout::Webdataset => {
+                let open = move |input| read_webdataset::read(Arc::clone(&shared), input);
+                stream::iter(inputs).flat_map(open).boxed()
+            }
+            SourceLayout::Parquet => {
+                let open = move |input| read_parquet::read(Arc::clone(&shared), input);
+                stream::iter(inputs).flat_map(open).boxed()
+            }
+        };
+        // After an error nothing may follow: what came next would stand in the wrong rows.
+        images
+            .scan(false, |failed, image| {
+                let previous = std::mem::replace(failed, image.is_err());
+                async move { if previous { None } else { Some(image) } }
+            })
+            .boxed()
+    }
+}
+
+impl Shared {
+    fn check_size(&self, size: u64) -> Result<(), (RejectReason, String)> {
+        let limit = self.max_image_bytes;
+        if size <= limit {
+            return Ok(());
+        }
+        Err((RejectReason::TooLarge, format!("{size} bytes, the limit is {limit}")))
+    }
+
+    fn class_name(&self, label: Option<i32>) -> Option<String> {
+        self.class_names.get(usize::try_from(label?).ok()?).cloned()
+    }
+}
+
+/// The images that a task sends, then the error that it ended with, if it did. Dropping the stream ends the task.
+fn images_of_task(
+    task: AbortOnDropHandle<Result<(), PipelineError>>,
+    receiver: mpsc::Receiver<SourceImage>,
+) -> SourceImages {
+    stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
+        if let Some(image) = receiver.recv().await {
+            return Some((Ok(image), (receiver, task)));
+        }
+        match joined(task?.await).await {
+            Ok(()) => None,
+            Err(error) => Some((Err(error), (receiver, None))),
+        }
+    })
+    .boxed()
+}
+
+/// Starts a task that ends with its handle, in the span that asked for it.
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(task.in_current_span()))
+}
+
+/// The result of a task of ours. Its panic is ours; it is cancelled only when the runtime ends, and this future with it.
+async fn joined<T>(result: Result<T, JoinError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => pending().await,
+        },
+    }
+}
+
+/// A path's extension in lower case.
+fn extension(path: &str) -> Option<String> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let (stem, extension) = name.rsplit_once('.')?;
+    (!stem.is_empty()).then(|| extension.to_ascii_lowercase())
+}
+
+/// Whether files of this extension (in lower case) are taken for images. What they really are, their first bytes decide.
+fn is_image(extension: &str) -> bool {
+    const IMAGES: [&str; 11] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "pnm", "ppm", "pgm"];
+    IMAGES.contains(&extension)
+}

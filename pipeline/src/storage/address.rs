@@ -1,0 +1,181 @@
+//! Addresses: a URL or a plain path becomes a store, a path in it, and a text that is safe to show.
+
+use crate::PipelineError;
+use object_store::{ObjectStoreScheme, path::Path};
+use std::path::{Component, PathBuf};
+use url::Url;
+
+/// What may stand in front of `://`, for error messages.
+const SCHEMES: &str = "s3://, gs://, az://, abfs://, https://, http://, file://, memory:// or a plain path";
+
+/// An address, taken apart.
+pub(crate) struct Address {
+    /// Which kind of store it names.
+    pub(crate) scheme: ObjectStoreScheme,
+    /// The address with everything that was given, secrets included. Only for the store's builder.
+    pub(crate) secret_url: Url,
+    /// The address without credentials and query. Never ends with a slash, unless it is a store's root.
+    pub(crate) shown_url: Url,
+    /// Path of the root below the store.
+    pub(crate) root: Path,
+}
+
+impl Address {
+    /// Takes `address` apart. Plain paths may be relative to the working directory.
+    ///
+    /// # Errors
+    /// When it is no address, or its scheme is not supported. The error never repeats a query or a password.
+    pub(crate) fn parse(address: &str) -> Result<Self, PipelineError> {
+        let problem = |problem: String| PipelineError::Address { url: without_secrets(address), problem };
+        let secret_url = if has_scheme(address) {
+            Url::parse(address).map_err(|error| problem(format!("{error}; expected {SCHEMES}")))?
+        } else {
+            plain_path_url(address).map_err(problem)?
+        };
+        // The library's own text would repeat the whole URL, query included.
+        let (scheme, root) = ObjectStoreScheme::parse(&secret_url).map_err(|_| {
+            problem(match secret_url.scheme() {
+                scheme @ ("file" | "memory") => format!("a local address has three slashes: {scheme}:///folder"),
+                _ => format!("expected {SCHEMES}, with a bucket or a host"),
+            })
+        })?;
+        if secret_url.query().is_some() && scheme != ObjectStoreScheme::Http {
+            return Err(problem(
+                "a query is not read here: `?` is no wildcard in a URL, and credentials come from the cloud's own \
+                 variables (AWS_*, GOOGLE_*, AZURE_* such as AZURE_STORAGE_SAS_TOKEN)"
+                    .to_owned(),
+            ));
+        }
+        if secret_url.fragment().is_some() {
+            return Err(problem("`#` is no part of an object's address; write %23 for a name that has it".to_owned()));
+        }
+        let mut shown_url = secret_url.clone();
+        shown_url.set_query(None);
+        // A user name is a secret with HTTP; with Azure it is the container.
+        if shown_url.password().is_some() && shown_url.set_password(None).is_err()
+            || scheme == ObjectStoreScheme::Http && shown_url.set_username("").is_err()
+        {
+            return Err(problem("cannot be shown without its password".to_owned()));
+        }
+        if let Ok(mut segments) = shown_url.path_segments_mut() {
+            segments.pop_if_empty();
+        }
+        Ok(Self { scheme, secret_url, shown_url, root })
+    }
+}
+
+/// Whether an address is a URL; else it is a path.
+pub(crate) fn has_scheme(address: &str) -> bool {
+    address.split_once("://").is_some_and(|(scheme, _)| {
+        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+    })
+}
+
+/// The address of `path` below `base`, escaped where a URL needs it.
+pub(crate) fn join_url(base: &Url, path: &str) -> String {
+    let mut url = base.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path.split('/').filter(|segment| !segment.is_empty()));
+    }
+    url.into()
+}
+
+/// Everything in front of a query, and nothing of a password: for texts that could not even be parsed.
+pub(crate) fn without_secrets(address: &str) -> String {
+    let front = address.split('?').next().unwrap_or_default();
+    match front.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            match authority.rsplit_once('@') {
+                Some((user, host)) if user.contains(':') => format!("{scheme}://{host}{path}"),
+                _ => front.to_owned(),
+            }
+        }
+        None => front.to_owned(),
+    }
+}
+
+/// A `file://` URL for a plain path, without resolving links: the address stays as the operator wrote it.
+fn plain_path_url(path: &str) -> Result<Url, String> {
+    if path.is_empty() {
+        return Err(format!("the address is empty; expected {SCHEMES}"));
+    }
+    if let Some((first, _)) = path.split_once(":/")
+        && !first.contains('/')
+    {
+        return Err(format!("did you mean {first}://? Expected {SCHEMES}"));
+    }
+    let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let mut plain = PathBuf::new();
+    for component in absolute.components() {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    Url::from_file_path(&plain).map_err(|()| format!("{} is no absolute path", plain.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(address: &str) -> String {
+        Address::parse(address).expect(address).shown_url.to_string()
+    }
+
+    #[test]
+    fn every_scheme_is_recognised_with_its_path() {
+        for (address, scheme, root) in [
+            ("s3://bucket/a/b/", ObjectStoreScheme::AmazonS3, "a/b"),
+            ("s3a://bucket", ObjectStoreScheme::AmazonS3, ""),
+            ("gs://bucket/a", ObjectStoreScheme::GoogleCloudStorage, "a"),
+            ("az://container/a", ObjectStoreScheme::MicrosoftAzure, "a"),
+            ("abfss://container@account.dfs.core.windows.net/a", ObjectStoreScheme::MicrosoftAzure, "a"),
+            ("https://example.com/a%20b", ObjectStoreScheme::Http, "a b"),
+            ("file:///data/a", ObjectStoreScheme::Local, "data/a"),
+            ("/data/a b/100%/", ObjectStoreScheme::Local, "data/a b/100%"),
+            ("/data/x/../y/./z", ObjectStoreScheme::Local, "data/y/z"),
+            ("memory:///a", ObjectStoreScheme::Memory, "a"),
+        ] {
+            let parsed = Address::parse(address).expect(address);
+            assert_eq!((parsed.scheme, parsed.root.as_ref()), (scheme, root), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_opens_again_as_the_same_address() {
+        for address in ["s3://bucket/a b/c", "/data/100%/a#b?c", "https://example.com/x%20y/", "memory:///", "az://c@account/d"] {
+            let first = Address::parse(address).expect(address);
+            let second = Address::parse(first.shown_url.as_str()).expect(address);
+            assert_eq!((first.root, first.shown_url), (second.root, second.shown_url), "{address}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        assert_eq!(shown("https://me:word@example.com/a?sig=secret"), "https://example.com/a");
+        for address in ["s3://bucket/a?sig=secret", "ftp://me:secret@host/a?x=secret", "az://c/a?sig=secret", "s3://?secret"] {
+            let Err(error) = Address::parse(address) else { panic!("{address} must be refused") };
+            assert!(!error.to_string().contains("secret"), "{error}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        for (address, hint) in [
+            ("s3:/bucket/a", "s3://"),
+            ("file://data/a", "three slashes"),
+            ("ftp://host/a", "expected s3://"),
+            ("", "empty"),
+            ("https://example.com/a#b", "%23"),
+        ] {
+            let Err(error) = Address::parse(address) else { panic!("{address} must be refused") };
+            assert!(error.to_string().contains(hint), "{address}: {error}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A store that fails as it is told to, and counts what it is asked.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    future::pending,
+    stream::{self, BoxStream},
+};
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Kinds of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Reading an object or a range of it.
+    Get,
+    /// Asking for an object's size and version.
+    Head,
+    /// Writing an object.
+    Put,
+    /// Listing a folder.
+    List,
+}
+
+/// Ways to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// As a store that has answered 503 until the client gave up: another attempt may succeed.
+    Unavailable,
+    /// As a store that refuses for good: no attempt is made after it.
+    Denied,
+    /// No answer, ever.
+    Stall,
+    /// A body of this many bytes that ends as if it were whole.
+    TruncatedBody(usize),
+    /// A body that breaks after this many bytes.
+    BrokenBody(usize),
+    /// The write happens; its answer is lost.
+    CommitThenError,
+    /// "Already there", though nothing is: as S3 answers 409 to writers that collide.
+    FalseConflict,
+}
+
+/// When to fail, and how.
+#[derive(Clone, Debug)]
+pub struct FaultRule {
+    operation: Operation,
+    fault: Fault,
+    path_contains: String,
+    skip: usize,
+    times: usize,
+}
+
+impl FaultRule {
+    /// Fails the next request of this kind, once.
+    pub fn new(operation: Operation, fault: Fault) -> Self {
+        Self { operation, fault, path_contains: String::new(), skip: 0, times: 1 }
+    }
+
+    /// Only requests whose path contains `part`.
+    pub fn on(mut self, part: &str) -> Self {
+        part.clone_into(&mut self.path_contains);
+        self
+    }
+
+    /// Lets this many matching requests pass first.
+    pub fn skip(mut self, requests: usize) -> Self {
+        self.skip = requests;
+        self
+    }
+
+    /// Fails this many matching requests.
+    pub fn times(mut self, requests: usize) -> Self {
+        self.times = requests;
+        self
+    }
+
+    /// Fails all matching requests from then on.
+    pub fn forever(self) -> Self {
+        self.times(usize::MAX)
+    }
+}
+
+/// A store around another.
+#[derive(Debug)]
+pub struct FaultStore {
+    inner: Arc<dyn ObjectStore>,
+    rules: Mutex<Vec<FaultRule>>,
+    requests: Mutex<BTreeMap<Operation, usize>>,
+}
+
+impl FaultStore {
+    /// Passes everything through to `inner` until it is told otherwise.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
+        Arc::new(Self { inner, rules: Mutex::default(), requests: Mutex::default() })
+    }
+
+    /// Adds a rule. Of several that match a request, the first one applies.
+    pub fn inject(&self, rule: FaultRule) {
+        lock(&self.rules).push(rule);
+    }
+
+    /// Drops all rules.
+    pub fn heal(&self) {
+        lock(&self.rules).clear();
+    }
+
+    /// Requests of this kind so far, failed ones included.
+    pub fn requests(&self, operation: Operation) -> usize {
+        lock(&self.requests).get(&operation).copied().unwrap_or(0)
+    }
+
+    /// Counts a request and finds out whether it shall fail.
+    fn next_fault(&self, operation: Operation, path: &str) -> Option<Fault> {
+        *lock(&self.requests).entry(operation).or_default() += 1;
+        let mut rules = lock(&self.rules);
+        for rule in rules.iter_mut() {
+            if rule.operation != operation || !path.contains(&rule.path_contains) || rule.times == 0 {
+                continue;
+            }
+            if rule.skip > 0 {
+                rule.skip -= 1;
+                continue;
+            }
+            if rule.times < usize::MAX {
+                rule.times -= 1;
+            }
+            return Some(rule.fault);
+        }
+        None
+    }
+
+    /// Fails as told. Faults that are about what comes back are left to the caller.
+    async fn fail(fault: Option<Fault>, path: &str) -> Result<Option<Fault>> {
+        match fault {
+            Some(Fault::Unavailable) => Err(unavailable("503 Slow Down")),
+            Some(Fault::Denied) => Err(Error::PermissionDenied { path: path.to_owned(), source: "403 by order".into() }),
+            Some(Fault::FalseConflict) => Err(Error::AlreadyExists { path: path.to_owned(), source: "409 by order".into() }),
+            Some(Fault::Stall) => pending().await,
+            other => Ok(other),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unavailable(problem: &'static str) -> Error {
+    Error::Generic { store: "FaultStore", source: problem.into() }
+}
+
+impl fmt::Display for FaultStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "FaultStore({})", self.inner)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for FaultStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let fault = self.next_fault(Operation::Put, location.as_ref());
+        match Self::fail(fault, location.as_ref()).await? {
+            Some(Fault::CommitThenError) => {
+                self.inner.put_opts(location, payload, options).await?;
+                Err(unavailable("the answer was lost"))
+            }
+            _ => self.inner.put_opts(location, payload, options).await,
+        }
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        let fault = self.next_fault(Operation::Put, location.as_ref());
+        Self::fail(fault, location.as_ref()).await?;
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let operation = if options.head { Operation::Head } else { Operation::Get };
+        let fault = Self::fail(self.next_fault(operation, location.as_ref()), location.as_ref()).await?;
+        let mut result = self.inner.get_opts(location, options).await?;
+        let (kept, breaks) = match fault {
+            Some(Fault::TruncatedBody(kept)) => (kept, false),
+            Some(Fault::BrokenBody(kept)) => (kept, true),
+            _ => return Ok(result),
+        };
+        let (meta, range, attributes, extensions) =
+            (result.meta.clone(), result.range.clone(), result.attributes.clone(), result.extensions.clone());
+        let whole = result.bytes().await?;
+        let front: Bytes = whole.slice(..kept.min(whole.len()));
+        let end = breaks.then(|| Err(unavailable("connection reset")));
+        let payload = GetResultPayload::Stream(stream::iter([Ok(front)].into_iter().chain(end)).boxed());
+        result = GetResult { payload, meta, range, attributes, extensions };
+        Ok(result)
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let fault = self.next_fault(Operation::Get, location.as_ref());
+        Self::fail(fault, location.as_ref()).await?;
+        self.inner.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let path = prefix.map(Path::to_string).unwrap_or_default();
+        let fault = self.next_fault(Operation::List, &path);
+        let listed = self.inner.list(prefix);
+        // The fault comes first; what it leaves is the inner store's list.
+        stream::once(async move { Self::fail(fault, &path).await.err() })
+            .filter_map(|failed| async move { failed.map(Err) })
+            .chain(listed)
+            .boxed()
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let path = prefix.map(Path::to_string).unwrap_or_default();
+        Self::fail(self.next_fault(Operation::List, &path), &path).await?;
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.inner.rename_opts(from, to, options).await
+    }
+}

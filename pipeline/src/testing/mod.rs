@@ -1,0 +1,7 @@
+//! Stand-ins for what a machine may not have, and faults on purpose. For tests only (feature `testing`).
+
+mod fake_encoder;
+mod fault_store;
+
+pub use fake_encoder::{FakeEncoder, Gate};
+pub use fault_store::{Fault, FaultRule, FaultStore, Operation};

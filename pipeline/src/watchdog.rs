@@ -1,0 +1,46 @@
+//! Says which stage stands still when nothing moves any more.
+
+use crate::{PipelineError, telemetry::Telemetry};
+use std::time::Duration;
+
+/// Resolves when no item went through any stage for `limit`, with an error that names every stage's state. Never, if `limit`
+/// is zero.
+pub(crate) async fn watch(telemetry: &Telemetry, limit: Duration) -> PipelineError {
+    if limit.is_zero() {
+        return std::future::pending().await;
+    }
+    // Looking ten times in the limit makes the watchdog at most a tenth late.
+    let pause = limit / 10;
+    let mut last = (telemetry.movement(), tokio::time::Instant::now());
+    loop {
+        tokio::time::sleep(pause).await;
+        let movement = telemetry.movement();
+        if movement != last.0 {
+            last = (movement, tokio::time::Instant::now());
+        } else if last.1.elapsed() >= limit {
+            return PipelineError::Stalled { seconds: limit.as_secs(), stages: telemetry.snapshot().describe_stages() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Stage;
+    use std::sync::Arc;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_reported_with_every_stage_and_movement_is_not() {
+        let telemetry = Arc::new(Telemetry::new());
+        let watched = Arc::clone(&telemetry);
+        let watch = tokio::spawn(async move { watch(&watched, Duration::from_secs(60)).await });
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            telemetry.record(Stage::Encode, 1, 0, Duration::ZERO);
+            assert!(!watch.is_finished());
+        }
+        let error = watch.await.expect("the watchdog barks").to_string();
+        assert!(error.starts_with("nothing moved for 60 seconds; list: 0 inputs"), "{error}");
+        assert!(error.contains("encode: 10 views"), "{error}");
+    }
+}

@@ -1,0 +1,16 @@
+//! What the pipeline owes to the world outside it, one file a promise.
+
+mod decode_hostile_files; // whatever the bytes are, an image of its size or a typed reject
+mod plan; // every input in exactly one unit, and the same listing always the same plan
+mod preprocessing_parity; // decoding and crops equal Pillow's, value for value
+mod run_end_to_end; // from images in every layout to tables that read back
+mod run_failures; // what ends a run, and what it says then
+mod run_resume; // killed and started again, exactly the tables of an undisturbed run
+mod run_support; // a small set of images in each layout, and runs over it
+mod sample_set; // one set of images, written in any of the three layouts
+mod source_listing; // patterns that must be whole, layouts, labels, keys
+mod source_reading; // three layouts alike, order and limits kept
+mod source_support; // settings, plans and readers for the tests of sources
+mod storage; // create-only writes, reads that notice short bodies, sorted lists
+mod tables_round_trip; // tables on disk: bytes, sizes, types
+mod verify_damage; // verify finds each kind of damage, and names the file it is in

@@ -1,0 +1,214 @@
+//! A small set of images in each layout, and runs over it with an encoder that needs no network.
+
+use bytes::Bytes;
+use image::{ImageFormat, Rgb, RgbImage};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
+use pipeline::{
+    Limits, PipelineError, RunReport, Shard, SourceOptions, SourceReader, Storage, TokenizeRun, list_storage,
+    plan_units, testing::FakeEncoder, tokenize,
+};
+use schemas::{Crop, ImageIdRule, Plan, PlanSettings, SourceLayout, TokenLevels, TokenizerIdentity};
+use std::{collections::BTreeMap, io::Cursor, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const CODEBOOK_SIZE: usize = 97;
+pub(crate) const TOKENS_PER_IMAGE: usize = 8;
+
+/// One image of the sample: its class, its name and its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct SampleImage {
+    pub(crate) class: usize,
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// `count` small images in three classes, sorted as a listing sorts them. Every seventh is no image, every eleventh ends early.
+pub(crate) fn sample(count: usize) -> Vec<SampleImage> {
+    let per_class = count.div_ceil(3);
+    (0..count)
+        .map(|index| {
+            let (class, number) = (index / per_class, index % per_class);
+            let mut bytes = png(10 + index as u32 % 5, 9 + index as u32 % 3, index as u8);
+            if index % 7 == 3 {
+                bytes = format!("<html>{index}</html>").into_bytes();
+            } else if index % 11 == 5 {
+                bytes.truncate(bytes.len() / 2);
+            }
+            SampleImage { class, name: format!("{}_{number:05}", class_name(class)), bytes }
+        })
+        .collect()
+}
+
+/// A picture of noise that `seed` decides.
+pub(crate) fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
+    let image = RgbImage::from_fn(width, height, |x, y| {
+        let value = (x * 31 + y * 57 + u32::from(seed) * 101) % 251;
+        Rgb([value as u8, (value * 3 % 256) as u8, seed])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).expect("a PNG in memory");
+    bytes.into_inner()
+}
+
+fn class_name(class: usize) -> String {
+    format!("n0000000{class}")
+}
+
+/// The sample as the objects of a layout, by path.
+pub(crate) async fn objects(images: &[SampleImage], layout: SourceLayout) -> BTreeMap<String, Vec<u8>> {
+    match layout {
+        SourceLayout::Folder => images
+            .iter()
+            .map(|image| (format!("{}/{}.png", class_name(image.class), image.name), image.bytes.clone()))
+            .collect(),
+        SourceLayout::Webdataset => {
+            let mut shards = BTreeMap::new();
+            for (number, images) in images.chunks(images.len().div_ceil(3)).enumerate() {
+                shards.insert(format!("shard-{number:04}.tar"), tar(images).await);
+            }
+            shards
+        }
+        SourceLayout::Parquet => images
+            .chunks(images.len().div_ceil(2))
+            .enumerate()
+            .map(|(number, images)| (format!("part-{number}.parquet"), parquet(images)))
+            .collect(),
+    }
+}
+
+async fn tar(images: &[SampleImage]) -> Vec<u8> {
+    let mut builder = tokio_tar::Builder::new(Vec::new());
+    for image in images {
+        let label = image.class.to_string();
+        for (extension, data) in [("png", image.bytes.as_slice()), ("cls", label.as_bytes())] {
+            let mut header = tokio_tar::Header::new_gnu();
+            header.set_size(data.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            let member = format!("{}.{extension}", image.name);
+            builder.append_data(&mut header, member, data).await.expect("a tar in memory");
+        }
+    }
+    builder.into_inner().await.expect("a tar in memory")
+}
+
+fn parquet(images: &[SampleImage]) -> Vec<u8> {
+    use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
+    use arrow_schema::{DataType, Field};
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(images.iter().map(|image| &image.bytes)));
+    let paths = images.iter().map(|image| format!("{}.png", image.name));
+    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(paths));
+    let image: ArrayRef = Arc::new(StructArray::from(vec![
+        (Arc::new(Field::new("bytes", DataType::Binary, true)), bytes),
+        (Arc::new(Field::new("path", DataType::Utf8, true)), paths),
+    ]));
+    let labels: ArrayRef = Arc::new(Int64Array::from_iter_values(images.iter().map(|image| image.class as i64)));
+    let batch = RecordBatch::try_from_iter([("image", image), ("label", labels)]).expect("equal columns");
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a Parquet file in memory");
+    writer.write(&batch).expect("a row group");
+    writer.into_inner().expect("a footer")
+}
+
+/// A source with the sample in it, in memory.
+pub(crate) async fn memory_source(images: &[SampleImage], layout: SourceLayout) -> Storage {
+    let store = InMemory::new();
+    for (path, bytes) in objects(images, layout).await {
+        store.put(&Path::from(format!("in/{path}")), PutPayload::from(bytes)).await.expect("memory");
+    }
+    Storage::from_store(Arc::new(store), Path::from("in"), "memory:///in")
+}
+
+/// An empty output in memory.
+pub(crate) fn memory_output() -> (Arc<InMemory>, Storage) {
+    let store = Arc::new(InMemory::new());
+    (Arc::clone(&store), storage_over(store))
+}
+
+pub(crate) fn storage_over(store: Arc<dyn ObjectStore>) -> Storage {
+    Storage::from_store(store, Path::from("out"), "memory:///out")
+}
+
+pub(crate) fn settings(layout: SourceLayout) -> PlanSettings {
+    PlanSettings {
+        source: String::new(),
+        layout,
+        split: "train".to_owned(),
+        image_id: ImageIdRule::Stem,
+        tokenizer: TokenizerIdentity {
+            name: "fake".to_owned(),
+            sha256: "0".repeat(64),
+            codebook_size: CODEBOOK_SIZE,
+            levels: TokenLevels::published(TOKENS_PER_IMAGE).expect("a power of two"),
+        },
+        crop: Crop::AdmCenterFlip { size: 8 },
+        precision: "fp32".to_owned(),
+        batch_size: 3,
+        unit_size: 5,
+        max_image_bytes: 1 << 20,
+        max_image_pixels: 1 << 20,
+    }
+}
+
+pub(crate) async fn plan(source: &Storage, settings: PlanSettings) -> Arc<Plan> {
+    let options = SourceOptions { layout: Some(settings.layout), ..SourceOptions::new("") };
+    let listing = list_storage(source, "", &options, &Limits::default()).await.expect("the sample lists");
+    Arc::new(plan_units(settings, listing).expect("the sample plans"))
+}
+
+pub(crate) fn encoder() -> FakeEncoder {
+    FakeEncoder::new(TOKENS_PER_IMAGE, CODEBOOK_SIZE)
+}
+
+/// A run over `source` into `output` on one fake device, allowing any number of rejects.
+pub(crate) fn run_of(plan: &Arc<Plan>, source: &Storage, output: &Storage, encoder: &FakeEncoder) -> TokenizeRun {
+    let limits = Limits { decode_threads: 2, decode_ahead_images: 4, fetch_requests: 4, ..Limits::default() };
+    TokenizeRun {
+        plan: Arc::clone(plan),
+        source: SourceReader::with_storage(Arc::clone(plan), source.clone(), &limits).expect("the plan's source"),
+        output: output.clone(),
+        encoders: vec![("fake:0".to_owned(), encoder.factory())],
+        libtorch: "none".to_owned(),
+        limits,
+        shard: Shard::ALONE,
+        max_reject_rate: 1.0,
+        start_jitter: Duration::ZERO,
+        finalize: true,
+        cancel: CancellationToken::new(),
+        telemetry: Arc::default(),
+    }
+}
+
+/// Runs the whole plan on one fake device.
+pub(crate) async fn tokenize_with(
+    plan: &Arc<Plan>,
+    source: &Storage,
+    output: &Storage,
+    encoder: &FakeEncoder,
+) -> Result<RunReport, PipelineError> {
+    tokenize(run_of(plan, source, output, encoder)).await
+}
+
+/// Everything below an output, by path, but for the markers' clocks.
+pub(crate) async fn contents(output: &Storage) -> BTreeMap<String, Bytes> {
+    let mut contents = BTreeMap::new();
+    for object in output.list("").await.expect("the output lists") {
+        let mut bytes = output.get(&object.path).await.expect("the output reads");
+        if object.path.starts_with("_state/") {
+            let mut marker: serde_json::Value = serde_json::from_slice(&bytes).expect("a marker");
+            marker["seconds"] = 0.into();
+            bytes = marker.to_string().into();
+        }
+        contents.insert(object.path, bytes);
+    }
+    contents
+}
+
+/// An output of the sample in a folder layout, finished.
+pub(crate) async fn finished_output(images: usize) -> (Arc<InMemory>, Storage, Arc<Plan>) {
+    let source = memory_source(&sample(images), SourceLayout::Folder).await;
+    let plan = plan(&source, settings(SourceLayout::Folder)).await;
+    let (store, output) = memory_output();
+    tokenize_with(&plan, &source, &output, &encoder()).await.expect("an undisturbed run");
+    (store, output, plan)
+}

@@ -1,0 +1,10 @@
+//! Writes the folder of libtorch into the test binary's run path, so that it starts without LD_LIBRARY_PATH.
+
+#![expect(clippy::disallowed_methods, reason = "a build script is told everything through its environment")]
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let folder =
+        std::env::var("DEP_RESTOK_TORCH_SWITCHES_LIBTORCH_LIB").expect("the build of `models` names libtorch's folder");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+}

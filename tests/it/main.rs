@@ -1,0 +1,33 @@
+//! What must stay true across rooms, one module a promise. Every test has a folder of its own and runs the program as an
+//! operator would; no test depends on how long something takes.
+
+/// Wrong settings, wrong data and broken machines: an error that says what to do, and exit code 42 or 75.
+mod bad_settings;
+/// The help of every command, the end report and `--show-settings`, word for word.
+mod cli_help;
+/// CUDA asked for on a machine without it.
+mod cuda_absent;
+/// A tokens file with codes that no codebook has, and other damage: `verify` finds each.
+mod damage;
+/// SIGTERM: what is being committed is committed, and the next start ends with the same bytes.
+mod drain;
+/// Disks that are full, outputs that cannot be written.
+mod full_disk;
+/// Checkpoints from the model hub.
+mod hub;
+/// Killed twenty times at random instants: the tables of an undisturbed run, byte for byte.
+mod resume_after_kill;
+/// Flags over environment over file over defaults.
+mod settings_precedence;
+/// An S3 store that fails in every way it can: nothing lost, nothing twice.
+mod storage_faults;
+/// Images to tables to images, in three layouts.
+mod tokenize_end_to_end;
+/// Two processes on one output.
+mod two_writers;
+
+use tests::workspace::Workspace;
+
+fn workspace() -> Workspace {
+    Workspace::new(env!("CARGO_BIN_EXE_restok-under-test"))
+}

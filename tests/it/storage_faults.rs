@@ -1,0 +1,174 @@
+use crate::workspace;
+use std::process::Command;
+use tests::{
+    digest,
+    s3_server::{Fault, FaultRule, RequestKind, S3Server},
+    sample::Sample,
+    tables,
+    workspace::{Workspace, run, start},
+};
+
+/// A bucket with images in two layouts, and the digests of a run over each while the store was well.
+struct Bucket {
+    workspace: Workspace,
+    server: S3Server,
+    sample: Sample,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        let (workspace, server) = (workspace(), S3Server::start());
+        let sample = workspace.sample_folder(48);
+        sample.write_webdataset(&workspace.path("shards"), 3);
+        sample.write_parquet(&workspace.path("hub"), 3);
+        for folder in ["images", "shards", "hub"] {
+            server.put_folder(&format!("bucket/{folder}"), &workspace.path(folder));
+        }
+        Self { workspace, server, sample }
+    }
+
+    fn tokenize(&self, source: &str, output: &str) -> Command {
+        let mut command = self.workspace.tokenize(&format!("s3://bucket/{source}"), &format!("s3://bucket/{output}"));
+        command.envs(self.server.environment());
+        command
+    }
+
+    /// Runs to a fresh output with the faults in force, and holds the tables to those of a run without.
+    fn survives(&self, what: &str, source: &str, rules: impl IntoIterator<Item = FaultRule>) {
+        let clean = format!("clean-{}", source.split('/').next().unwrap_or(source));
+        if self.server.objects(&format!("bucket/{clean}")).is_empty() {
+            run(&mut self.tokenize(source, &clean)).expect_code(0);
+        }
+        let expected = digest::table_digests(&self.server.objects(&format!("bucket/{clean}")));
+        let (output, served) = (format!("out {what}").replace(['/', '*'], "-"), self.server.faults_served());
+        rules.into_iter().for_each(|rule| self.server.inject(rule));
+        let finished = run(&mut self.tokenize(source, &output));
+        self.server.heal();
+        let finished = finished.expect_code(0);
+        assert!(self.server.faults_served() > served, "{what}: no request met its fault");
+        let objects = self.server.objects(&format!("bucket/{output}"));
+        assert_eq!(digest::table_digests(&objects), expected, "{what}");
+        assert!(digest::is_finished(&objects), "{what}");
+        assert_eq!(tables::tokens(&objects).len(), self.sample.good(), "{what}");
+        assert!(!finished.stderr.contains("secret-that") && !finished.stdout.contains("secret-that"), "{what}");
+    }
+}
+
+#[test]
+fn a_source_that_answers_badly_is_read_to_the_last_image() {
+    let bucket = Bucket::new();
+    for source in ["images", "shards/*.tar", "hub/*.parquet"] {
+        let busy = [FaultRule::new(Fault::SlowDown).on(RequestKind::Get).share(0.3, 3)];
+        bucket.survives(&format!("busy {source}"), source, busy);
+        let broken = [
+            FaultRule::new(Fault::ResetBody).on(RequestKind::Get).share(0.15, 4),
+            FaultRule::new(Fault::TruncateBody).on(RequestKind::Get).share(0.15, 5),
+            FaultRule::new(Fault::HangUp).on(RequestKind::Get).share(0.15, 6),
+            FaultRule::new(Fault::InternalError).on(RequestKind::Get).share(0.15, 7),
+        ];
+        bucket.survives(&format!("broken {source}"), source, broken);
+        let silent = [
+            FaultRule::new(Fault::StallBody).on(RequestKind::Get).path_contains("bucket/").after(1).times(1),
+            FaultRule::new(Fault::Stall).on(RequestKind::Get).after(1).times(1),
+        ];
+        bucket.survives(&format!("silent {source}"), source, silent);
+    }
+}
+
+#[test]
+fn listings_and_heads_that_fail_are_asked_again() {
+    let bucket = Bucket::new();
+    bucket.server.set_page_size(7);
+    let rules = [RequestKind::List, RequestKind::Head].map(|kind| FaultRule::new(Fault::SlowDown).on(kind).share(0.4, 8));
+    bucket.survives("paged", "images", rules);
+}
+
+#[test]
+fn an_output_that_answers_badly_gets_every_row_once() {
+    let bucket = Bucket::new();
+    for fault in [
+        Fault::SlowDown,
+        Fault::InternalError,
+        Fault::Conflict,
+        Fault::HangUp,
+        Fault::CommitThenError,
+        Fault::CommitThenHangUp,
+    ] {
+        bucket.survives(&format!("{fault:?}"), "shards/*.tar", [FaultRule::new(fault).on(RequestKind::Put).share(0.4, 9)]);
+    }
+}
+
+#[test]
+fn every_put_may_time_out_after_it_was_carried_out() {
+    let bucket = Bucket::new();
+    // One of each kind of object that a run puts, so that each way of finding one's own earlier success is walked.
+    for part in ["/_plan/", "/tokens/", "/images/split", "/_state/", "/_manifest.json", "/_SUCCESS"] {
+        let rule = FaultRule::new(Fault::CommitThenStall).on(RequestKind::Put).path_contains(part).times(1);
+        bucket.survives(&format!("timeout{}", part.replace('/', "-")), "shards/*.tar", [rule]);
+    }
+}
+
+#[test]
+fn a_store_that_stays_down_is_a_temporary_failure_and_the_same_command_goes_on() {
+    let bucket = Bucket::new();
+    run(&mut bucket.tokenize("images", "clean")).expect_code(0);
+    for (kind, part) in [(RequestKind::Put, "/tokens/"), (RequestKind::Get, "bucket/images/")] {
+        let output = format!("out-{kind:?}");
+        // The first few are well, so that the outage comes in the middle of the work.
+        bucket.server.inject(FaultRule::new(Fault::SlowDown).on(kind).path_contains(part).after(3));
+        let failed = run(bucket.tokenize("images", &output).args(["--retry-attempts", "4"])).expect_code(75);
+        failed.expect_message(&["s3://bucket/", part.trim_start_matches("bucket/").trim_matches('/')]);
+        assert!(!digest::is_finished(&bucket.server.objects(&format!("bucket/{output}"))));
+        bucket.server.heal();
+        run(&mut bucket.tokenize("images", &output)).expect_code(0);
+        let digests = |output: &str| digest::table_digests(&bucket.server.objects(&format!("bucket/{output}")));
+        assert_eq!(digests(&output), digests("clean"));
+    }
+}
+
+#[test]
+fn a_store_that_refuses_access_is_a_permanent_failure_that_names_the_object() {
+    let bucket = Bucket::new();
+    bucket.server.inject(FaultRule::new(Fault::AccessDenied).on(RequestKind::Put));
+    run(&mut bucket.tokenize("images", "out")).expect_code(42).expect_message(&["s3://bucket/out/_plan"]);
+    bucket.server.heal();
+    bucket.server.inject(FaultRule::new(Fault::AccessDenied).on(RequestKind::List));
+    run(&mut bucket.tokenize("images", "out")).expect_code(42).expect_message(&["s3://bucket/images"]);
+}
+
+#[test]
+fn an_object_that_changed_or_vanished_since_the_plan_ends_the_run_by_its_name() {
+    for vanish in [false, true] {
+        let bucket = Bucket::new();
+        let image = bucket.sample.images.last().expect("a sample").clone();
+        let key = format!("images/{}/{}.JPEG", tests::sample::CLASSES[image.label], image.stem);
+        // Its first answer never comes; while the program waits, somebody replaces or removes the object.
+        bucket.server.inject(FaultRule::new(Fault::Stall).on(RequestKind::Get).path_contains(&key).times(1));
+        let mut running = start(&mut bucket.tokenize("images", "out"));
+        assert!(running.wait_until(|| bucket.server.faults_served() > 0), "{key} was never asked for");
+        match vanish {
+            true => bucket.server.remove(&format!("bucket/{key}")),
+            false => bucket.server.put(&format!("bucket/{key}"), bucket.sample.images[0].bytes.clone()),
+        }
+        running.finish().expect_code(42).expect_message(&[&key, "since the plan was made"]);
+        assert!(!digest::is_finished(&bucket.server.objects("bucket/out")));
+        // The next start plans anew, and what it finds is another plan: it says which input differs.
+        let message: &[&str] = &["another plan", &key];
+        run(&mut bucket.tokenize("images", "out")).expect_code(42).expect_message(message);
+    }
+}
+
+#[test]
+fn an_output_that_loses_a_file_is_not_closed() {
+    let bucket = Bucket::new();
+    run(bucket.tokenize("shards/*.tar", "out").arg("--no-finalize")).expect_code(0);
+    let objects = bucket.server.objects("bucket/out");
+    let lost = objects.keys().find(|path| path.starts_with("tokens/")).expect("a tokens file");
+    bucket.server.remove(&format!("bucket/out/{lost}"));
+    for command in ["finalize", "verify"] {
+        let mut restok = bucket.workspace.restok([command, "s3://bucket/out"]);
+        let finished = run(restok.envs(bucket.server.environment())).expect_code(42);
+        assert!(format!("{}{}", finished.stdout, finished.stderr).contains(lost.as_str()), "{command} does not name {lost}");
+    }
+    assert!(!digest::is_finished(&bucket.server.objects("bucket/out")));
+}

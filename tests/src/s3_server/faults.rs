@@ -1,0 +1,117 @@
+//! What can go wrong with a request, and which requests it goes wrong with.
+
+use super::Random;
+
+/// Kinds of request, as they are counted and chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RequestKind {
+    /// GET of an object, whole or in part.
+    Get,
+    /// HEAD of an object.
+    Head,
+    /// ListObjectsV2, a page each.
+    List,
+    /// PUT of a whole object.
+    Put,
+    /// Start of a multipart upload.
+    CreateMultipart,
+    /// PUT of a part.
+    PutPart,
+    /// End of a multipart upload.
+    CompleteMultipart,
+    /// Multipart upload given up.
+    AbortMultipart,
+    /// DELETE of one object, or a bulk delete.
+    Delete,
+    /// Anything else.
+    Other,
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// 503 SlowDown; nothing is done.
+    SlowDown,
+    /// 500 InternalError; nothing is done.
+    InternalError,
+    /// 403 AccessDenied; nothing is done.
+    AccessDenied,
+    /// 409 ConditionalRequestConflict; nothing is done. S3 answers so when another conditional write is under way.
+    Conflict,
+    /// The connection ends without an answer; nothing is done.
+    HangUp,
+    /// No answer ever; nothing is done.
+    Stall,
+    /// Half of the body, then a TCP reset.
+    ResetBody,
+    /// Half of the body, then the end of the connection, short of `Content-Length`.
+    TruncateBody,
+    /// Half of the body, then silence.
+    StallBody,
+    /// The request is carried out, and answered with 500.
+    CommitThenError,
+    /// The request is carried out, and the connection ends without an answer.
+    CommitThenHangUp,
+    /// The request is carried out, and never answered.
+    CommitThenStall,
+}
+
+/// Which requests suffer a fault: by default every one, for ever.
+#[derive(Clone, Debug)]
+pub struct FaultRule {
+    fault: Fault,
+    kind: Option<RequestKind>,
+    path_contains: String,
+    skip: u64,
+    times: u64,
+    share: f64,
+    random: Random,
+}
+
+impl FaultRule {
+    /// Every request suffers `fault`, until narrowed.
+    pub fn new(fault: Fault) -> Self {
+        Self { fault, kind: None, path_contains: String::new(), skip: 0, times: u64::MAX, share: 1.0, random: Random::new(0) }
+    }
+
+    /// Only requests of this kind.
+    pub fn on(self, kind: RequestKind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
+    /// Only requests whose `bucket/key` (for a listing: `bucket/prefix`) contains `part`.
+    pub fn path_contains(self, part: &str) -> Self {
+        Self { path_contains: part.to_owned(), ..self }
+    }
+
+    /// Not the first `skip` of them.
+    pub fn after(self, skip: u64) -> Self {
+        Self { skip, ..self }
+    }
+
+    /// At most `times` of them.
+    pub fn times(self, times: u64) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Only a share of them, 0 to 1, drawn from `seed`.
+    pub fn share(self, share: f64, seed: u64) -> Self {
+        Self { share, random: Random::new(seed), ..self }
+    }
+
+    /// Whether this request suffers, and what.
+    pub(super) fn strike(&mut self, kind: RequestKind, path: &str) -> Option<Fault> {
+        if self.kind.is_some_and(|wanted| wanted != kind) || !path.contains(&self.path_contains) {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        if self.times == 0 || !self.random.chance(self.share) {
+            return None;
+        }
+        self.times -= 1;
+        Some(self.fault)
+    }
+}

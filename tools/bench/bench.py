@@ -1,0 +1,266 @@
+"""`make bench`: restok beside the published implementation, Pillow and .npy files, in one run, as a table of ratios.
+
+Every comparison gives both sides the same inputs on the same machine within one run. Times are the best of a few repeats: whatever else
+the machine does can only make a repeat longer. Absolute times say more of the machine than of either side, so the table has ratios.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+
+import preprocess
+
+HERE = Path(__file__).resolve().parent
+TOKENIZER = HERE.parent.parent / "tests/fixtures/tokenizer"
+TOKENS_PER_IMAGE = 128
+
+
+@dataclass
+class Table:
+    """The rows of the result, printed as they are measured and once more at the end."""
+
+    rows: list = field(default_factory=list)
+
+    def add(self, what, against, measured, target, reached):
+        mark = {True: "yes", False: "NO", None: "-"}[reached]
+        self.rows.append((what, against, measured, target, mark))
+        print(f"  {what}: {measured}", file=sys.stderr, flush=True)
+
+    def print(self):
+        head = ("what", "against", "measured", "target", "reached")
+        widths = [max(len(row[column]) for row in [head, *self.rows]) for column in range(len(head))]
+        for row in [head, ["-" * width for width in widths], *self.rows]:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def step(what):
+    print(f"\n{what}", file=sys.stderr, flush=True)
+
+
+def photograph(random, width, height):
+    """Something that costs a JPEG decoder about what a photograph does: smooth shapes, edges and a little grain."""
+    values = numpy.zeros((height, width, 3))
+    for octave in range(7):
+        cells = 3 * 2**octave
+        noise = Image.fromarray(random.integers(0, 256, (cells, cells, 3), dtype=numpy.uint8))
+        values += numpy.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), dtype=float) / 1.7**octave
+    values = (values - values.min()) / (values.max() - values.min()) * 255
+    values[values[..., 0] > 140] *= 0.6
+    return Image.fromarray(numpy.clip(values + random.normal(0, 11, values.shape), 0, 255).astype(numpy.uint8))
+
+
+def write_photographs(folder, count):
+    """JPEGs of ImageNet's usual size and quality, 500 x 375 pixels and about 110 kB."""
+    folder.mkdir(parents=True)
+    random = numpy.random.default_rng(0)
+    for number in range(count):
+        photograph(random, 500, 375).save(folder / f"n01440764_{10_000 + number}.jpg", quality=95)
+
+
+class Bench:
+    def __init__(self, arguments, scratch):
+        self.measure_program = arguments.measure
+        self.restok = arguments.restok
+        self.quick = arguments.quick
+        self.scratch = scratch
+        self.threads = os.cpu_count()
+        self.table = Table()
+
+    def measure(self, *arguments):
+        """One measurement of the Rust side."""
+        done = subprocess.run([self.measure_program, *map(str, arguments)], stdout=subprocess.PIPE, check=True)
+        return json.loads(done.stdout)
+
+    # --- the tokenizer ---------------------------------------------------------------------------------------------------
+
+    def encode(self, checkout, python):
+        step(f"Encoding with ResTok-L, random weights, {self.threads} threads on each side")
+        views, batch, repeats = (2, 2, 1) if self.quick else (8, 4, 3)
+        pixels = self.scratch / "views.u8"
+        random = numpy.random.default_rng(1)
+        numpy.stack([numpy.asarray(photograph(random, 256, 256)) for _ in range(views)]).tofile(pixels)
+        folder, result = self.scratch / "restok-l", self.scratch / "published.npz"
+        command = [python, HERE / "published.py", checkout, folder, pixels, batch, repeats, self.threads, result]
+        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True)
+        # It may print its configuration first.
+        published = min(json.loads(done.stdout.splitlines()[-1])["seconds"])
+        kept = numpy.load(result)
+        theirs, gap = kept["tokens"], kept["gap"]
+        self.table.add("encode, published", "", f"{published / views:.2f} s a view", "", None)
+        for precision, target in (("fp32", 0.4), ("bf16", 0.22)):
+            ours_file = self.scratch / f"tokens-{precision}.i16"
+            report = self.measure("encode", folder, pixels, precision, batch, repeats, self.threads, ours_file)
+            seconds = min(report["seconds"])
+            ours = numpy.fromfile(ours_file, dtype=numpy.int16).reshape(views, TOKENS_PER_IMAGE)
+            equal = ours == theirs
+            ratio = seconds / published
+            native = "" if report["native"] else " (this processor only imitates it)"
+            against = "published, float32"
+            self.table.add(
+                f"encode, {precision}", against, f"{ratio:.3f} of its time{native}", f"at most {target}", ratio <= target
+            )
+            share = f"{equal.mean():.2%} of {equal.size:,} equal"
+            if precision == "fp32":
+                clear = gap > 1e-4
+                share += f", {equal[clear].mean():.2%} of {clear.sum():,} with a gap above 1e-4"
+                self.table.add("tokens, fp32", against, share, "all with a gap", bool(equal[clear].all()))
+            else:
+                self.table.add(f"tokens, {precision}", against, share, "printed", None)
+        print(f"  codes in use: {len(numpy.unique(theirs)):,} of 8,192", file=sys.stderr)
+        shutil.rmtree(folder)
+
+    # --- decoding and crops ----------------------------------------------------------------------------------------------
+
+    def decode_and_crop(self):
+        step("Decoding and cropping 500 x 375 JPEGs, one thread on each side")
+        images, repeats = (8, 2) if self.quick else (64, 9)
+        folder, views_file = self.scratch / "photographs", self.scratch / "crops.u8"
+        write_photographs(folder, images)
+        # In turns, so that a slow minute of the machine meets both.
+        ours_seconds, their_seconds = [], []
+        for _ in range(1 if self.quick else 3):
+            ours_seconds += self.measure("preprocess", folder, repeats, views_file)["seconds"]
+            seconds, theirs = preprocess.timed(sorted(folder.iterdir()), repeats)
+            their_seconds += seconds
+        ours = numpy.fromfile(views_file, dtype=numpy.uint8).reshape(theirs.shape)
+        speed = min(their_seconds) / min(ours_seconds)
+        measured = f"{speed:.2f} times as many ({images / min(ours_seconds):.0f} a second)"
+        self.table.add("decode + crop, a core", "Pillow", measured, "3.5 times", speed >= 3.5)
+        difference = numpy.abs(ours.astype(int) - theirs.astype(int))
+        largest, share = difference.max(), (difference > 0).mean()
+        measured = f"largest difference {largest}, in {share:.3%} of values"
+        self.table.add("crops", "Pillow", measured, "1, in at most 1 %", bool(largest <= 1 and share <= 0.01))
+
+    # --- tables ----------------------------------------------------------------------------------------------------------
+
+    def tables(self):
+        step("Tables of random codes, one unit of 16,384 images")
+        images = 512 if self.quick else 16_384
+        source = self.scratch / "tiny.parquet"
+        write_tiny_images(source, images)
+        for crop, views in (("adm-center-8", 1), ("adm-ten-crop-9-8", 10)):
+            output = self.scratch / f"table-{views}"
+            report = self.measure("table", source, output, crop)
+            assert report == {"images": images, "rows": images * views}, report
+            files = [file for file in output.rglob("*") if file.is_file()]
+            tokens = [file for file in files if "tokens" in file.relative_to(output).parts[0]]
+            bits = 8 * sum(file.stat().st_size for file in tokens) / (images * views * TOKENS_PER_IMAGE)
+            target_bits = "at most 14"
+            what = f"table, {views} view{'s' if views > 1 else ''}"
+            self.table.add(what, "13 bits a token", f"{bits:.2f} bits a token", target_bits, bits <= 14)
+            npy = self.npy_files(images, views)
+            on_disk = disk_bytes(tokens) / npy["disk"]
+            apparent = sum(file.stat().st_size for file in tokens) / npy["bytes"]
+            measured = f"1/{1 / on_disk:.1f} of the space on disk, 1/{1 / apparent:.1f} of the bytes"
+            self.table.add(what, ".npy files", measured, "at most 1/6", on_disk <= 1 / 6)
+            fewer = npy["files"] / len(tokens)
+            measured = f"{len(tokens)} for {npy['files']:,}"
+            self.table.add(f"files, {views} view{'s' if views > 1 else ''}", ".npy files", measured, "at most 1/10,000", fewer >= 10_000)
+
+    def npy_files(self, images, views):
+        """What the published extraction writes for as many images: codes (int64, [views, 128]) and a label, a file each."""
+        folder = self.scratch / f"npy-{views}"
+        random = numpy.random.default_rng(2)
+        for kind in ("codes", "labels"):
+            (folder / kind).mkdir(parents=True)
+        for number in range(images):
+            codes = random.integers(0, 8192, (views, TOKENS_PER_IMAGE))
+            numpy.save(folder / "codes" / f"{number}.npy", codes)
+            numpy.save(folder / "labels" / f"{number}.npy", numpy.int64(number % 1000))
+        files = [file for file in folder.rglob("*.npy")]
+        sizes = {"files": len(files), "bytes": sum(file.stat().st_size for file in files), "disk": disk_bytes(files)}
+        shutil.rmtree(folder)
+        return sizes
+
+    # --- memory ----------------------------------------------------------------------------------------------------------
+
+    def memory(self):
+        step("Peak memory of `restok tokenize` with the small tokenizer")
+        few, times = (16, 2) if self.quick else (128, 10)
+        peaks = []
+        for images in (few, few * times):
+            source = self.scratch / f"memory-{images}"
+            link_photographs(self.scratch / "photographs", source, images)
+            command = [self.restok, "tokenize", "--source", source, "--output", self.scratch / f"memory-output-{images}"]
+            command += ["--tokenizer", TOKENIZER, "--unit-size", 64, "--batch-size", 8, "--devices", "cpu"]
+            command += ["--progress", "none", "--log-level", "warn"]
+            peaks.append(peak_memory(list(map(str, command))))
+            print(f"  {images} images: {peaks[-1] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
+        growth = peaks[1] / peaks[0] - 1
+        self.table.add("peak memory", f"{times} times the images", f"{growth:+.1%}", "within 5 %", abs(growth) <= 0.05)
+
+
+def write_tiny_images(file, count):
+    """Images that cost nothing to decode, under names such as ImageNet's: the table's other columns are as long as real ones."""
+    random = numpy.random.default_rng(3)
+    pixels = random.integers(0, 256, (count, 8, 8, 3), dtype=numpy.uint8)
+    numbers = random.permutation(count) + 1
+    rows = []
+    for index in range(count):
+        encoded = io.BytesIO()
+        Image.fromarray(pixels[index]).save(encoded, "PNG", compress_level=0)
+        synset = f"n{1_440_764 + 7_919 * (index * 1000 // count):08}"
+        rows.append({"bytes": encoded.getvalue(), "path": f"{synset}_{numbers[index]}_{synset}.JPEG"})
+    labels = [index * 1000 // count for index in range(count)]
+    image_type = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    schema = pyarrow.schema([("image", image_type), ("label", pyarrow.int64())])
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows, "label": labels}, schema=schema), file)
+
+
+def link_photographs(photographs, folder, count):
+    """As many images as asked, from the few that were drawn."""
+    folder.mkdir()
+    files = sorted(photographs.iterdir())
+    for number in range(count):
+        os.link(files[number % len(files)], folder / f"{number:06}.jpg")
+
+
+def disk_bytes(files):
+    return sum(512 * file.stat().st_blocks for file in files)
+
+
+def peak_memory(command):
+    """Largest resident size of a process in bytes."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return usage.ru_maxrss * 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", required=True, help="our side's program")
+    parser.add_argument("--restok", required=True, help="the binary")
+    parser.add_argument("--quick", action="store_true", help="few views and repeats: does everything run?")
+    arguments = parser.parse_args()
+    target = HERE.parent.parent / "target"
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=target) as scratch:
+        bench = Bench(arguments, Path(scratch))
+        bench.decode_and_crop()
+        bench.tables()
+        bench.memory()
+        checkout = os.environ.get("RESTOK_PUBLISHED")
+        if checkout:
+            bench.encode(Path(checkout).resolve(), os.environ["RESTOK_PUBLISHED_PYTHON"])
+        else:
+            bench.table.add("encode", "published", "skipped: RESTOK_PUBLISHED names no checkout of it", "at most 0.4", None)
+        print()
+        bench.table.print()
+
+
+if __name__ == "__main__":
+    main()
