@@ -1,6 +1,9 @@
 //! From a listing to a plan: pure, so that the same listing always gives the same plan.
 
-use crate::{PipelineError, source::{ListedInput, SourceListing}};
+use crate::{
+    PipelineError,
+    source::{ListedInput, SourceListing},
+};
 use schemas::{Plan, PlanSettings, PlannedInput, SchemaError, SourceLayout};
 use std::ops::Range;
 

@@ -77,7 +77,7 @@ impl TokenRows {
         let lists = lists.as_fixed_size_list();
         let codes = lists.values().as_primitive::<Int16Type>();
         // A sliced list array keeps all its values; take only those of this slice.
-        let start = lists.value_offset_at(0) as usize;
+        let start = lists.value_offset_at(0);
         let codes = codes.values()[start..start + batch.num_rows() * tokens_per_image].to_vec();
         Ok(Self {
             image_ids: column("image_id").as_string::<i32>().iter().flatten().map(str::to_owned).collect(),

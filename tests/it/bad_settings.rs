@@ -9,7 +9,11 @@ use tests::{
 fn fails(workspace: &Workspace, arguments: &[&str]) -> Finished {
     let finished = run(workspace.tokenize("images", "out").args(arguments)).expect_code(42);
     assert!(finished.stderr.contains("error"), "{}", finished.stderr);
-    assert!(!finished.stderr.contains("panicked") && !finished.stderr.contains("RUST_BACKTRACE"), "{}", finished.stderr);
+    assert!(
+        !finished.stderr.contains("panicked") && !finished.stderr.contains("RUST_BACKTRACE"),
+        "{}",
+        finished.stderr
+    );
     finished
 }
 
@@ -73,7 +77,8 @@ fn a_pickled_checkpoint_is_refused_with_the_command_that_converts_it() {
 fn a_configuration_with_a_key_that_nobody_knows_is_refused_by_the_key() {
     let mut config = tokenizer::config();
     config["model"]["vq_model"]["surprise_layers"] = 3.into();
-    with_tokenizer_file("config.json", config.to_string().as_bytes()).expect_message(&["config.json", "surprise_layers"]);
+    with_tokenizer_file("config.json", config.to_string().as_bytes())
+        .expect_message(&["config.json", "surprise_layers"]);
 }
 
 #[test]
@@ -127,13 +132,18 @@ fn another_plan_in_the_output_is_refused_by_what_differs() {
     workspace.sample_folder(24);
     run(&mut workspace.tokenize("images", "out")).expect_code(0);
     let before = workspace.files("out");
-    fails(&workspace, &["--crop", "adm-center-32-flip"]).expect_message(&["another plan", "crop:", "adm-center-32-flip"]);
+    fails(&workspace, &["--crop", "adm-center-32-flip"]).expect_message(&[
+        "another plan",
+        "crop:",
+        "adm-center-32-flip",
+    ]);
     fails(&workspace, &["--precision", "bf16"]).expect_message(&["precision:", "fp32", "bf16"]);
     fails(&workspace, &["--image-id", "path"]).expect_message(&["image_id:"]);
     // Another checkpoint under the same name.
     let other = workspace.path("elsewhere").join("tokenizer");
     tokenizer::save(&other, 2);
-    let mut command = workspace.restok(["tokenize", "--source", "images", "--output", "out", "--tokenizer", &text(&other)]);
+    let mut command =
+        workspace.restok(["tokenize", "--source", "images", "--output", "out", "--tokenizer", &text(&other)]);
     command.args(["--batch-size", "4", "--unit-size", "8", "--devices", "cpu"]);
     run(&mut command).expect_code(42).expect_message(&["tokenizer:"]);
     // Other images.
@@ -149,7 +159,8 @@ fn more_rejects_than_allowed_fail_the_job_with_their_reasons() {
     workspace.sample_folder(48);
     let finished = run(&mut {
         let tokenizer = text(&workspace.tokenizer());
-        let mut command = workspace.restok(["tokenize", "--source", "images", "--output", "out", "--tokenizer", &tokenizer]);
+        let mut command =
+            workspace.restok(["tokenize", "--source", "images", "--output", "out", "--tokenizer", &tokenizer]);
         command.args(["--batch-size", "4", "--unit-size", "8", "--devices", "cpu"]);
         command
     });
@@ -181,8 +192,12 @@ fn flags_and_addresses_that_cannot_be_are_refused_before_any_work() {
     fails(&workspace, &["--devices", "abacus"]).expect_message(&["abacus", "cuda"]);
     fails(&workspace, &["--rank", "3", "--world", "3"]).expect_message(&["3"]);
     fails(&workspace, &["--surprise"]).expect_message(&["--surprise"]);
-    run(&mut workspace.tokenize("images", "ftp://host/out")).expect_code(42).expect_message(&["ftp://host/out", "s3://"]);
-    run(&mut workspace.tokenize("images", "https://user:hidden@host/out?sig=hidden")).expect_code(42).expect_message(&["https://"]);
+    run(&mut workspace.tokenize("images", "ftp://host/out"))
+        .expect_code(42)
+        .expect_message(&["ftp://host/out", "s3://"]);
+    run(&mut workspace.tokenize("images", "https://user:hidden@host/out?sig=hidden"))
+        .expect_code(42)
+        .expect_message(&["https://"]);
     let refused = run(&mut workspace.tokenize("images", "https://user:hidden@host/out?sig=hidden"));
     assert!(!refused.stderr.contains("hidden"), "{}", refused.stderr);
     run(&mut workspace.restok(["verify", "nowhere"])).expect_code(42).expect_message(&["nowhere"]);

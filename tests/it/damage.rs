@@ -54,7 +54,8 @@ fn codes_that_the_codebook_does_not_have_are_found_and_named() {
         assert!(said.contains(&path) && said.contains(&code.to_string()) && said.contains("512"), "{code}: {said}");
         // Nobody may build pictures from them either.
         let tokenizer = workspace.tokenizer();
-        let mut command = workspace.restok(["reconstruct", "--tokens", "out", "--to", "p", "--device", "cpu", "--tokenizer"]);
+        let mut command =
+            workspace.restok(["reconstruct", "--tokens", "out", "--to", "p", "--device", "cpu", "--tokenizer"]);
         let finished = run(command.arg(tokenizer).args(["--image-id", "n01440764_10000"])).expect_code(42);
         assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
     }
@@ -101,7 +102,8 @@ fn another_tokenizer_is_refused_for_pictures_unless_told_otherwise() {
     let other = workspace.path("other");
     tests::tokenizer::save(&other, 2);
     let reconstruct = || {
-        let mut command = workspace.restok(["reconstruct", "--tokens", "out", "--to", "p", "--device", "cpu", "--tokenizer"]);
+        let mut command =
+            workspace.restok(["reconstruct", "--tokens", "out", "--to", "p", "--device", "cpu", "--tokenizer"]);
         command.arg(&other);
         command
     };

@@ -32,7 +32,13 @@ fn a_file_that_may_not_grow_fails_the_run_and_the_next_start_goes_on() {
     let finished = { limited }.output().expect("a shell");
     let said = String::from_utf8_lossy(&finished.stderr);
     assert!(matches!(finished.status.code(), Some(42 | 75)), "{}: {said}", finished.status);
-    assert!(said.contains("out") && said.contains("no space left") && said.contains("make room") && !said.contains("panicked"), "{said}");
+    assert!(
+        said.contains("out")
+            && said.contains("no space left")
+            && said.contains("make room")
+            && !said.contains("panicked"),
+        "{said}"
+    );
     assert!(!digest::is_finished(&workspace.files("out")));
     run(&mut workspace.tokenize("images", "out")).expect_code(0);
     assert_eq!(workspace.digests("out"), workspace.digests("clean"));
@@ -93,7 +99,9 @@ fn an_output_that_cannot_be_written_is_refused_by_its_path() {
     fs::create_dir(&closed).expect("a folder");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("read-only");
     if fs::write(closed.join("probe"), "x").is_err() {
-        run(&mut workspace.tokenize("images", &text(&closed.join("out")))).expect_code(42).expect_message(&["closed", "ermission"]);
+        run(&mut workspace.tokenize("images", &text(&closed.join("out"))))
+            .expect_code(42)
+            .expect_message(&["closed", "ermission"]);
     }
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).expect("writable");
 }
@@ -110,5 +118,4 @@ fn a_report_that_nobody_reads_to_the_end_is_no_failure() {
     let finished = child.wait_with_output().expect("its end");
     let said = String::from_utf8_lossy(&finished.stderr);
     assert!(!said.contains("panicked"), "{said}");
-
 }

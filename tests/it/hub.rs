@@ -8,10 +8,22 @@ use tests::{
 const MODEL: &str = "restok-team/tiny_32.r32";
 
 fn tokenize(workspace: &Workspace, hub: &HubServer, tokenizer: &str, output: &str) -> Command {
-    let mut command =
-        workspace.restok(["tokenize", "--source", "images", "--output", output, "--tokenizer", tokenizer, "--devices", "cpu"]);
+    let mut command = workspace.restok([
+        "tokenize",
+        "--source",
+        "images",
+        "--output",
+        output,
+        "--tokenizer",
+        tokenizer,
+        "--devices",
+        "cpu",
+    ]);
     command.args(["--batch-size", "4", "--unit-size", "8"]).args(QUICK_RETRIES);
-    command.env("HF_ENDPOINT", hub.endpoint()).env("HF_HOME", workspace.path("hub-cache")).env("HF_TOKEN", "hf_hidden_token");
+    command
+        .env("HF_ENDPOINT", hub.endpoint())
+        .env("HF_HOME", workspace.path("hub-cache"))
+        .env("HF_TOKEN", "hf_hidden_token");
     command
 }
 
@@ -34,13 +46,17 @@ fn a_tokenizer_from_the_hub_gives_the_tokens_of_the_same_folder() {
         let path = format!("{MODEL}/resolve/{}/{file}", commit_of("main"));
         assert!(asked.iter().any(|request| request.path == path), "{file} was not asked for by commit: {asked:?}");
     }
-    assert!(asked.iter().filter(|request| request.path.starts_with(MODEL)).all(|request| request.token.as_deref() == Some("hf_hidden_token")));
+    assert!(
+        asked
+            .iter()
+            .filter(|request| request.path.starts_with(MODEL))
+            .all(|request| request.token.as_deref() == Some("hf_hidden_token"))
+    );
     assert!(!asked.iter().any(|request| request.path.contains("pytorch_model")), "{asked:?}");
     // Kept in the hub's cache: a second run fetches no weights.
     run(&mut tokenize(&workspace, &hub, &reference, "again")).expect_code(0);
-    let downloads = |requests: &[HubRequest]| {
-        requests.iter().filter(|request| request.path.starts_with("large-files/")).count()
-    };
+    let downloads =
+        |requests: &[HubRequest]| requests.iter().filter(|request| request.path.starts_with("large-files/")).count();
     assert_eq!(downloads(&hub.requests()), downloads(&asked));
 }
 
@@ -54,7 +70,9 @@ fn a_revision_is_asked_for_by_its_name() {
         request.path.contains("/resolve/v1.1/") || request.path.contains(&format!("/resolve/{}/", commit_of("v1.1")))
     };
     assert!(hub.requests().iter().all(of_revision), "{:?}", hub.requests());
-    run(&mut tokenize(&workspace, &hub, &format!("hf://{MODEL}@v9"), "other")).expect_code(42).expect_message(&[MODEL, "v9"]);
+    run(&mut tokenize(&workspace, &hub, &format!("hf://{MODEL}@v9"), "other"))
+        .expect_code(42)
+        .expect_message(&[MODEL, "v9"]);
 }
 
 #[test]
@@ -65,7 +83,9 @@ fn a_model_without_safe_weights_is_refused_with_what_to_do() {
     hub.publish(MODEL, "main", "pytorch_model.bin", "a pickle");
     let finished = run(&mut tokenize(&workspace, &hub, &format!("hf://{MODEL}"), "out")).expect_code(42);
     finished.expect_message(&["model.safetensors", MODEL]);
-    run(&mut tokenize(&workspace, &hub, "hf://nobody/nothing", "out")).expect_code(42).expect_message(&["nobody/nothing"]);
+    run(&mut tokenize(&workspace, &hub, "hf://nobody/nothing", "out"))
+        .expect_code(42)
+        .expect_message(&["nobody/nothing"]);
     run(&mut tokenize(&workspace, &hub, "hf://nothing", "out")).expect_code(42).expect_message(&["hf://owner/name"]);
 }
 

@@ -16,7 +16,8 @@ fn shown(workspace: &Workspace, key: &str, arguments: &[&str], environment: &[(&
 #[test]
 fn flags_win_over_environment_over_file_over_defaults() {
     let workspace = workspace();
-    fs::write(workspace.path("job.toml"), "[tokenize]\nbatch-size = 5\n[limits]\nretry-attempts = 5\n").expect("a file");
+    fs::write(workspace.path("job.toml"), "[tokenize]\nbatch-size = 5\n[limits]\nretry-attempts = 5\n")
+        .expect("a file");
     let file = ["--settings", "job.toml"];
     let variables = [("RESTOK_BATCH_SIZE", "6"), ("RESTOK_RETRY_ATTEMPTS", "6")];
     for (key, flag, default) in [("batch-size", "--batch-size", "32"), ("retry-attempts", "--retry-attempts", "20")] {

@@ -79,7 +79,8 @@ fn a_source_that_answers_badly_is_read_to_the_last_image() {
 fn listings_and_heads_that_fail_are_asked_again() {
     let bucket = Bucket::new();
     bucket.server.set_page_size(7);
-    let rules = [RequestKind::List, RequestKind::Head].map(|kind| FaultRule::new(Fault::SlowDown).on(kind).share(0.4, 8));
+    let rules =
+        [RequestKind::List, RequestKind::Head].map(|kind| FaultRule::new(Fault::SlowDown).on(kind).share(0.4, 8));
     bucket.survives("paged", "images", rules);
 }
 
@@ -94,7 +95,11 @@ fn an_output_that_answers_badly_gets_every_row_once() {
         Fault::CommitThenError,
         Fault::CommitThenHangUp,
     ] {
-        bucket.survives(&format!("{fault:?}"), "shards/*.tar", [FaultRule::new(fault).on(RequestKind::Put).share(0.4, 9)]);
+        bucket.survives(
+            &format!("{fault:?}"),
+            "shards/*.tar",
+            [FaultRule::new(fault).on(RequestKind::Put).share(0.4, 9)],
+        );
     }
 }
 
@@ -168,7 +173,10 @@ fn an_output_that_loses_a_file_is_not_closed() {
     for command in ["finalize", "verify"] {
         let mut restok = bucket.workspace.restok([command, "s3://bucket/out"]);
         let finished = run(restok.envs(bucket.server.environment())).expect_code(42);
-        assert!(format!("{}{}", finished.stdout, finished.stderr).contains(lost.as_str()), "{command} does not name {lost}");
+        assert!(
+            format!("{}{}", finished.stdout, finished.stderr).contains(lost.as_str()),
+            "{command} does not name {lost}"
+        );
     }
     assert!(!digest::is_finished(&bucket.server.objects("bucket/out")));
 }

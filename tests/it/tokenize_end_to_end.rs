@@ -63,6 +63,19 @@ fn three_layouts_of_the_same_images_give_the_same_tokens() {
 }
 
 #[test]
+fn shards_on_a_plain_web_server_give_the_tokens_of_the_same_files() {
+    let (workspace, server) = (workspace(), tests::s3_server::S3Server::start());
+    workspace.sample_folder(24).write_webdataset(&workspace.path("shards"), 3);
+    server.put_folder("pub/shards", &workspace.path("shards"));
+    let source = format!("{}/pub/shards/sample-{{0000..0002}}.tar", server.endpoint());
+    run(&mut workspace.tokenize(&source, "from-web")).expect_code(0);
+    run(&mut workspace.tokenize("shards/sample-{0000..0002}.tar", "from-files")).expect_code(0);
+    assert_eq!(tables::tokens(&workspace.files("from-web")), tables::tokens(&workspace.files("from-files")));
+    let missing = source.replace("0002", "0003");
+    run(&mut workspace.tokenize(&missing, "missing")).expect_code(42).expect_message(&["sample-0003.tar"]);
+}
+
+#[test]
 fn the_report_the_books_and_the_tables_agree() {
     let workspace = workspace();
     let sample = workspace.sample_folder(48);
@@ -99,7 +112,10 @@ fn every_view_of_a_crop_is_a_row() {
     for (key, row) in &plain {
         assert_eq!(row, &flip[key], "view 0 is the crop without the flip");
     }
-    assert!(flip.iter().any(|((id, view), row)| *view == 1 && *row != flip[&(id.clone(), 0)]), "no flip changed a token");
+    assert!(
+        flip.iter().any(|((id, view), row)| *view == 1 && *row != flip[&(id.clone(), 0)]),
+        "no flip changed a token"
+    );
 }
 
 #[test]
@@ -109,7 +125,10 @@ fn how_the_work_is_spread_does_not_change_a_byte() {
     run(&mut workspace.tokenize("images", "plain")).expect_code(0);
     let expected = workspace.digests("plain");
     let ways: [(&str, &[&str]); 4] = [
-        ("one-by-one", &["--units-in-flight", "1", "--decode-threads", "1", "--decode-ahead-images", "1", "--fetch-requests", "1"]),
+        (
+            "one-by-one",
+            &["--units-in-flight", "1", "--decode-threads", "1", "--decode-ahead-images", "1", "--fetch-requests", "1"],
+        ),
         ("many-units", &["--units-in-flight", "6", "--decode-threads", "3"]),
         ("two-workers", &["--devices", "cpu*2"]),
         ("small-buffers", &["--fetch-buffer-bytes", "1", "--queued-batches-per-device", "1"]),
@@ -172,21 +191,28 @@ fn tokens_become_pictures_again() {
     let sample = workspace.sample_folder(24);
     run(&mut workspace.tokenize("images", "out")).expect_code(0);
     let tokenizer = workspace.tokenizer();
-    let mut command = workspace.restok(["reconstruct", "--tokens", "out", "--to", "pictures", "--images", "4", "--tokenizer"]);
+    let mut command =
+        workspace.restok(["reconstruct", "--tokens", "out", "--to", "pictures", "--images", "4", "--tokenizer"]);
     run(command.arg(&tokenizer).args(["--device", "cpu"])).expect_code(0);
     let pictures = workspace.files("pictures");
-    let sheet = image::load_from_memory(&pictures["contact-sheet.png"]).expect("a PNG file");
-    assert!(sheet.width() as usize > 4 * RESOLUTION && sheet.height() as usize > 4 * RESOLUTION, "{}x{}", sheet.width(), sheet.height());
+    let size = |name: &str| {
+        let limits = pipeline::DecodeLimits { max_bytes: 64 << 20, max_pixels: 64 << 20 };
+        let picture =
+            pipeline::decode_image(&pictures[name], &limits).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        (picture.width as usize, picture.height as usize)
+    };
+    let (width, height) = size("contact-sheet.png");
+    assert!(width > 4 * RESOLUTION && height > 4 * RESOLUTION, "{width}x{height}");
     let single: Vec<_> = pictures.keys().filter(|name| *name != "contact-sheet.png").collect();
     assert!(single.len() >= 4, "{single:?}");
     for name in single {
-        let picture = image::load_from_memory(&pictures[name]).expect("a PNG file");
-        assert_eq!((picture.width() as usize, picture.height() as usize), (RESOLUTION, RESOLUTION), "{name}");
+        assert_eq!(size(name), (RESOLUTION, RESOLUTION), "{name}");
     }
     // The originals may be gone: the pictures are made all the same.
     fs::remove_dir_all(workspace.path("images")).expect("the source");
     let one = &sample.images[0].stem;
-    let mut command = workspace.restok(["reconstruct", "--tokens", "out", "--to", "one", "--image-id", one, "--tokenizer"]);
+    let mut command =
+        workspace.restok(["reconstruct", "--tokens", "out", "--to", "one", "--image-id", one, "--tokenizer"]);
     run(command.arg(&tokenizer).args(["--device", "cpu"])).expect_code(0);
     assert!(workspace.files("one").contains_key("contact-sheet.png"));
 }

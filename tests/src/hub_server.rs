@@ -142,7 +142,8 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
             .body(Body::empty())
             .expect("headers made of plain text");
     }
-    let range = header(header::RANGE).and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.split_once('-'));
+    let range =
+        header(header::RANGE).and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.split_once('-'));
     let answer = Response::builder().header("x-repo-commit", commit).header(header::ETAG, etag);
     let answer = match range {
         None => answer.body(Body::from(bytes)),

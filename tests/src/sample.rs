@@ -3,11 +3,7 @@
 use crate::random::Random;
 use arrow_array::{Array, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
-use parquet::{
-    arrow::ArrowWriter,
-    basic::Compression,
-    file::properties::WriterProperties,
-};
+use parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use std::{fs, path::Path, sync::Arc};
 
 /// Classes, named as ImageNet names them and already in sorted order: a label is an index into this list.
@@ -119,17 +115,14 @@ fn parquet(images: &[SampleImage]) -> Vec<u8> {
     let bytes: Arc<dyn Array> = Arc::new(BinaryArray::from_iter_values(images.iter().map(|image| &image.bytes)));
     let paths = images.iter().map(|image| format!("{}_{}.JPEG", image.stem, CLASSES[image.label]));
     let paths: Arc<dyn Array> = Arc::new(StringArray::from_iter_values(paths));
-    let field = |name: &str, array: &Arc<dyn Array>| {
-        Arc::new(arrow_schema::Field::new(name, array.data_type().clone(), true))
-    };
+    let field =
+        |name: &str, array: &Arc<dyn Array>| Arc::new(arrow_schema::Field::new(name, array.data_type().clone(), true));
     let columns = StructArray::from(vec![(field("bytes", &bytes), bytes), (field("path", &paths), paths)]);
     let labels: Arc<dyn Array> = Arc::new(Int64Array::from_iter_values(images.iter().map(|image| image.label as i64)));
     let batch = RecordBatch::try_from_iter([("image", Arc::new(columns) as Arc<dyn Array>), ("label", labels)])
         .expect("columns of one length");
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_max_row_group_row_count(Some(7))
-        .build();
+    let properties =
+        WriterProperties::builder().set_compression(Compression::SNAPPY).set_max_row_group_row_count(Some(7)).build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).expect("a writer");
     writer.write(&batch).expect("rows in memory");
     writer.into_inner().expect("a file in memory")
@@ -179,9 +172,7 @@ fn png(random: &mut Random, color: ExtendedColorType) -> Vec<u8> {
         pixels = pixels.chunks_exact(3).map(|pixel| pixel[0]).collect();
     }
     let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(&pixels, width as u32, height as u32, color)
-        .expect("pixels of that shape");
+    PngEncoder::new(&mut bytes).write_image(&pixels, width as u32, height as u32, color).expect("pixels of that shape");
     bytes
 }
 

@@ -15,7 +15,8 @@ pub fn tokens(files: &BTreeMap<String, Vec<u8>>) -> Tokens {
     for (path, bytes) in files.iter().filter(|(path, _)| is_part(path, "tokens/")) {
         for batch in record_batches(bytes) {
             let tokens_per_image = list_size(&batch);
-            let rows = TokenRows::from_record_batch(&batch, tokens_per_image).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let rows = TokenRows::from_record_batch(&batch, tokens_per_image)
+                .unwrap_or_else(|error| panic!("{path}: {error}"));
             let keys = rows.image_ids.into_iter().zip(rows.views);
             for ((key, label), codes) in keys.zip(rows.labels).zip(rows.tokens.iter_rows()) {
                 let before = all.insert(key.clone(), (label, codes.to_vec()));

@@ -14,7 +14,8 @@ pub const CODEBOOK_SIZE: usize = 512;
 
 /// Draws its weights from `seed` and saves it as a published folder.
 pub fn save(folder: &Path, seed: i64) {
-    let config = TokenizerConfig::from_json(&config().to_string(), Path::new("config.json")).expect("a sound configuration");
+    let config =
+        TokenizerConfig::from_json(&config().to_string(), Path::new("config.json")).expect("a sound configuration");
     let options = LoadOptions { device: Device::Cpu, precision: Precision::Fp32, name: None };
     let tokenizer = VisualTokenizer::init(config, seed, options).expect("random weights");
     tokenizer.save(folder).expect("a folder in the workspace");

@@ -1,9 +1,6 @@
 //! A folder of its own for each test, and the program run in it as an operator would.
 
-use crate::{
-    digest,
-    sample::Sample,
-};
+use crate::{digest, sample::Sample};
 use std::{
     collections::BTreeMap,
     fs,
@@ -58,7 +55,7 @@ impl Workspace {
             .args(arguments)
             .current_dir(self.folder.path())
             .env_clear()
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("HOME", self.folder.path())
             // Tests run side by side; a process that takes every core for itself slows them all.
             .env("OMP_NUM_THREADS", "1")
@@ -79,7 +76,14 @@ impl Workspace {
     pub fn tokenize_with_units_of(&self, images: usize, source: &str, output: &str) -> Command {
         let tokenizer = self.tokenizer();
         let mut command = self.restok(["tokenize", "--source", source, "--output", output, "--tokenizer"]);
-        command.arg(tokenizer).args(["--batch-size", "4", "--max-reject-rate", "0.2", "--unit-size", &images.to_string()]);
+        command.arg(tokenizer).args([
+            "--batch-size",
+            "4",
+            "--max-reject-rate",
+            "0.2",
+            "--unit-size",
+            &images.to_string(),
+        ]);
         // As a variable, so that a test can add the flag.
         command.env("RESTOK_DEVICES", "cpu");
         command

@@ -27,6 +27,14 @@ fn rows_of_padding_change_nothing_and_give_no_codes() {
 }
 
 #[test]
+fn a_tokenizer_moves_to_the_thread_that_owns_it() {
+    let tokenizer = tokenizer();
+    let here = tokenizer.encode(&images()).expect("encodes");
+    let there = std::thread::spawn(move || tokenizer.encode(&images()).expect("encodes")).join().expect("no panic");
+    assert_eq!(here, there);
+}
+
+#[test]
 fn pixels_of_another_size_are_refused() {
     let error = tokenizer().encode(&noise(1, 128, 1)).expect_err("the fixture takes 256 by 256").to_string();
     assert!(error.contains("128 by 128") && error.contains("256 by 256"), "{error}");

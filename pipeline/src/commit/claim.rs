@@ -115,16 +115,19 @@ fn differences(theirs: &Plan, ours: &Plan) -> Vec<String> {
 }
 
 fn input_differences(theirs: &[PlannedInput], ours: &[PlannedInput]) -> Vec<String> {
-    let by_place = |inputs: &[PlannedInput]| -> BTreeMap<(String, Option<u64>), (u64, Option<String>, Option<i32>)> {
+    /// Where an input begins.
+    type Place = (String, Option<u64>);
+    let by_place = |inputs: &[PlannedInput]| -> BTreeMap<Place, PlannedInput> {
         let place = |input: &PlannedInput| (input.uri.clone(), input.rows.as_ref().map(|rows| rows.start));
-        inputs.iter().map(|input| (place(input), (input.size, input.etag.clone(), input.label))).collect()
+        // Which unit reads it follows from the other inputs, so that one more file would move every input after it.
+        inputs.iter().map(|input| (place(input), PlannedInput { unit: 0, ..input.clone() })).collect()
     };
     let (theirs, ours) = (by_place(theirs), by_place(ours));
     let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, version) in &theirs {
+    for (place, input) in &theirs {
         match ours.get(place) {
             None => removed.push(place.0.as_str()),
-            Some(other) if other != version => changed.push(place.0.as_str()),
+            Some(other) if other != input => changed.push(place.0.as_str()),
             Some(_) => {}
         }
     }

@@ -24,7 +24,7 @@ const FILES_AT_ONCE: usize = 4;
 /// times.
 ///
 /// Sizes of all files are checked from one listing of each table; the images table is read, for its digests and for ids that
-/// appear twice. [`super::verify`] reads the tokens too.
+/// appear twice. [`super::verify()`] reads the tokens too.
 ///
 /// # Errors
 /// [`PipelineError::Unfinished`] when units are missing; [`PipelineError::Output`] when a file is not what its marker says;

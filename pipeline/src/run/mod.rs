@@ -1,6 +1,6 @@
 //! A whole run: claim the output, encode the units that have no marker, finalize.
 //!
-//! `units_in_flight` units run at once, each an ordered pipeline of its own (see [`unit`]), sharing the pool of decode threads,
+//! `units_in_flight` units run at once, each an ordered pipeline of its own (see [`mod@unit`]), sharing the pool of decode threads,
 //! the limits on fetching and the devices. A unit that is encoded is committed at once (see [`crate::commit`]); one that is
 //! stopped before that leaves nothing behind that anybody trusts.
 

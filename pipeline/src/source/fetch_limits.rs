@@ -56,7 +56,10 @@ impl FetchLimits {
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>, count: u32) -> OwnedSemaphorePermit {
-    Arc::clone(semaphore).acquire_many_owned(count).await.unwrap_or_else(|_| unreachable!("these semaphores are never closed"))
+    Arc::clone(semaphore)
+        .acquire_many_owned(count)
+        .await
+        .unwrap_or_else(|_| unreachable!("these semaphores are never closed"))
 }
 
 /// An image's share of the bytes that may be held at once; given back when dropped.

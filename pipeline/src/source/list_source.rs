@@ -16,6 +16,9 @@ use std::{
 /// Names shown in an error before the rest is only counted.
 const NAMES_SHOWN: usize = 10;
 
+/// What helps where a web server does not list.
+const NAME_THE_FILES: &str = "name its files with a range such as {0000..1023}";
+
 /// What to list and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceOptions {
@@ -109,7 +112,8 @@ pub async fn list_storage(
             objects.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
             check_keys(&objects, options.image_id).map_err(&wrong)?;
             let input = |object: &StoredObject| -> Result<ListedInput, PipelineError> {
-                let position = class_of(&object.path).and_then(|class| class_names.binary_search_by(|name| name.as_str().cmp(class)).ok());
+                let position = class_of(&object.path)
+                    .and_then(|class| class_names.binary_search_by(|name| name.as_str().cmp(class)).ok());
                 let label = position.map(i32::try_from).transpose();
                 let label = label.map_err(|_| wrong(format!("{} classes are too many", class_names.len())))?;
                 Ok(ListedInput { label, ..ListedInput::new(storage, object) })
@@ -146,7 +150,14 @@ pub async fn list_storage(
     if inputs.is_empty() {
         return Err(wrong("it holds no images".to_owned()));
     }
-    tracing::info!(source, layout = layout.name(), objects = inputs.len(), images, classes = class_names.len(), "listed the source");
+    tracing::info!(
+        source,
+        layout = layout.name(),
+        objects = inputs.len(),
+        images,
+        classes = class_names.len(),
+        "listed the source"
+    );
     Ok(SourceListing { source, layout, inputs, class_names, images })
 }
 
@@ -178,9 +189,14 @@ async fn find(
             for name in names {
                 let glob = Pattern::new(&name).map_err(|error| wrong(format!("{name}: {error}")))?;
                 // A star does not reach into folders; two stars do.
-                let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+                let options = MatchOptions {
+                    case_sensitive: true,
+                    require_literal_separator: true,
+                    require_literal_leading_dot: true,
+                };
                 let before = found.len();
-                let mut matches = listed.iter().filter(|object| glob.matches_with(&object.path, options)).cloned().peekable();
+                let mut matches =
+                    listed.iter().filter(|object| glob.matches_with(&object.path, options)).cloned().peekable();
                 if matches.peek().is_none() {
                     missing.push(name);
                     continue;
@@ -190,7 +206,8 @@ async fn find(
             }
         }
     } else {
-        let heads = stream::iter(names).map(|name| async move { Ok::<_, PipelineError>((storage.head_if_exists(&name).await?, name)) });
+        let heads = stream::iter(names)
+            .map(|name| async move { Ok::<_, PipelineError>((storage.head_if_exists(&name).await?, name)) });
         let heads: Vec<_> = heads.buffered(limits.fetch_requests.max(1)).try_collect().await?;
         for (object, name) in heads {
             match object {
@@ -210,7 +227,12 @@ async fn find(
         return Err(wrong(format!("{} of the names in the pattern match nothing: {shown}{rest}", missing.len())));
     }
     if found.is_empty() {
-        return Err(wrong("nothing is there: check the address, and that the credentials may list it".to_owned()));
+        let advice = if storage.display().starts_with("http") {
+            NAME_THE_FILES
+        } else {
+            "check the address, and that the credentials may list it"
+        };
+        return Err(wrong(format!("nothing is there: {advice}")));
     }
     Ok(found.into_iter().collect())
 }
@@ -220,7 +242,7 @@ async fn list_folder(storage: &Storage) -> Result<Vec<StoredObject>, PipelineErr
         if !storage.display().starts_with("http") {
             return error;
         }
-        let problem = format!("this server cannot list a folder; name its files with a range such as {{0000..1023}} ({error})");
+        let problem = format!("this server cannot list a folder: {NAME_THE_FILES} ({error})");
         PipelineError::Source { uri: storage.display().to_owned(), problem }
     })
 }
@@ -263,14 +285,17 @@ fn choose_layout(
     match (by_layout.len(), by_layout.pop_first()) {
         (1, Some((_, chosen))) => Ok(chosen),
         (_, None) => {
-            let packed = skipped.keys().any(|name| matches!(name.as_str(), ".gz" | ".tgz" | ".zst" | ".bz2" | ".xz" | ".zip"));
+            let packed =
+                skipped.keys().any(|name| matches!(name.as_str(), ".gz" | ".tgz" | ".zst" | ".bz2" | ".xz" | ".zip"));
             let hint = if packed { ": compressed archives are not read, write them as plain .tar" } else { "" };
             Err(format!("no images, .tar or .parquet files; found {}{hint}", counts(&by_layout, &skipped)))
         }
         (_, Some((name, first))) => {
             by_layout.insert(name, first);
             let counts = counts(&by_layout, &skipped);
-            Err(format!("more than one layout: {counts}; choose one with --layout, or narrow the address with a pattern"))
+            Err(format!(
+                "more than one layout: {counts}; choose one with --layout, or narrow the address with a pattern"
+            ))
         }
     }
 }

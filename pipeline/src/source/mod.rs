@@ -27,13 +27,12 @@ use futures::{
 };
 use pinned_object::PinnedObject;
 use schemas::{ImageIdRule, Plan, RejectReason, SourceLayout};
-use std::{future::pending, panic::resume_unwind, sync::Arc};
+use std::{fmt, future::pending, panic::resume_unwind, sync::Arc};
 use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 /// One image of the source, encoded as it lies there.
-#[derive(Debug)]
 pub struct SourceImage {
     /// Its key.
     pub image_id: String,
@@ -49,6 +48,23 @@ pub struct SourceImage {
     pub bytes: Result<Bytes, (RejectReason, String)>,
     /// Its share of the bytes that may be held at once.
     pub permit: FetchPermit,
+}
+
+impl fmt::Debug for SourceImage {
+    /// Without the bytes: a log is no place for images.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { image_id, source, label, class_name, size, bytes, permit } = self;
+        formatter
+            .debug_struct("SourceImage")
+            .field("image_id", image_id)
+            .field("source", source)
+            .field("label", label)
+            .field("class_name", class_name)
+            .field("size", size)
+            .field("bytes", &bytes.as_ref().map(Bytes::len))
+            .field("permit", permit)
+            .finish()
+    }
 }
 
 /// The images of one unit, in the order of the plan. After an error there is nothing more.
@@ -169,6 +185,10 @@ fn images_of_task(
 }
 
 /// Starts a task that ends with its handle, in the span that asked for it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the handle ends the task with its owner, and `joined` hands on its panic"
+)]
 fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(task.in_current_span()))
 }

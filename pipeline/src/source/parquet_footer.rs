@@ -32,7 +32,9 @@ pub(super) async fn read_footer(object: &PinnedObject) -> Result<ArrowReaderMeta
         let mut reader = ParquetMetaDataReader::new();
         match reader.try_parse_sized(&tail, size) {
             Ok(()) => break reader.finish().map_err(wrong)?,
-            Err(ParquetError::NeedMoreData(needed)) if length < needed as u64 && needed as u64 <= size => length = needed as u64,
+            Err(ParquetError::NeedMoreData(needed)) if length < needed as u64 && needed as u64 <= size => {
+                length = needed as u64
+            }
             Err(error) => return Err(wrong(error)),
         }
     };
@@ -44,7 +46,8 @@ pub(super) async fn read_footer(object: &PinnedObject) -> Result<ArrowReaderMeta
 
 fn check_columns(fields: &Fields) -> Result<(), String> {
     let named = |fields: &Fields, name: &str| fields.iter().find(|field| field.name() == name).cloned();
-    let found = |field: Option<Arc<Field>>| field.map_or("no such column".to_owned(), |field| field.data_type().to_string());
+    let found =
+        |field: Option<Arc<Field>>| field.map_or("no such column".to_owned(), |field| field.data_type().to_string());
     let image = named(fields, IMAGE);
     let Some(DataType::Struct(parts)) = image.as_ref().map(|field| field.data_type()) else {
         let columns: Vec<_> = fields.iter().map(|field| field.name().as_str()).collect();

@@ -28,7 +28,10 @@ pub(super) fn split(address: &str) -> Patterned {
     };
     let path_starts = front.find("://").map_or(0, |colon| colon + 3);
     let special = front[path_starts..].find(['*', '?', '[', '{']).map(|at| path_starts + at);
-    let names_file = || super::extension(front).is_some_and(|found| FILE_EXTENSIONS.contains(&found.as_str()) || super::is_image(&found));
+    let names_file = || {
+        super::extension(front)
+            .is_some_and(|found| FILE_EXTENSIONS.contains(&found.as_str()) || super::is_image(&found))
+    };
     let end = match special {
         Some(special) => special,
         None if names_file() => front.len(),
@@ -59,12 +62,10 @@ pub(super) fn has_wildcard(name: &str) -> bool {
 /// # Errors
 /// When a brace is not closed, holds neither list nor range, or names are too many.
 pub(super) fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
-    let Some(open) = pattern.find('{') else {
-        return match pattern.find('}') {
-            Some(_) => Err("`}` without `{`".to_owned()),
-            None => Ok(vec![pattern.to_owned()]),
-        };
-    };
+    let Some(open) = pattern.find(['{', '}']) else { return Ok(vec![pattern.to_owned()]) };
+    if pattern[open..].starts_with('}') {
+        return Err("`}` without `{`".to_owned());
+    }
     let close = matching_brace(&pattern[open..]).ok_or_else(|| "`{` is not closed".to_owned())? + open;
     let mut choices = Vec::new();
     for choice in alternatives(&pattern[open + 1..close])? {

@@ -1,6 +1,9 @@
 //! An object of the plan: read only as long as it is the one that was planned.
 
-use crate::{PipelineError, storage::{Storage, StoredObject}};
+use crate::{
+    PipelineError,
+    storage::{Storage, StoredObject},
+};
 use bytes::Bytes;
 use object_store::Error;
 use schemas::PlannedInput;

@@ -7,6 +7,10 @@ use schemas::{PlannedInput, RejectReason};
 use std::{future::ready, sync::Arc};
 
 /// Reads the images of one unit.
+#[expect(
+    clippy::async_yields_async,
+    reason = "the outer future takes bytes in order, the inner one waits for the body"
+)]
 pub(super) fn read(shared: Arc<Shared>, inputs: Vec<PlannedInput>) -> SourceImages {
     let in_flight = shared.fetch.requests_in_flight;
     stream::iter(inputs)
@@ -20,10 +24,22 @@ pub(super) fn read(shared: Arc<Shared>, inputs: Vec<PlannedInput>) -> SourceImag
                 };
                 let size = object.size();
                 if let Err(rejected) = shared.check_size(size) {
-                    return Either::Left(ready(Ok(image(&shared, &input, &object, Err(rejected), FetchPermit::none()))));
+                    return Either::Left(ready(Ok(image(
+                        &shared,
+                        &input,
+                        &object,
+                        Err(rejected),
+                        FetchPermit::none(),
+                    ))));
                 }
                 if size == 0 {
-                    return Either::Left(ready(Ok(image(&shared, &input, &object, Ok(Bytes::new()), FetchPermit::none()))));
+                    return Either::Left(ready(Ok(image(
+                        &shared,
+                        &input,
+                        &object,
+                        Ok(Bytes::new()),
+                        FetchPermit::none(),
+                    ))));
                 }
                 let permit = shared.fetch.hold(size).await;
                 // A task of its own, so that the body is read even while nobody asks for the next image.

@@ -47,7 +47,8 @@ pub(super) fn read(shared: Arc<Shared>, input: PlannedInput) -> SourceImages {
         };
         let rows = input.rows.clone().unwrap_or(0..u64::MAX);
         let (handle, span) = (Handle::current(), tracing::Span::current());
-        let reading = spawn_blocking(move || span.in_scope(|| read_rows(&shared, object, footer, rows, &handle, &sender)));
+        let reading =
+            spawn_blocking(move || span.in_scope(|| read_rows(&shared, object, footer, rows, &handle, &sender)));
         super::joined(reading.await).await
     });
     images_of_task(task, receiver)
@@ -69,8 +70,15 @@ fn read_rows(
         return Err(PipelineError::Source { uri: object.uri().to_owned(), problem });
     }
     let chunks = ObjectChunks::new(object.clone(), shared.fetch.clone(), PIECES_KEPT);
-    let pages = Arc::new(PageSource { size: object.size(), chunks: Mutex::new(chunks), failure: Mutex::default(), handle: handle.clone() });
-    let failed = |source| pages.take_failure().unwrap_or_else(|| PipelineError::Parquet { uri: object.uri().to_owned(), source });
+    let pages = Arc::new(PageSource {
+        size: object.size(),
+        chunks: Mutex::new(chunks),
+        failure: Mutex::default(),
+        handle: handle.clone(),
+    });
+    let failed = |source| {
+        pages.take_failure().unwrap_or_else(|| PipelineError::Parquet { uri: object.uri().to_owned(), source })
+    };
     let reader = open_rows(Arc::clone(&pages), footer, &rows).map_err(failed)?;
     let mut next = rows.start;
     for batch in reader {
@@ -123,7 +131,13 @@ fn open_rows(
         .build()
 }
 
-async fn image_of_row(shared: &Shared, object: &PinnedObject, batch: &RecordBatch, index: usize, row: u64) -> SourceImage {
+async fn image_of_row(
+    shared: &Shared,
+    object: &PinnedObject,
+    batch: &RecordBatch,
+    index: usize,
+    row: u64,
+) -> SourceImage {
     let image = batch.column_by_name(IMAGE).and_then(|column| column.as_struct_opt());
     let part = |name: &str| {
         let image = image?;
@@ -238,7 +252,10 @@ impl ChunkReader for PageReader {
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         if start.saturating_add(length as u64) > self.0.size {
-            return Err(ParquetError::EOF(format!("a page ends at byte {}, behind the file's end", start + length as u64)));
+            return Err(ParquetError::EOF(format!(
+                "a page ends at byte {}, behind the file's end",
+                start + length as u64
+            )));
         }
         let mut chunks = self.0.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.handle.block_on(chunks.exactly(start, length as u64)).map_err(|error| self.0.keep_failure(error))

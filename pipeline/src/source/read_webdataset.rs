@@ -5,7 +5,10 @@
 //! no `.cls`) and `class_name`. Other members are passed over. A sample with a label and no image is listed as
 //! unreadable; one with neither is no sample. Samples are counted as rows, from 0.
 
-use super::{FetchLimits, FetchPermit, PinnedObject, Shared, SourceImage, SourceImages, images_of_task, is_image, object_chunks::ObjectChunks, spawn, tar_bytes};
+use super::{
+    FetchLimits, FetchPermit, PinnedObject, Shared, SourceImage, SourceImages, images_of_task, is_image,
+    object_chunks::ObjectChunks, spawn, tar_bytes,
+};
 use crate::{PipelineError, storage::Storage};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -60,9 +63,18 @@ pub(super) async fn count_samples(
 #[derive(Debug, Default)]
 struct Sample {
     key: String,
-    image: Option<(String, u64, Result<Bytes, (RejectReason, String)>, FetchPermit)>,
+    image: Option<ImageMember>,
     label: Option<i32>,
     json: SampleJson,
+}
+
+/// The member of a sample that is its image.
+#[derive(Debug)]
+struct ImageMember {
+    path: String,
+    size: u64,
+    bytes: Result<Bytes, (RejectReason, String)>,
+    permit: FetchPermit,
 }
 
 /// What we read of a sample's JSON member.
@@ -106,13 +118,15 @@ async fn read_shard(
                 return Ok(());
             }
             if !seen.insert(key.to_owned()) {
-                return Err(shard.wrong("it lies apart from the other members of its sample; members of one key must be neighbours"));
+                return Err(shard.wrong(
+                    "it lies apart from the other members of its sample; members of one key must be neighbours",
+                ));
             }
             sample = Sample { key: key.to_owned(), ..Sample::default() };
         }
         let size = entry.effective_size();
         if is_image(&extension) {
-            if let Some((other, ..)) = &sample.image {
+            if let Some(ImageMember { path: other, .. }) = &sample.image {
                 return Err(shard.wrong(&format!("a second image beside {other}: it is not clear which is meant")));
             }
             // Rows in front of ours are only counted.
@@ -125,7 +139,7 @@ async fn read_shard(
                 Ok(()) => (Ok(Bytes::new()), FetchPermit::none()),
                 Err(rejected) => (Err(rejected), FetchPermit::none()),
             };
-            sample.image = Some((path, size, bytes, permit));
+            sample.image = Some(ImageMember { path, size, bytes, permit });
         } else if extension == "cls" || extension == "json" {
             if size > MOST_TEXT_BYTES {
                 return Err(shard.wrong(&format!("{size} bytes are too many for a label")));
@@ -134,13 +148,16 @@ async fn read_shard(
             if extension == "cls" {
                 let text = String::from_utf8_lossy(&bytes);
                 let label = text.trim().parse::<i32>();
-                sample.label = Some(label.map_err(|_| shard.wrong(&format!("expected a label, found {:?}", text.trim())))?);
+                sample.label =
+                    Some(label.map_err(|_| shard.wrong(&format!("expected a label, found {:?}", text.trim())))?);
             } else {
                 sample.json = serde_json::from_slice(&bytes).map_err(|error| shard.wrong(&error.to_string()))?;
             }
         }
     }
-    progress.check_end(object.size()).map_err(|problem| PipelineError::Source { uri: object.uri().to_owned(), problem })?;
+    progress
+        .check_end(object.size())
+        .map_err(|problem| PipelineError::Source { uri: object.uri().to_owned(), problem })?;
     if let Some(image) = shard.finish(sample, &rows)?
         && sender.send(image).await.is_err()
     {
@@ -163,7 +180,11 @@ struct Shard<'a> {
 }
 
 impl Shard<'_> {
-    async fn member_bytes<R: AsyncRead + Unpin>(&self, entry: &mut Entry<R>, size: u64) -> Result<Bytes, PipelineError> {
+    async fn member_bytes<R: AsyncRead + Unpin>(
+        &self,
+        entry: &mut Entry<R>,
+        size: u64,
+    ) -> Result<Bytes, PipelineError> {
         // Checked against the plan's limit or ours before; a header cannot make us allocate more.
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         entry.read_to_end(&mut bytes).await.map_err(|error| self.broken(error))?;
@@ -189,9 +210,9 @@ impl Shard<'_> {
         if !rows.contains(&row) {
             return Ok(None);
         }
-        let (member, size, bytes, permit) = image.unwrap_or_else(|| {
+        let ImageMember { path: member, size, bytes, permit } = image.unwrap_or_else(|| {
             let missing = (RejectReason::Unreadable, "the sample has a label and no image".to_owned());
-            (format!("{key}.jpg"), 0, Err(missing), FetchPermit::none())
+            ImageMember { path: format!("{key}.jpg"), size: 0, bytes: Err(missing), permit: FetchPermit::none() }
         });
         // Negative labels stand for "unknown", as in the test sets of the hub.
         let label = label.filter(|&label| label >= 0);
@@ -218,7 +239,8 @@ impl Shard<'_> {
         }
         let at = if self.member.is_empty() { "its first member".to_owned() } else { format!("member {}", self.member) };
         // The library's errors give their cause apart.
-        let cause = error.get_ref().and_then(|inner| inner.source()).map(|cause| format!(" ({cause})")).unwrap_or_default();
+        let cause =
+            error.get_ref().and_then(|inner| inner.source()).map(|cause| format!(" ({cause})")).unwrap_or_default();
         PipelineError::Source {
             uri: self.object.uri().to_owned(),
             problem: format!(

@@ -67,7 +67,8 @@ impl Address {
 /// Whether an address is a URL; else it is a path.
 pub(crate) fn has_scheme(address: &str) -> bool {
     address.split_once("://").is_some_and(|(scheme, _)| {
-        !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+        !scheme.is_empty()
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
     })
 }
 
@@ -148,7 +149,9 @@ mod tests {
 
     #[test]
     fn what_is_shown_opens_again_as_the_same_address() {
-        for address in ["s3://bucket/a b/c", "/data/100%/a#b?c", "https://example.com/x%20y/", "memory:///", "az://c@account/d"] {
+        for address in
+            ["s3://bucket/a b/c", "/data/100%/a#b?c", "https://example.com/x%20y/", "memory:///", "az://c@account/d"]
+        {
             let first = Address::parse(address).expect(address);
             let second = Address::parse(first.shown_url.as_str()).expect(address);
             assert_eq!((first.root, first.shown_url), (second.root, second.shown_url), "{address}");
@@ -158,7 +161,9 @@ mod tests {
     #[test]
     fn secrets_are_never_shown() {
         assert_eq!(shown("https://me:word@example.com/a?sig=secret"), "https://example.com/a");
-        for address in ["s3://bucket/a?sig=secret", "ftp://me:secret@host/a?x=secret", "az://c/a?sig=secret", "s3://?secret"] {
+        for address in
+            ["s3://bucket/a?sig=secret", "ftp://me:secret@host/a?x=secret", "az://c/a?sig=secret", "s3://?secret"]
+        {
             let Err(error) = Address::parse(address) else { panic!("{address} must be refused") };
             assert!(!error.to_string().contains("secret"), "{error}");
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");

@@ -14,8 +14,8 @@ use crate::{Limits, PipelineError};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode, PutOptions,
-    PutPayload, path::Path,
+    Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
+    PutOptions, PutPayload, path::Path,
 };
 use retry::RetryPolicy;
 use std::{fmt, ops::Range, sync::Arc};
@@ -227,12 +227,17 @@ impl Storage {
     ///
     /// The store's client retries requests, and resumes bodies for as long as one request may take in all. What it cannot mend
     /// (a body that breaks after that, or ends early without a word) is asked for again here.
-    pub(crate) async fn read(&self, path: &str, range: Option<Range<u64>>) -> Result<(Bytes, StoredObject), PipelineError> {
+    pub(crate) async fn read(
+        &self,
+        path: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<(Bytes, StoredObject), PipelineError> {
         let location = self.location(path)?;
         let mut attempts = self.retry.start();
         loop {
             let options = GetOptions { range: range.clone().map(GetRange::Bounded), ..GetOptions::default() };
-            let answer = self.store.get_opts(&location, options).await.map_err(|error| self.error("read", path, error))?;
+            let answer =
+                self.store.get_opts(&location, options).await.map_err(|error| self.error("read", path, error))?;
             let object = self.stored_object(path.to_owned(), &answer.meta);
             let expected = answer.range.end - answer.range.start;
             if let Some(range) = &range

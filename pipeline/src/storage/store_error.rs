@@ -65,10 +65,14 @@ fn cut_queries(text: &str) -> String {
 pub(super) fn write_error(uri: &str, error: Error) -> Error {
     let advice = |text: &str| Box::new(Told(text.to_owned()));
     match io_kind(&error) {
-        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge) => Error::Generic {
-            store: "output",
-            source: advice("no space left for it (disk, quota or file size limit); make room and start the same command again"),
-        },
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge) => {
+            Error::Generic {
+                store: "output",
+                source: advice(
+                    "no space left for it (disk, quota or file size limit); make room and start the same command again",
+                ),
+            }
+        }
         Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => Error::PermissionDenied {
             path: uri.to_owned(),
             source: advice("the output cannot be written; change its permissions or choose another output"),
@@ -122,7 +126,8 @@ mod tests {
     #[test]
     fn a_refused_listing_is_no_outage() {
         let answered = |status: &str| {
-            let said = format!("Error performing list request: Server returned non-2xx status code: {status}: <Error/>");
+            let said =
+                format!("Error performing list request: Server returned non-2xx status code: {status}: <Error/>");
             as_refusal("s3://bucket/a", Error::Generic { store: "S3", source: Box::new(io::Error::other(said)) })
         };
         assert!(matches!(answered("403 Forbidden"), Error::PermissionDenied { path, .. } if path == "s3://bucket/a"));
@@ -135,6 +140,8 @@ mod tests {
         let failed = |kind: io::ErrorKind| Error::Generic { store: "local", source: Box::new(io::Error::from(kind)) };
         assert!(write_error("file:///a", failed(io::ErrorKind::StorageFull)).to_string().contains("make room"));
         let closed = write_error("file:///a", failed(io::ErrorKind::ReadOnlyFilesystem));
-        assert!(matches!(closed, Error::PermissionDenied { .. }) && closed.to_string().contains("choose another output"));
+        assert!(
+            matches!(closed, Error::PermissionDenied { .. }) && closed.to_string().contains("choose another output")
+        );
     }
 }

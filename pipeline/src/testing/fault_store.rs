@@ -143,8 +143,12 @@ impl FaultStore {
     async fn fail(fault: Option<Fault>, path: &str) -> Result<Option<Fault>> {
         match fault {
             Some(Fault::Unavailable) => Err(unavailable("503 Slow Down")),
-            Some(Fault::Denied) => Err(Error::PermissionDenied { path: path.to_owned(), source: "403 by order".into() }),
-            Some(Fault::FalseConflict) => Err(Error::AlreadyExists { path: path.to_owned(), source: "409 by order".into() }),
+            Some(Fault::Denied) => {
+                Err(Error::PermissionDenied { path: path.to_owned(), source: "403 by order".into() })
+            }
+            Some(Fault::FalseConflict) => {
+                Err(Error::AlreadyExists { path: path.to_owned(), source: "409 by order".into() })
+            }
             Some(Fault::Stall) => pending().await,
             other => Ok(other),
         }
@@ -179,7 +183,11 @@ impl ObjectStore for FaultStore {
         }
     }
 
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         let fault = self.next_fault(Operation::Put, location.as_ref());
         Self::fail(fault, location.as_ref()).await?;
         self.inner.put_multipart_opts(location, options).await

@@ -9,6 +9,7 @@ mod run_resume; // killed and started again, exactly the tables of an undisturbe
 mod run_support; // a small set of images in each layout, and runs over it
 mod sample_set; // one set of images, written in any of the three layouts
 mod source_listing; // patterns that must be whole, layouts, labels, keys
+mod source_over_http; // a web server: ranges of names and bytes, signatures that nothing shows
 mod source_reading; // three layouts alike, order and limits kept
 mod source_support; // settings, plans and readers for the tests of sources
 mod storage; // create-only writes, reads that notice short bodies, sorted lists

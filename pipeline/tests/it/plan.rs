@@ -79,7 +79,13 @@ proptest! {
 fn a_sampled_tar_is_read_as_far_as_it_was_sampled() {
     let input = ListedInput { uri: "s3://bucket/a.tar".to_owned(), size: 9, etag: None, label: None, rows: Some(3) };
     let source = "s3://bucket/".to_owned();
-    let listing = SourceListing { source, layout: SourceLayout::Webdataset, inputs: vec![input], class_names: vec![], images: Some(3) };
+    let listing = SourceListing {
+        source,
+        layout: SourceLayout::Webdataset,
+        inputs: vec![input],
+        class_names: vec![],
+        images: Some(3),
+    };
     let plan = plan_units(settings(10, ImageIdRule::Stem), listing).expect("a plan");
     assert_eq!(plan.inputs()[0].rows, Some(0..3));
 }

@@ -1,6 +1,7 @@
 //! From images in every layout to tables that read back.
 
-use crate::run_support::*;
+use crate::{run_support::*, sample_set::SampleSet};
+use bytes::Bytes;
 use futures::TryStreamExt;
 use pipeline::{
     DecodeLimits, PipelineError, RgbImage, Shard, ShardOrigin, Stage, Storage, TableReader, VerifyOptions, crop_views,
@@ -30,19 +31,20 @@ async fn read_back(output: &Storage) -> (Vec<TokenRow>, Vec<ImageRow>) {
 #[tokio::test]
 async fn every_layout_gives_the_rows_that_decoding_cropping_and_encoding_one_image_gives() {
     let sample = sample(23);
+    let set = SampleSet::new(sample.clone());
     let limits = DecodeLimits { max_bytes: 1 << 20, max_pixels: 1 << 20 };
     let crop = Crop::AdmCenterFlip { size: 8 };
     let decoded: BTreeMap<String, Result<RgbImage, RejectReason>> = sample
         .iter()
-        .map(|image| (image.name.clone(), decode_image(&image.bytes, &limits).map_err(|failure| failure.reason)))
+        .map(|image| (image.stem.clone(), decode_image(&image.bytes, &limits).map_err(|failure| failure.reason)))
         .collect();
     let mut expected = Vec::new();
     for image in &sample {
-        let Ok(pixels) = &decoded[&image.name] else { continue };
+        let Ok(pixels) = &decoded[&image.stem] else { continue };
         let mut views = Vec::new();
         crop_views(pixels, crop, &mut views);
         for (view, pixels) in views.chunks_exact(8 * 8 * 3).enumerate() {
-            expected.push((image.name.clone(), view as i8, Some(image.class as i32), encoder().codes(pixels)));
+            expected.push((image.stem.clone(), view as i8, Some(set.label(image)), encoder().codes(pixels)));
         }
     }
     for layout in SourceLayout::ALL {
@@ -55,11 +57,11 @@ async fn every_layout_gives_the_rows_that_decoding_cropping_and_encoding_one_ima
         assert_eq!(tokens, expected, "{layout}");
         assert_eq!(images.len(), sample.len(), "{layout}: one row for every image");
         for (row, image) in images.iter().zip(&sample) {
-            assert_eq!((&row.image_id, row.label), (&image.name, Some(image.class as i32)), "{layout}");
-            assert_eq!(row.rejected, decoded[&image.name].as_ref().err().copied(), "{layout}: {}", image.name);
+            assert_eq!((&row.image_id, row.label), (&image.stem, Some(set.label(image))), "{layout}");
+            assert_eq!(row.rejected, decoded[&image.stem].as_ref().err().copied(), "{layout}: {}", image.stem);
             assert_eq!(row.sha256.as_deref(), Some(sha256_hex(&image.bytes).as_str()), "{layout}");
             assert_eq!(row.bytes, image.bytes.len() as i64, "{layout}");
-            if let Ok(decoded) = &decoded[&image.name] {
+            if let Ok(decoded) = &decoded[&image.stem] {
                 assert_eq!((row.width, row.height), (Some(decoded.width as i32), Some(decoded.height as i32)));
             }
         }
@@ -115,7 +117,7 @@ async fn tables_do_not_depend_on_devices_units_in_flight_or_threads() {
 async fn a_unit_of_rejects_alone_has_files_that_read_back() {
     let mut sample = sample(15);
     for image in &mut sample[5..10] {
-        image.bytes = b"not an image".to_vec();
+        image.bytes = Bytes::from_static(b"not an image");
     }
     let source = memory_source(&sample, SourceLayout::Folder).await;
     let plan = plan(&source, settings(SourceLayout::Folder)).await;
@@ -166,7 +168,7 @@ async fn a_finished_output_is_left_alone_and_no_device_is_started() {
 async fn ids_that_repeat_across_shards_are_found_while_the_second_shard_is_read() {
     let mut sample = sample(9);
     for (index, image) in sample.iter_mut().enumerate() {
-        image.name = format!("{:05}", index % 3);
+        image.stem = format!("{:05}", index % 3);
     }
     let source = memory_source(&sample, SourceLayout::Webdataset).await;
     let plan = plan(&source, settings(SourceLayout::Webdataset)).await;

@@ -1,8 +1,9 @@
 //! A small set of images in each layout, and runs over it with an encoder that needs no network.
 
+use crate::sample_set::{SampleImage, SampleSet};
 use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
+use object_store::{ObjectStore, memory::InMemory, path::Path};
 use pipeline::{
     Limits, PipelineError, RunReport, Shard, SourceOptions, SourceReader, Storage, TokenizeRun, list_storage,
     plan_units, testing::FakeEncoder, tokenize,
@@ -13,14 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const CODEBOOK_SIZE: usize = 97;
 pub(crate) const TOKENS_PER_IMAGE: usize = 8;
-
-/// One image of the sample: its class, its name and its bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct SampleImage {
-    pub(crate) class: usize,
-    pub(crate) name: String,
-    pub(crate) bytes: Vec<u8>,
-}
 
 /// `count` small images in three classes, sorted as a listing sorts them. Every seventh is no image, every eleventh ends early.
 pub(crate) fn sample(count: usize) -> Vec<SampleImage> {
@@ -34,7 +27,8 @@ pub(crate) fn sample(count: usize) -> Vec<SampleImage> {
             } else if index % 11 == 5 {
                 bytes.truncate(bytes.len() / 2);
             }
-            SampleImage { class, name: format!("{}_{number:05}", class_name(class)), bytes }
+            let class_name = format!("n{class:08}");
+            SampleImage { stem: format!("{class_name}_{number:05}"), class_name, bytes: bytes.into() }
         })
         .collect()
 }
@@ -50,72 +44,16 @@ pub(crate) fn png(width: u32, height: u32, seed: u8) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn class_name(class: usize) -> String {
-    format!("n0000000{class}")
-}
-
-/// The sample as the objects of a layout, by path.
-pub(crate) async fn objects(images: &[SampleImage], layout: SourceLayout) -> BTreeMap<String, Vec<u8>> {
-    match layout {
-        SourceLayout::Folder => images
-            .iter()
-            .map(|image| (format!("{}/{}.png", class_name(image.class), image.name), image.bytes.clone()))
-            .collect(),
-        SourceLayout::Webdataset => {
-            let mut shards = BTreeMap::new();
-            for (number, images) in images.chunks(images.len().div_ceil(3)).enumerate() {
-                shards.insert(format!("shard-{number:04}.tar"), tar(images).await);
-            }
-            shards
-        }
-        SourceLayout::Parquet => images
-            .chunks(images.len().div_ceil(2))
-            .enumerate()
-            .map(|(number, images)| (format!("part-{number}.parquet"), parquet(images)))
-            .collect(),
-    }
-}
-
-async fn tar(images: &[SampleImage]) -> Vec<u8> {
-    let mut builder = tokio_tar::Builder::new(Vec::new());
-    for image in images {
-        let label = image.class.to_string();
-        for (extension, data) in [("png", image.bytes.as_slice()), ("cls", label.as_bytes())] {
-            let mut header = tokio_tar::Header::new_gnu();
-            header.set_size(data.len() as u64);
-            header.set_mode(0o644);
-            header.set_cksum();
-            let member = format!("{}.{extension}", image.name);
-            builder.append_data(&mut header, member, data).await.expect("a tar in memory");
-        }
-    }
-    builder.into_inner().await.expect("a tar in memory")
-}
-
-fn parquet(images: &[SampleImage]) -> Vec<u8> {
-    use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
-    use arrow_schema::{DataType, Field};
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(images.iter().map(|image| &image.bytes)));
-    let paths = images.iter().map(|image| format!("{}.png", image.name));
-    let paths: ArrayRef = Arc::new(StringArray::from_iter_values(paths));
-    let image: ArrayRef = Arc::new(StructArray::from(vec![
-        (Arc::new(Field::new("bytes", DataType::Binary, true)), bytes),
-        (Arc::new(Field::new("path", DataType::Utf8, true)), paths),
-    ]));
-    let labels: ArrayRef = Arc::new(Int64Array::from_iter_values(images.iter().map(|image| image.class as i64)));
-    let batch = RecordBatch::try_from_iter([("image", image), ("label", labels)]).expect("equal columns");
-    let mut writer =
-        parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a Parquet file in memory");
-    writer.write(&batch).expect("a row group");
-    writer.into_inner().expect("a footer")
-}
-
 /// A source with the sample in it, in memory.
 pub(crate) async fn memory_source(images: &[SampleImage], layout: SourceLayout) -> Storage {
     let store = InMemory::new();
-    for (path, bytes) in objects(images, layout).await {
-        store.put(&Path::from(format!("in/{path}")), PutPayload::from(bytes)).await.expect("memory");
-    }
+    let set = SampleSet::new(images.to_vec());
+    let written = match layout {
+        SourceLayout::Folder => set.write_folder(&store, "in").await,
+        SourceLayout::Webdataset => set.write_webdataset(&store, "in", images.len().div_ceil(3)).await,
+        SourceLayout::Parquet => set.write_parquet(&store, "in", images.len().div_ceil(2), 4).await,
+    };
+    written.expect("memory");
     Storage::from_store(Arc::new(store), Path::from("in"), "memory:///in")
 }
 

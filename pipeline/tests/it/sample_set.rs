@@ -43,7 +43,7 @@ impl SampleSet {
         let image = |index: usize| SampleImage {
             stem: format!("n{:08}_{index}", index % classes),
             class_name: format!("n{:08}", index % classes),
-            bytes: (0..size).map(|at| ((index * 31 + at * 7 + at / 251) % 251) as u8).collect::<Vec<u8>>().into(),
+            bytes: noise(index as u64, size),
         };
         Self::new((0..count).map(image).collect())
     }
@@ -91,7 +91,13 @@ impl SampleSet {
 
     /// Writes `<folder>/part-<number>.parquet` as the model hub does, `images_each` images in each, in row groups and pages of
     /// few rows.
-    pub(crate) async fn write_parquet(&self, store: &dyn ObjectStore, folder: &str, images_each: usize, rows_a_group: usize) -> Made {
+    pub(crate) async fn write_parquet(
+        &self,
+        store: &dyn ObjectStore,
+        folder: &str,
+        images_each: usize,
+        rows_a_group: usize,
+    ) -> Made {
         let names = serde_json::json!({ "info": { "features": { "label": { "names": self.class_names(), "_type": "ClassLabel" } } } });
         for (number, images) in self.images.chunks(images_each).enumerate() {
             let bytes = BinaryArray::from_iter_values(images.iter().map(|image| &image.bytes));
@@ -122,6 +128,18 @@ impl SampleSet {
         }
         Ok(())
     }
+}
+
+/// Bytes that no codec makes smaller, and none of them zero.
+fn noise(seed: u64, size: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % 255) as u8 + 1
+    };
+    (0..size).map(next).collect()
 }
 
 /// A tar of these members, in this order.

@@ -47,7 +47,10 @@ async fn a_folder_gives_labels_by_sorted_class_and_passes_over_other_files() {
     assert_eq!(listing.layout, SourceLayout::Folder);
     assert_eq!(listing.class_names, ["cat", "dog"]);
     assert_eq!(names(&listing), ["5.gif", "cat/3.jpg", "cat/deep/er/4.webp", "dog/1.png", "dog/2.JPEG"]);
-    assert_eq!(listing.inputs.iter().map(|input| input.label).collect::<Vec<_>>(), [None, Some(0), Some(0), Some(1), Some(1)]);
+    assert_eq!(
+        listing.inputs.iter().map(|input| input.label).collect::<Vec<_>>(),
+        [None, Some(0), Some(0), Some(1), Some(1)]
+    );
     assert_eq!((listing.images, listing.source.as_str()), (Some(5), "memory:///set/"));
 
     let few = SourceOptions { max_images: Some(4), ..SourceOptions::new("") };
@@ -72,13 +75,18 @@ async fn a_range_that_is_not_whole_names_what_is_missing() {
 async fn a_wildcard_that_matches_nothing_is_an_error_even_beside_one_that_does() {
     let store = store_of(&["set/train/1.tar", "set/train/deep/2.tar"]).await;
     let told = problem(&store, "{train,val}/*.tar", &SourceOptions::new("")).await;
-    assert!(told.contains("1 of the names in the pattern match nothing: val/*.tar") && !told.contains("train/*.tar,"), "{told}");
+    assert!(
+        told.contains("1 of the names in the pattern match nothing: val/*.tar") && !told.contains("train/*.tar,"),
+        "{told}"
+    );
     let told = problem(&store, "", &SourceOptions { max_images: Some(0), ..SourceOptions::new("") }).await;
     assert!(told.contains("limit of 0"), "{told}");
     let listed = |pattern: &'static str| {
         let store = Arc::clone(&store);
         async move {
-            let listing = list_storage(&storage(&store, "set"), pattern, &SourceOptions::new(""), &limits()).await.expect(pattern);
+            let listing = list_storage(&storage(&store, "set"), pattern, &SourceOptions::new(""), &limits())
+                .await
+                .expect(pattern);
             listing.inputs.len()
         }
     };
@@ -97,7 +105,10 @@ async fn a_range_asks_for_its_names_and_a_wildcard_lists_once() {
     for pattern in ["{0..1}.tar", "*.tar"] {
         list_storage(&storage(&store, "set"), pattern, &SourceOptions::new(""), &limits()).await.expect(pattern);
     }
-    assert_eq!((faults.requests(Operation::Head), faults.requests(Operation::List), faults.requests(Operation::Get)), (2, 1, 0));
+    assert_eq!(
+        (faults.requests(Operation::Head), faults.requests(Operation::List), faults.requests(Operation::Get)),
+        (2, 1, 0)
+    );
 }
 
 #[tokio::test]
@@ -140,7 +151,10 @@ async fn parquet_is_counted_by_its_footers_and_checked_by_its_columns() {
     store.put(&Path::from("set/part-00001.parquet"), table.into()).await.expect("written");
     let told = problem(&store, "", &SourceOptions::new("")).await;
     assert!(told.contains("part-00001.parquet") && told.contains("column \"image\": found no such column"), "{told}");
-    assert!(told.contains("struct<bytes: binary, path: string>") && told.contains("image_id, view, label, tokens"), "{told}");
+    assert!(
+        told.contains("struct<bytes: binary, path: string>") && told.contains("image_id, view, label, tokens"),
+        "{told}"
+    );
 
     store.put(&Path::from("set/part-00001.parquet"), "not a table at all".into()).await.expect("written");
     let told = problem(&store, "", &SourceOptions::new("")).await;
@@ -168,12 +182,19 @@ async fn local_folders_files_and_patterns_open_by_their_paths() {
         std::fs::write(path, "pixels").expect("written");
     }
     let base = folder.path().join("set").display().to_string();
-    for (address, count) in
-        [(base.clone(), 3), (format!("{base}/"), 3), (format!("file://{base}"), 3), (format!("{base}/a/*.png"), 2), (format!("{base}/b/3.png"), 1)]
-    {
+    for (address, count) in [
+        (base.clone(), 3),
+        (format!("{base}/"), 3),
+        (format!("file://{base}"), 3),
+        (format!("{base}/a/*.png"), 2),
+        (format!("{base}/b/3.png"), 1),
+    ] {
         let listing = list_source(&SourceOptions::new(&address), &limits()).await.expect(&address);
         assert_eq!(listing.inputs.len(), count, "{address}");
-        assert!(listing.inputs.iter().all(|input| input.uri.starts_with("file:///") && input.etag.is_some()), "{address}");
+        assert!(
+            listing.inputs.iter().all(|input| input.uri.starts_with("file:///") && input.etag.is_some()),
+            "{address}"
+        );
         // What the plan keeps opens as the same source.
         let again = list_source(&SourceOptions::new(&listing.source), &limits()).await.expect(&listing.source);
         assert_eq!(again, listing);

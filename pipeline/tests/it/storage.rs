@@ -26,7 +26,10 @@ async fn a_second_write_keeps_the_first_and_says_whether_it_was_the_same() {
         assert_eq!(storage.put_create("a/b.txt", other).await.expect("seen"), PutOutcome::Different(first.clone()));
         assert_eq!(storage.get("a/b.txt").await.expect("read"), first);
         let listed = storage.list("").await.expect("listed");
-        assert_eq!(listed.iter().map(|object| (object.path.as_str(), object.size)).collect::<Vec<_>>(), [("a/b.txt", 5)]);
+        assert_eq!(
+            listed.iter().map(|object| (object.path.as_str(), object.size)).collect::<Vec<_>>(),
+            [("a/b.txt", 5)]
+        );
     }
 }
 
@@ -98,7 +101,8 @@ async fn lists_are_sorted_and_stay_below_their_folder() {
     for path in ["b/2", "b/10", "a", "bb/1", "b/sub/x"] {
         storage.put_create(path, Bytes::from("x")).await.expect("written");
     }
-    let paths = |objects: Vec<pipeline::StoredObject>| objects.into_iter().map(|object| object.path).collect::<Vec<_>>();
+    let paths =
+        |objects: Vec<pipeline::StoredObject>| objects.into_iter().map(|object| object.path).collect::<Vec<_>>();
     assert_eq!(paths(storage.list("b/").await.expect("listed")), ["b/10", "b/2", "b/sub/x"]);
     assert_eq!(paths(storage.list("").await.expect("listed")), ["a", "b/10", "b/2", "b/sub/x", "bb/1"]);
 }

@@ -51,7 +51,8 @@ proptest! {
         runtime.block_on(async {
             let mut images = sample(broken.len());
             for (index, (image, &broken)) in images.iter_mut().zip(&broken).enumerate() {
-                image.bytes = if broken { b"no image".to_vec() } else { png(9, 9, index as u8) };
+                let bytes = if broken { b"no image".to_vec() } else { png(9, 9, index as u8) };
+                image.bytes = bytes.into();
             }
             let source = memory_source(&images, SourceLayout::Folder).await;
             let crop: Crop = crop.parse().expect("a crop");
@@ -66,7 +67,7 @@ proptest! {
                 let mut views = Vec::new();
                 pipeline::crop_views(&pipeline::decode_image(&image.bytes, &limits).expect("a picture"), crop, &mut views);
                 let codes: Vec<_> = views.chunks_exact(8 * 8 * 3).map(|view| encoder().codes(view)).collect();
-                codes.into_iter().enumerate().map(|(view, codes)| (image.name.clone(), view as i8, codes))
+                codes.into_iter().enumerate().map(|(view, codes)| (image.stem.clone(), view as i8, codes))
             });
             for unit in 0..plan.units() {
                 let rows = reader.tokens(unit).await.expect("a unit").rows;

@@ -58,14 +58,16 @@ impl Call {
         match self.kind {
             RequestKind::Get | RequestKind::Head => self.read(state),
             RequestKind::List => self.list(state),
-            RequestKind::Put => self.store(state, self.body.clone(), |etag| {
-                (StatusCode::OK, [(header::ETAG, etag)]).into_response()
-            }),
+            RequestKind::Put => {
+                self.store(state, self.body.clone(), |etag| (StatusCode::OK, [(header::ETAG, etag)]).into_response())
+            }
             RequestKind::CreateMultipart => {
                 state.next_upload += 1;
                 let upload = format!("upload-{}", state.next_upload);
                 state.uploads.insert(upload.clone(), BTreeMap::new());
-                xml(format!("<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"))
+                xml(format!(
+                    "<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+                ))
             }
             RequestKind::PutPart => {
                 let part = self.query.get("partNumber").and_then(|part| part.parse().ok()).unwrap_or(0);
@@ -83,7 +85,10 @@ impl Call {
                 };
                 let whole: Vec<u8> = parts.into_values().flatten().collect();
                 self.store(state, whole.into(), |etag| {
-                    xml(format!("<CompleteMultipartUploadResult><ETag>{}</ETag></CompleteMultipartUploadResult>", escape(&etag)))
+                    xml(format!(
+                        "<CompleteMultipartUploadResult><ETag>{}</ETag></CompleteMultipartUploadResult>",
+                        escape(&etag)
+                    ))
                 })
             }
             RequestKind::AbortMultipart => {
@@ -137,7 +142,8 @@ impl Call {
         if self.header(header::IF_NONE_MATCH) == Some("*") && there.is_some() {
             return error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
         }
-        if self.header(header::IF_MATCH).is_some_and(|wanted| there.map(|bytes| etag(bytes)).as_deref() != Some(wanted)) {
+        if self.header(header::IF_MATCH).is_some_and(|wanted| there.map(|bytes| etag(bytes)).as_deref() != Some(wanted))
+        {
             return error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
         }
         let etag = etag(&bytes);
@@ -193,7 +199,9 @@ impl Call {
             Some(last) => format!("<NextContinuationToken>{}</NextContinuationToken>", escape(&last)),
             None => String::new(),
         };
-        xml(format!("<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{contents}{folders}{next}</ListBucketResult>"))
+        xml(format!(
+            "<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{contents}{folders}{next}</ListBucketResult>"
+        ))
     }
 
     fn delete(&self, state: &mut ServerState) -> Response {

@@ -71,7 +71,15 @@ pub struct FaultRule {
 impl FaultRule {
     /// Every request suffers `fault`, until narrowed.
     pub fn new(fault: Fault) -> Self {
-        Self { fault, kind: None, path_contains: String::new(), skip: 0, times: u64::MAX, share: 1.0, random: Random::new(0) }
+        Self {
+            fault,
+            kind: None,
+            path_contains: String::new(),
+            skip: 0,
+            times: u64::MAX,
+            share: 1.0,
+            random: Random::new(0),
+        }
     }
 
     /// Only requests of this kind.

@@ -14,10 +14,7 @@ use answers::Call;
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{
-        ConnectInfo, Request, State,
-        connect_info::Connected,
-    },
+    extract::{ConnectInfo, Request, State, connect_info::Connected},
     http::StatusCode,
     response::{IntoResponse, Response},
     serve::IncomingStream,

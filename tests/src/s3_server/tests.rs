@@ -9,7 +9,8 @@ use object_store::{
 use std::time::Duration;
 
 fn client(server: &S3Server) -> impl ObjectStore + use<> {
-    let backoff = BackoffConfig { init_backoff: Duration::from_millis(1), max_backoff: Duration::from_millis(5), base: 2.0 };
+    let backoff =
+        BackoffConfig { init_backoff: Duration::from_millis(1), max_backoff: Duration::from_millis(5), base: 2.0 };
     AmazonS3Builder::new()
         .with_endpoint(server.endpoint())
         .with_allow_http(true)
@@ -18,7 +19,10 @@ fn client(server: &S3Server) -> impl ObjectStore + use<> {
         .with_secret_access_key("test")
         .with_retry(RetryConfig { backoff, max_retries: 5, retry_timeout: Duration::from_secs(20) })
         .with_client_options(
-            ClientOptions::new().with_allow_http(true).with_timeout_disabled().with_read_timeout(Duration::from_millis(300)),
+            ClientOptions::new()
+                .with_allow_http(true)
+                .with_timeout_disabled()
+                .with_read_timeout(Duration::from_millis(300)),
         )
         .build()
         .expect("a client")
