@@ -36,8 +36,8 @@ root = os.environ["OUTPUT"]
 query = f"""
 SELECT split_part(filename, '/', -4) AS layout,
        count(*)                       AS rows,
-       count(DISTINCT tokens[1])      AS codes_level_1,
-       count(DISTINCT tokens[5:8])    AS patterns_level_4,
+       count(DISTINCT tokens[1])      AS codes_level_0,
+       count(DISTINCT tokens[5:8])    AS patterns_level_3,
        md5(string_agg(image_id || tokens::VARCHAR, '' ORDER BY image_id))[:8] AS digest_of_all_tokens
 FROM read_parquet('{root}/*/tokens/**/*.parquet', filename = true)
 GROUP BY layout ORDER BY layout
