@@ -17,6 +17,9 @@ else
 RUN_TESTS := cargo test --locked
 endif
 
+# The development build of the program, with the features that the tests need of its dependencies: demo and tests share one build.
+BUILD_PROGRAM := cargo build --locked --workspace --bins
+
 # --- settings of tokenize-imagenet ---------------------------------------------------------------------------------
 TOKENIZER ?= hf://xushu-me/restok_l_128.r256_in1k
 DEVICES ?= auto
@@ -47,7 +50,7 @@ build: setup ## build the binary target/release/restok
 
 .PHONY: demo
 demo: setup setup-tables ## tokenize the built-in sample with a small tokenizer and look at the result
-	@cargo build --locked --package jobs
+	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
 .PHONY: test test-data test-tables
@@ -57,7 +60,7 @@ test: setup setup-tables ## run every test: Rust, then other tools reading our t
 test-data: setup-tools ## run the tests of schemas and pipeline alone: no libtorch needed
 	$(RUN_TESTS) --package schemas --package pipeline
 test-tables: setup setup-tables ## open the sample's tables with DuckDB, Polars, pandas and pyarrow
-	cargo build --locked --package jobs
+	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
 
 .PHONY: lint arrows deny
@@ -86,7 +89,7 @@ endif
 
 .PHONY: bench
 bench: build setup-tables ## compare with the published implementation (RESTOK_PUBLISHED=its checkout), Pillow and .npy, in one run
-	@tools/bench/run.sh
+	@tools/bench/run.sh $(BENCH_ARGS)
 
 .PHONY: docs clean
 docs: setup ## build the documentation of the crates

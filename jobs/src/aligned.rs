@@ -33,6 +33,16 @@ pub(crate) fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }
 
+/// A number of things: `1 unit`, `1,024 units`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// A number rounded to tenths, for logs.
+pub(crate) fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
 /// A number of bytes in units of 1,024.
 pub(crate) fn bytes(number: u64) -> String {
     indicatif::BinaryBytes(number).to_string()
@@ -69,6 +79,7 @@ mod tests {
             [duration(0.04), duration(59.44), duration(200.0), duration(8100.0)],
             ["0.0 s", "59.4 s", "3 min 20 s", "2 h 15 min"]
         );
+        assert_eq!((counted(1, "unit"), counted(1000, "unit")), ("1 unit".to_owned(), "1,000 units".to_owned()));
         assert_eq!((count(1_281_167), percent(0.0125)), ("1,281,167".to_owned(), "1.2 %".to_owned()));
     }
 }

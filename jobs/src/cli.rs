@@ -3,8 +3,8 @@
 use crate::{
     environment,
     settings::{
-        FinalizeOptions, GeneralOptions, InspectOptions, LimitOptions, Options, ReconstructOptions, SettingsError,
-        TokenizeOptions, VerifyOptions, WORK_HEADING, fields,
+        FinalizeOptions, GeneralOptions, InspectOptions, LimitOptions, Options, ReconstructOptions, STORAGE_HEADING,
+        SettingsError, TokenizeOptions, VerifyOptions, WORK_HEADING, fields,
     },
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -26,8 +26,8 @@ pub(crate) struct Cli {
 /// Arguments that every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SharedArguments {
-    /// Read settings from this TOML file: a section for each command, [limits] and [general] for all; keys are flags without
-    /// dashes. Flags win over environment variables, they over the file, the file over defaults
+    /// Read settings from this TOML file: a section for each command, `limits` and `general` for all; keys are flags
+    /// without dashes. Flags win over environment variables, they over the file, the file over defaults
     #[arg(long, global = true, value_name = "FILE", env = environment::SETTINGS, help_heading = "Settings")]
     pub(crate) settings: Option<PathBuf>,
     /// Print the settings that would be used, and where each came from, as a settings file; then exit
@@ -96,7 +96,8 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
                 let argument = with_default(argument, &[&options, &limits]);
                 // Every command obeys the limits on storage; those on work say nothing where nothing is encoded.
                 let is_work = argument.get_help_heading() == Some(WORK_HEADING);
-                argument.hide(is_work && name != "tokenize")
+                let is_limit = is_work || argument.get_help_heading() == Some(STORAGE_HEADING);
+                argument.hide(is_work && name != "tokenize").hide_short_help(is_limit)
             })
         });
     }
@@ -105,6 +106,8 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
 
 /// An argument whose help ends with its default, if it has one.
 fn with_default(argument: clap::Arg, defaults: &[&serde_json::Map<String, serde_json::Value>]) -> clap::Arg {
+    // A variable's value may be a signed URL, and help is pasted into tickets.
+    let argument = argument.hide_env_values(true);
     let key = argument.get_id().as_str().replace('_', "-");
     let default = defaults.iter().find_map(|fields| fields.get(&key)).and_then(|value| match value {
         serde_json::Value::Bool(_) => None,
@@ -122,10 +125,12 @@ fn with_default(argument: clap::Arg, defaults: &[&serde_json::Map<String, serde_
     }
 }
 
+// Paragraphs are one line each, for the terminal's width decides where they break; examples are written to fit in 100 columns.
+
 const LONG_ABOUT: &str = "\
 Turns images in object storage into Parquet tables of ResTok's hierarchical visual tokens, and tables back into images.
 
-An image becomes 128 codes of 8,192, in levels of 1, 1, 2, 4, 8, 16, 32 and 64 tokens from coarse to fine. The tables are plain
+An image becomes 128 codes of 8,192, in levels of 1, 1, 2, 4, 8, 16, 32 and 64 tokens from coarse to fine. The tables are plain \
 Parquet: DuckDB, Polars, pandas and Spark read them as they are.";
 
 const AFTER_HELP: &str = "\
@@ -136,17 +141,17 @@ Examples:
 
 Exit codes:
   0    done
-  42   permanent: bad settings, another plan in the output, too many rejects, damage; somebody must change something
+  42   permanent: bad settings, another plan in the output, too many rejects, damage
   75   temporary: storage or a device failed; the same command again may succeed
   143  stopped by SIGTERM or SIGINT after draining; the same command again goes on";
 
 const TOKENIZE_ABOUT: &str = "\
 Turn images into tables of tokens.
 
-Lists the source once, freezes it as a plan, and works through it in units: fetch, decode, crop, encode, write. Each unit's
-files are put once and never overwritten, and a unit counts only when its marker is there. Killed at any instant and started
-again with the same command, on one machine or on many, the job ends with the same tables, byte for byte on the same kind of
-device. An image that cannot be read is a row with its reason in the images table, not the end of the job.";
+Lists the source once, freezes it as a plan, and works through it in units: fetch, decode, crop, encode, write. Each unit's files \
+are put once and never overwritten, and a unit counts only when its marker is there. Killed at any instant and started again with \
+the same command, on one machine or on many, the job ends with the same tables, byte for byte on the same kind of device. An image \
+that cannot be read is a row with its reason in the images table, not the end of the job.";
 
 const TOKENIZE_AFTER_HELP: &str = "\
 Examples:
@@ -154,8 +159,9 @@ Examples:
     restok tokenize --source ./images --output ./tokens --tokenizer ./tokenizer
 
   ImageNet in tar shards, two views an image, on all GPUs, with the published checkpoint:
-    restok tokenize --source 's3://bucket/imagenet/train-{0000..1023}.tar' --output s3://bucket/tokens \\
-      --tokenizer hf://xushu-me/restok_l_128.r256_in1k --crop adm-center-256-flip --precision bf16
+    restok tokenize --source 's3://bucket/train-{0000..1023}.tar' --output s3://bucket/tokens \\
+      --tokenizer hf://xushu-me/restok_l_128.r256_in1k --crop adm-center-256-flip \\
+      --precision bf16
 
   What would be done, without doing it:
     restok tokenize --settings job.toml --dry-run
@@ -163,16 +169,16 @@ Examples:
   One of eight processes (Slurm, Kubernetes and torchrun are recognised without flags):
     restok tokenize --settings job.toml --rank 3 --world 8
 
-Credentials come from each cloud's standard chain (AWS_*, GOOGLE_*, AZURE_* variables, instance roles) and are never printed;
-the model hub's from HF_TOKEN, HF_ENDPOINT and HF_HOME.
+Credentials come from each cloud's standard chain (AWS_*, GOOGLE_*, AZURE_* variables, instance roles) and are never printed; the \
+model hub's from HF_TOKEN, HF_ENDPOINT and HF_HOME.
 
-SIGTERM or Ctrl-C drains: what is being committed is committed, the rest is left for the next start (exit code 143). A second
-one stops at once.";
+SIGTERM or Ctrl-C drains: what is being committed is committed, the rest is left for the next start (exit code 143). A second one \
+stops at once. `restok tokenize --help` also shows the limits on storage and work.";
 
 const FINALIZE_ABOUT: &str = "\
 Check that every unit of an output is there and whole, and close it.
 
-Checks every unit's marker against the store, writes _manifest.json and then _SUCCESS. `restok tokenize` does this by itself when
+Checks every unit's marker against the store, writes _manifest.json and then _SUCCESS. `restok tokenize` does this by itself when \
 the last unit is done, unless it ran with --no-finalize. Doing it twice changes nothing.";
 
 const FINALIZE_AFTER_HELP: &str = "\
@@ -182,7 +188,7 @@ Example:
 const VERIFY_ABOUT: &str = "\
 Check an output against its books: sizes, digests, rows, ranges, uniqueness.
 
-Reads every file of a finished or unfinished output and reports everything that is wrong, not only the first. Exits with 42 if
+Reads every file of a finished or unfinished output and reports everything that is wrong, not only the first. Exits with 42 if \
 anything is.";
 
 const VERIFY_AFTER_HELP: &str = "\
@@ -193,8 +199,8 @@ Examples:
 const INSPECT_ABOUT: &str = "\
 Show what is in an output: books, provenance, codebook use by level.
 
-Reads the tokens of a finished or unfinished output, unit by unit, and counts for each level how many codes of the codebook are
-used and their entropy in bits.";
+Reads the tokens of a finished or unfinished output, unit by unit, and counts for each level how many codes of the codebook are used \
+and their entropy in bits.";
 
 const INSPECT_AFTER_HELP: &str = "\
 Examples:
@@ -204,14 +210,14 @@ Examples:
 const RECONSTRUCT_ABOUT: &str = "\
 Turn tokens back into images: PNG files and a contact sheet.
 
-Decodes each image from its first 1, 2, 4 … tokens, so that the hierarchy can be seen: the first tokens hold the layout, the last
-the detail. The contact sheet shows the originals above, read again from the source through the same crop where it is still
-there.";
+Decodes each image from its first 1, 2, 4 … tokens, so that the hierarchy can be seen: the first tokens hold the layout, the last \
+the detail. The contact sheet shows the originals above, read again from the source through the same crop where it is still there.";
 
 const RECONSTRUCT_AFTER_HELP: &str = "\
 Examples:
   restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures
-  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures --image-id n01440764_10026 --keep 1,16,128";
+  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures \\
+    --image-id n01440764_10026 --keep 1,16,128";
 
 #[cfg(test)]
 mod tests {

@@ -38,6 +38,8 @@ pub(crate) fn contact_sheet(title: &str, captions: &[String], rows: &[SheetRow])
     let cell = side * enlarged;
     let label_width =
         rows.iter().map(|row| row.label.chars().count() as u32).max().unwrap_or(0) * GLYPH * LABEL_SCALE + 2 * GAP;
+    // Fifteen letters, an ImageNet key, fit over a view of 256 pixels at the larger size.
+    let caption_scale = if cell >= 16 * GLYPH * LABEL_SCALE { LABEL_SCALE } else { 1 };
     let columns = captions.len().clamp(1, COLUMNS) as u32;
     let blocks = captions.len().div_ceil(COLUMNS).max(1) as u32;
     let block_height = LINE + rows.len() as u32 * (cell + GAP) + GAP;
@@ -48,7 +50,8 @@ pub(crate) fn contact_sheet(title: &str, captions: &[String], rows: &[SheetRow])
         let (column, block) = ((image % COLUMNS) as u32, (image / COLUMNS) as u32);
         let left = label_width + column * (cell + GAP);
         let top = GAP + LINE + block * block_height;
-        draw_text(&mut sheet, left, top + GAP, &fit(caption, cell / GLYPH), 1, FAINT_INK);
+        let fitted = fit(caption, cell / (GLYPH * caption_scale));
+        draw_text(&mut sheet, left, top + GAP / 2, &fitted, caption_scale, FAINT_INK);
         for (row, content) in rows.iter().enumerate() {
             let top = top + LINE + row as u32 * (cell + GAP);
             if column == 0 {

@@ -50,7 +50,7 @@ pub(crate) const MAX_REJECT_RATE: &str = "RESTOK_MAX_REJECT_RATE";
 pub(crate) const RANK: &str = "RESTOK_RANK";
 /// Processes that share the work.
 pub(crate) const WORLD: &str = "RESTOK_WORLD";
-/// Longest random pause before the start.
+/// Longest pause before the start.
 pub(crate) const START_JITTER_SECONDS: &str = "RESTOK_START_JITTER_SECONDS";
 /// Leave the output unfinished.
 pub(crate) const NO_FINALIZE: &str = "RESTOK_NO_FINALIZE";
@@ -117,6 +117,7 @@ pub(crate) const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
 pub(crate) const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
 
 /// The value of a variable; an empty one counts as absent, as shells and job templates leave them.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub(crate) fn lookup(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

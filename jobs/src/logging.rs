@@ -29,9 +29,9 @@ pub(crate) fn start(level: &str, format: LogFormat, bars: indicatif::MultiProgre
                     .with_ansi(io::stderr().is_terminal()),
             )
             .try_init(),
-        LogFormat::Json => {
-            registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer)).try_init()
-        }
+        LogFormat::Json => registry
+            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer))
+            .try_init(),
     };
     drop(started);
     Ok(())

@@ -1,7 +1,7 @@
 //! What a run shows while it runs: bars on a terminal, lines in a log.
 
 use crate::{
-    aligned::{count, duration},
+    aligned::{count, duration, tenths},
     settings::{LogFormat, ProgressStyle},
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
@@ -75,14 +75,16 @@ impl Bars {
         loop {
             let snapshot = telemetry.snapshot();
             let moment = watch.look(&snapshot);
-            self.units.set_length(snapshot.units_total);
+            // A bar of length 0 is drawn full: until the output has been read, nothing is known to be done.
+            let units_total = snapshot.units_total.max(1);
+            self.units.set_length(units_total);
             self.units.set_position(snapshot.units_done);
             if let Some(total) = snapshot.images_total {
                 self.images.set_length(total);
                 self.images.set_position(moment.images_done);
             } else {
                 // A tar's images are unknown until it is read; units tell how far it is.
-                self.images.set_length(snapshot.units_total);
+                self.images.set_length(units_total);
                 self.images.set_position(snapshot.units_done);
             }
             self.images.set_message(moment.line(&snapshot));
@@ -109,8 +111,8 @@ async fn show_lines(telemetry: &Telemetry, period: Duration) {
             units_total = snapshot.units_total,
             images = snapshot.images_listed,
             rejected = snapshot.images_rejected,
-            images_a_second = format!("{:.1}", moment.rate),
-            remaining = moment.remaining.map_or("unknown".to_owned(), |time| duration(time.as_secs_f64())),
+            images_a_second = tenths(moment.rate),
+            seconds_left = moment.remaining.map(|time| tenths(time.as_secs_f64())),
             limit = snapshot.limiting_stage().map_or("none yet", pipeline::Stage::name),
             "progress"
         );

@@ -65,6 +65,7 @@ impl CpuPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
 
     #[tokio::test]
     async fn work_runs_on_the_pool_and_its_value_comes_back() {
@@ -78,8 +79,8 @@ mod tests {
     async fn a_panic_on_the_pool_is_raised_in_the_caller_and_the_pool_lives_on() {
         let pool = CpuPool::try_new(1).expect("a thread");
         let work = pool.spawn_cpu(|| -> u32 { panic!("planted") });
-        let joined = tokio::spawn(work).await.expect_err("the panic arrives");
-        assert_eq!(joined.into_panic().downcast_ref::<&str>(), Some(&"planted"));
+        let panic = AssertUnwindSafe(work).catch_unwind().await.expect_err("the panic arrives");
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"planted"));
         assert_eq!(pool.spawn_cpu(|| 7).await, 7);
     }
 }

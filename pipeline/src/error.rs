@@ -68,7 +68,9 @@ pub enum PipelineError {
         problem: String,
     },
     /// The output is not whole yet.
-    #[error("{output} is not finished: {count} units have no marker ({missing}); run `restok tokenize` with the same settings until all are there")]
+    #[error(
+        "{output} is not finished: {count} units have no marker ({missing}); run `restok tokenize` with the same settings until all are there"
+    )]
     Unfinished {
         /// The output.
         output: String,
@@ -78,7 +80,9 @@ pub enum PipelineError {
         count: u32,
     },
     /// More images were rejected than the operator allows.
-    #[error("{rejected} of {listed} images were rejected, above the limit of {limit_percent} %: {reasons}. Raise --max-reject-rate if that is right")]
+    #[error(
+        "{rejected} of {listed} images were rejected, above the limit of {limit_percent} %: {reasons}. Raise --max-reject-rate if that is right"
+    )]
     RejectRate {
         /// Images rejected.
         rejected: u64,

@@ -69,7 +69,8 @@ pub use limits::Limits;
 pub use plan_units::plan_units;
 pub use run::{RunReport, Shard, ShardOrigin, TokenizeRun, decoder_versions, tokenize};
 pub use source::{
-    FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source, list_storage,
+    FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,
+    list_storage,
 };
 pub use storage::{PutOutcome, Storage, StoredObject};
 pub use tables::{TableFile, TableReader};

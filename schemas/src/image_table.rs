@@ -2,7 +2,8 @@
 
 use crate::{RejectReason, SchemaError, token_table::check_column};
 use arrow_array::{
-    Int32Array, Int64Array, RecordBatch, StringArray, cast::AsArray,
+    Int32Array, Int64Array, RecordBatch, StringArray,
+    cast::AsArray,
     types::{Int32Type, Int64Type},
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};

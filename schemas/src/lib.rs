@@ -36,8 +36,8 @@ pub use output_paths::{
 pub use pixel_batch::PixelBatch;
 pub use plan::{Plan, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex};
 pub use provenance::{
-    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Provenance, read_key,
-    read_levels,
+    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Provenance,
+    read_key, read_levels,
 };
 pub use reject_reason::RejectReason;
 pub use source_layout::SourceLayout;

@@ -85,10 +85,6 @@ impl PixelBatch {
 
 impl std::fmt::Debug for PixelBatch {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            formatter,
-            "PixelBatch([{}, {}, {}, 3], {} filled)",
-            self.rows, self.height, self.width, self.filled
-        )
+        write!(formatter, "PixelBatch([{}, {}, {}, 3], {} filled)", self.rows, self.height, self.width, self.filled)
     }
 }

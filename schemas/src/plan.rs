@@ -149,10 +149,13 @@ impl Plan {
         let (_, first) = lines.next().ok_or_else(|| problem(0, "the plan is empty".to_owned()))?;
         let header: PlanHeader = serde_json::from_slice(first).map_err(|error| problem(0, error.to_string()))?;
         if header.schema_version > SCHEMA_VERSION {
-            return Err(problem(0, format!(
-                "written with schema version {}, this program reads up to {SCHEMA_VERSION}: use a newer restok",
-                header.schema_version
-            )));
+            return Err(problem(
+                0,
+                format!(
+                    "written with schema version {}, this program reads up to {SCHEMA_VERSION}: use a newer restok",
+                    header.schema_version
+                ),
+            ));
         }
         let inputs = lines
             .map(|(line, bytes)| serde_json::from_slice(bytes).map_err(|error| problem(line, error.to_string())))
@@ -170,8 +173,10 @@ impl Plan {
             settings: self.settings.clone(),
             class_names: self.class_names.clone(),
         };
-        let document =
-            |error: serde_json::Error| SchemaError::Document { document: "plan".to_owned(), problem: error.to_string() };
+        let document = |error: serde_json::Error| SchemaError::Document {
+            document: "plan".to_owned(),
+            problem: error.to_string(),
+        };
         let mut lines = serde_json::to_vec(&header).map_err(document)?;
         lines.push(b'\n');
         for input in &self.inputs {

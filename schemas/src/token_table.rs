@@ -2,7 +2,8 @@
 
 use crate::{SchemaError, TokenBatch};
 use arrow_array::{
-    Array, FixedSizeListArray, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray, cast::AsArray,
+    Array, FixedSizeListArray, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray,
+    cast::AsArray,
     types::{Int8Type, Int16Type, Int32Type},
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};

@@ -29,7 +29,8 @@ fn settings() -> PlanSettings {
 }
 
 fn inputs() -> impl Strategy<Value = Vec<PlannedInput>> {
-    let input = ("[a-z/ é\"]{1,12}", any::<u64>(), proptest::option::of("[a-f0-9-]{1,8}"), any::<Option<i32>>(), any::<bool>());
+    let input =
+        ("[a-z/ é\"]{1,12}", any::<u64>(), proptest::option::of("[a-f0-9-]{1,8}"), any::<Option<i32>>(), any::<bool>());
     proptest::collection::vec(input, 1..40).prop_map(|inputs| {
         let mut unit = 0;
         inputs

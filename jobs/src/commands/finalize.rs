@@ -1,7 +1,7 @@
 //! `restok finalize`: checks that every unit is there and whole, and closes the output.
 
 use super::books_text;
-use crate::settings::ReportFormat;
+use crate::{aligned::counted, settings::ReportFormat};
 use anyhow::Result;
 use pipeline::{Limits, Storage};
 
@@ -15,9 +15,9 @@ pub(crate) async fn run(output: &str, format: ReportFormat, limits: &Limits) -> 
     match format {
         ReportFormat::Json => crate::output::print_json(&manifest)?,
         ReportFormat::Text => crate::output::print(&format!(
-            "{}\nfinished: {} units\n\n{}\nNext: restok inspect {}\n",
+            "{}\nfinished: {}\n\n{}\nNext: restok inspect {}\n",
             storage.display(),
-            manifest.units,
+            counted(u64::from(manifest.units), "unit"),
             books_text(&manifest.books),
             crate::settings::without_credentials(output),
         ))?,

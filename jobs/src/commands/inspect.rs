@@ -2,7 +2,7 @@
 
 use super::books_text;
 use crate::{
-    aligned::{aligned, bytes, count, named, percent},
+    aligned::{aligned, bytes, count, counted, named, percent},
     codebook_statistics::{CodebookStatistics, CodebookUse},
     settings::ReportFormat,
 };
@@ -140,7 +140,7 @@ fn text(inspection: &Inspection) -> String {
     let settings = &inspection.settings;
     let units = &inspection.units;
     let state = match inspection.finished {
-        true => format!("finished: {} units", units.total),
+        true => format!("finished: {}", counted(u64::from(units.total), "unit")),
         false if units.complete == u64::from(units.total) => {
             format!("unfinished: all {} units are complete, `restok finalize` will close it", units.total)
         }
@@ -156,7 +156,14 @@ fn text(inspection: &Inspection) -> String {
         ("tokenizer", settings.tokenizer.name.clone()),
         ("tokenizer sha256", settings.tokenizer.sha256.clone()),
         ("levels", levels.join(", ")),
-        ("crop", format!("{} ({} views an image, EXIF orientation ignored)", settings.crop, settings.crop.views())),
+        (
+            "crop",
+            format!(
+                "{} ({} an image, EXIF orientation ignored)",
+                settings.crop,
+                counted(settings.crop.views() as u64, "view")
+            ),
+        ),
         ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
         ("plan", inspection.plan.clone()),
     ];
@@ -171,13 +178,16 @@ fn text(inspection: &Inspection) -> String {
         }
     }
     if units.adopted > 0 {
-        made.push(("adopted", format!("{} units of which another attempt's files were there first", units.adopted)));
+        made.push((
+            "adopted",
+            format!("{} of which another attempt's files were there first", counted(units.adopted as u64, "unit")),
+        ));
     }
     let files = &inspection.files;
     let bits = files.bits_a_token.map_or(String::new(), |bits| format!(", {bits:.2} bits a token"));
     let stored = [
-        ("tokens", format!("{} files, {}{bits}", count(files.tokens as u64), bytes(files.tokens_bytes))),
-        ("images", format!("{} files, {}", count(files.images as u64), bytes(files.images_bytes))),
+        ("tokens", format!("{}, {}{bits}", counted(files.tokens as u64, "file"), bytes(files.tokens_bytes))),
+        ("images", format!("{}, {}", counted(files.images as u64, "file"), bytes(files.images_bytes))),
     ];
     let mut text = format!(
         "{}\n{state}\n\n{}\nMade from\n{}\nStored as\n{}\nUse of the codebook ({} codes)\n{}",

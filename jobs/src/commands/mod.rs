@@ -6,15 +6,14 @@ pub(crate) mod reconstruct;
 pub(crate) mod tokenize;
 pub(crate) mod verify;
 
-use crate::aligned::{bytes, count, named, percent};
+use crate::aligned::{bytes, count, counted, named, percent};
 use schemas::Books;
 
 /// Books as text: what became of the images, with a line for each reason.
 pub(crate) fn books_text(books: &Books) -> String {
-    let listed = count(books.listed);
     let mut pairs = vec![
-        ("listed", format!("{listed} images, {}", bytes(books.bytes_read))),
-        ("written", format!("{} images, {} rows of tokens", count(books.written), count(books.token_rows))),
+        ("listed", format!("{}, {}", counted(books.listed, "image"), bytes(books.bytes_read))),
+        ("written", format!("{}, {} of tokens", counted(books.written, "image"), counted(books.token_rows, "row"))),
         ("rejected", format!("{} ({})", count(books.rejected_total()), percent(books.reject_rate()))),
     ];
     let reasons: Vec<(String, String)> =

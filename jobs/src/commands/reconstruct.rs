@@ -4,6 +4,7 @@ mod choose;
 mod originals;
 
 use crate::{
+    aligned::counted,
     contact_sheet::{SheetRow, contact_sheet},
     settings::{ImageChoice, ReconstructSettings, SettingsError},
     tokenizer_folder::{TokenizerFolder, identity},
@@ -52,13 +53,13 @@ pub(crate) async fn run(settings: ReconstructSettings, limits: Limits, device: D
         let images =
             decode(&tokenizer, &chosen, tokens, settings.batch_size)?.into_iter().map(Some).collect::<Vec<_>>();
         save(&settings.to, &chosen, &format!("tokens-{tokens:03}"), &images)?;
-        rows.push(SheetRow { label: format!("{tokens} token{}", if tokens == 1 { "" } else { "s" }), images });
+        rows.push(SheetRow { label: counted(tokens as u64, "token"), images });
     }
     let sheet = settings.to.join(SHEET_FILE);
     save_sheet(&sheet, &tokenizer, plan_settings, &chosen, rows)?;
     crate::output::print(&format!(
-        "{} images from the first {} tokens\n{}\n",
-        chosen.len(),
+        "{} from the first {} tokens\n{}\n",
+        counted(chosen.len() as u64, "image"),
         keep.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         sheet.display()
     ))?;

@@ -4,6 +4,7 @@ mod dry_run;
 mod report;
 
 use crate::{
+    aligned::tenths,
     environment,
     progress::Progress,
     settings::{Devices, SettingsError, TokenizeSettings},
@@ -131,7 +132,7 @@ async fn load_first(settings: &TokenizeSettings, workers: &Workers) -> Result<(T
         devices = devices.join(","),
         device_kind = device.kind(),
         precision = %precision,
-        seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
+        seconds = tenths(started.elapsed().as_secs_f64()),
         "tokenizer loaded"
     );
     if !precision.is_native(device) {
@@ -188,12 +189,10 @@ async fn plan(
     let plan = pipeline::plan_units(plan_settings, listing)?;
     telemetry.record(Stage::List, plan.inputs().len() as u64, 0, started.elapsed());
     tracing::info!(
-        source = plan.settings().source,
-        layout = %plan.settings().layout,
         inputs = plan.inputs().len(),
         units = plan.units(),
         plan = plan.hash().short(),
-        seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
+        seconds = tenths(started.elapsed().as_secs_f64()),
         "planned"
     );
     Ok(plan)

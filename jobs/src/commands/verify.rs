@@ -2,7 +2,7 @@
 
 use super::books_text;
 use crate::{
-    aligned::{bytes, count},
+    aligned::{bytes, counted},
     settings::ReportFormat,
 };
 use anyhow::Result;
@@ -39,7 +39,7 @@ pub(crate) async fn run(output: &str, fast: bool, format: ReportFormat, limits: 
 
 fn text(output: &str, report: &VerifyReport, fast: bool) -> String {
     let state = match report.finished {
-        true => format!("finished: {} units", report.units_total),
+        true => format!("finished: {}", counted(u64::from(report.units_total), "unit")),
         false => format!("unfinished: {} of {} units are complete", report.units_done, report.units_total),
     };
     let checked = match fast {
@@ -47,15 +47,15 @@ fn text(output: &str, report: &VerifyReport, fast: bool) -> String {
         false => "digests, schemas, rows, ranges, uniqueness",
     };
     let mut text = format!(
-        "{output}\n{state}\n\n{}\nChecked {} files, {} ({checked})\n",
+        "{output}\n{state}\n\n{}\nChecked {}, {} ({checked})\n",
         books_text(&report.books),
-        count(report.files),
+        counted(report.files, "file"),
         bytes(report.bytes)
     );
     match report.findings.as_slice() {
         [] => text.push_str("Nothing is wrong.\n"),
         findings => {
-            text.push_str(&format!("{} findings\n", count(findings.len() as u64)));
+            text.push_str(&format!("{}\n", counted(findings.len() as u64, "finding")));
             findings.iter().for_each(|finding| text.push_str(&format!("  {finding}\n")));
         }
     }

@@ -72,7 +72,7 @@ pub(crate) struct ReconstructOptions {
     /// The output with the tokens, finished or not
     #[arg(long, value_name = "OUTPUT", env = environment::OUTPUT)]
     pub(crate) tokens: Option<String>,
-    /// The tokenizer that made them: a folder or hf://owner/name[@revision]
+    /// The tokenizer that made them: a folder or hf://owner/name or hf://owner/name@revision
     #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER)]
     pub(crate) tokenizer: Option<String>,
     /// Folder for the PNG files and contact-sheet.png; made if it is not there

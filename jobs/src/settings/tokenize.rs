@@ -22,7 +22,7 @@ pub(crate) struct TokenizeOptions {
     /// Where the tables go: s3://, gs://, az://, file:// or a plain path
     #[arg(long, value_name = "URL", env = environment::OUTPUT, help_heading = "What and where")]
     pub(crate) output: Option<String>,
-    /// The tokenizer: a folder with config.json and model.safetensors, or hf://owner/name[@revision]
+    /// The tokenizer: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
     #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER, help_heading = "What and where")]
     pub(crate) tokenizer: Option<String>,
     /// How the images lie in the source; recognised from its file names when absent
@@ -67,7 +67,7 @@ pub(crate) struct TokenizeOptions {
     /// Processes that share the output; else SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE (Kubernetes gives none)
     #[arg(long, value_name = "COUNT", env = environment::WORLD, help_heading = "How it runs")]
     pub(crate) world: Option<u32>,
-    /// Longest random pause before the start, so that an array of jobs does not storm the store
+    /// Longest pause before the start, shared out over the ranks, so that an array of jobs does not storm the store
     #[arg(long, value_name = "SECONDS", env = environment::START_JITTER_SECONDS, help_heading = "How it runs")]
     pub(crate) start_jitter_seconds: Option<u64>,
     /// Share of rejected images above which the job fails, such as 1% or 0.01

@@ -11,6 +11,9 @@
 //! | a warning, no end-of-image marker, several scans | truncated |
 //! | the same with one scan | decoded if a marker closes the scan, or it is whole and [`READ_AHEAD`] bytes follow; else truncated |
 //! | other than 1, 3 or 4 channels, or than 8 bits | [`RejectReason::Unsupported`] |
+//!
+//! The library's vector code and its C code give the same pixels of every sound file. Of damaged ones whose coefficients run
+//! out of range they do not: their sums overflow differently. Pillow's wheels have the vector code, which takes nasm to build.
 
 use super::{DecodeFailure, DecodeLimits, RgbImage, check_dimensions};
 use schemas::RejectReason;

@@ -155,6 +155,7 @@ mod tests {
             let rows = imagenet_rows(images, views);
             let bytes = encode_tokens(&rows, &provenance(crop, 128), "a").expect("bytes");
             let bits = bytes.len() as f64 * 8.0 / rows.tokens.codes().len() as f64;
+            eprintln!("{crop}: {bits:.3} bits a token");
             // Thirteen bits are in the codes themselves: less would mean that some were lost.
             assert!((13.0..=14.0).contains(&bits), "{crop}: {bits:.3} bits a token");
             let (_, there) = decode_tokens(bytes, 128, "a").expect("reads back");

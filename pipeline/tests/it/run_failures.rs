@@ -48,7 +48,8 @@ async fn an_encoder_that_panics_panics_in_the_caller() {
     let (source, plan) = scene().await;
     let (_, output) = memory_output();
     let run = run_of(&plan, &source, &output, &encoder().panic_at(1));
-    let panic = tokio::spawn(tokenize(run)).await.expect_err("the panic arrives").into_panic();
+    let panic =
+        background(tokenize(run)).join_next().await.expect("a task").expect_err("the panic arrives").into_panic();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"planted panic"));
     assert!(!is_finished(&output).await);
 }
@@ -213,10 +214,10 @@ async fn the_start_is_spread_by_rank_and_can_be_stopped() {
     run.start_jitter = Duration::from_secs(60);
     run.shard = pipeline::Shard { rank: 1, world: 2, origin: pipeline::ShardOrigin::Flags };
     let cancel = run.cancel.clone();
-    let running = tokio::spawn(tokenize(run));
+    let mut running = background(tokenize(run));
     tokio::time::sleep(Duration::from_secs(29)).await;
-    assert!(!running.is_finished());
+    assert!(running.try_join_next().is_none());
     assert_eq!(read_plan(&output).await.expect("reads"), None, "nothing is claimed before the pause is over");
     cancel.cancel();
-    assert!(running.await.expect("no panic").expect_err("stopped").is_drained());
+    assert!(running.join_next().await.expect("a task").expect("no panic").expect_err("stopped").is_drained());
 }

@@ -153,14 +153,14 @@ async fn a_drained_run_says_so_and_goes_on_later() {
     let blocked = encoder().block_at(3, &gate);
     let run = run_of(&scene.plan, &scene.source, &output, &blocked);
     let (cancel, telemetry) = (run.cancel.clone(), Arc::clone(&run.telemetry));
-    let running = tokio::spawn(tokenize(run));
+    let mut running = background(tokenize(run));
     // Once the device stands in front of the gate, nothing can move past it.
     while blocked.batches() < 4 {
         tokio::task::yield_now().await;
     }
     cancel.cancel();
     gate.open();
-    let error = running.await.expect("no panic").expect_err("drained");
+    let error = running.join_next().await.expect("a task").expect("no panic").expect_err("drained");
     assert!(error.is_drained(), "{error}");
     assert!(telemetry.snapshot().units_done < 3);
     tokenize_with(&scene.plan, &scene.source, &output, &encoder()).await.expect("goes on");

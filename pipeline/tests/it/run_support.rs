@@ -10,6 +10,7 @@ use pipeline::{
 };
 use schemas::{Crop, ImageIdRule, Plan, PlanSettings, SourceLayout, TokenLevels, TokenizerIdentity};
 use std::{collections::BTreeMap, io::Cursor, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const CODEBOOK_SIZE: usize = 97;
@@ -125,6 +126,13 @@ pub(crate) async fn tokenize_with(
     encoder: &FakeEncoder,
 ) -> Result<RunReport, PipelineError> {
     tokenize(run_of(plan, source, output, encoder)).await
+}
+
+/// A task beside the test; aborted when the set is dropped.
+pub(crate) fn background<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinSet<T> {
+    let mut set = JoinSet::new();
+    set.spawn(task);
+    set
 }
 
 /// Everything below an output, by path, but for the markers' clocks.

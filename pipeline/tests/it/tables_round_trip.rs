@@ -97,7 +97,7 @@ async fn memory_holds_a_bounded_number_of_views_however_large_the_set() {
     let mut run: TokenizeRun = run_of(&plan, &source, &output, &blocked);
     (run.limits.units_in_flight, run.limits.decode_ahead_images, run.limits.queued_batches_per_device) = (2, 3, 2);
     let (telemetry, limits) = (Arc::clone(&run.telemetry), run.limits.clone());
-    let running = tokio::spawn(tokenize(run));
+    let mut running = background(tokenize(run));
     while blocked.batches() == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
@@ -116,5 +116,5 @@ async fn memory_holds_a_bounded_number_of_views_however_large_the_set() {
     assert!(bound < 45, "the bound must say something");
     assert!((1..=bound).contains(&last.0), "{} images were read, at most {bound} expected", last.0);
     gate.open();
-    assert!(running.await.expect("no panic").expect("a run").finalized);
+    assert!(running.join_next().await.expect("a task").expect("no panic").expect("a run").finalized);
 }

@@ -1,7 +1,7 @@
 //! What would be done, without doing it.
 
 use crate::{
-    aligned::{bytes, count, named},
+    aligned::{bytes, count, counted, named},
     settings::{ReportFormat, TokenizeSettings},
 };
 use anyhow::Result;
@@ -95,7 +95,7 @@ fn text(dry_run: &DryRun<'_>) -> String {
         ("classes", count(dry_run.classes as u64)),
         ("units", count(u64::from(dry_run.units))),
         ("tokenizer", format!("{} ({})", settings.tokenizer.name, &settings.tokenizer.sha256[..12])),
-        ("crop", format!("{}, {} views an image", settings.crop, settings.crop.views())),
+        ("crop", format!("{}, {} an image", settings.crop, counted(settings.crop.views() as u64, "view"))),
         ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
         ("output", dry_run.output.to_owned()),
         ("", state),

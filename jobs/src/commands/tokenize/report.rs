@@ -1,7 +1,7 @@
 //! What a run says at its end: books, stages, the limit, and what to type next.
 
 use crate::{
-    aligned::{aligned, bytes, count, duration, percent},
+    aligned::{aligned, bytes, count, counted, duration, percent},
     commands::books_text,
     settings::{ReportFormat, TokenizeSettings, without_credentials},
 };
@@ -106,13 +106,12 @@ fn text(output: &str, units: u32, report: &RunReport) -> String {
         (false, 0) => "complete, not finalized",
         (false, _) => "unfinished",
     };
-    let units = count(u64::from(units));
-    let mut text =
-        format!("{output}\n{state}: {units} units ({})\n\n{}", how.join(", "), books_text(&report.books_output));
+    let units = counted(u64::from(units), "unit");
+    let mut text = format!("{output}\n{state}: {units} ({})\n\n{}", how.join(", "), books_text(&report.books_output));
     if report.adopted > 0 {
         text.push_str(&format!(
-            "  {} units: another attempt's files were there first and were kept\n",
-            count(u64::from(report.adopted))
+            "  {}: another attempt's files were there first and were kept\n",
+            counted(u64::from(report.adopted), "unit")
         ));
     }
     if report.units_here > 0 {
@@ -123,13 +122,12 @@ fn text(output: &str, units: u32, report: &RunReport) -> String {
 }
 
 fn stages_text(snapshot: &Snapshot) -> String {
-    let heading = ["stage", "items", "", "a second", "bytes", "busy", "waiting", "mean depth"];
+    let heading = ["stage", "items", "a second", "bytes", "busy", "waiting", "mean depth"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(snapshot.stages.iter().map(|stage| {
         vec![
             stage.stage.to_string(),
-            count(stage.items),
-            stage.stage.item().to_owned(),
+            format!("{} {}", count(stage.items), stage.stage.item()),
             format!("{:.1}", rate(stage, snapshot)),
             if stage.bytes > 0 { bytes(stage.bytes) } else { String::new() },
             percent(stage.utilization),
@@ -142,9 +140,9 @@ fn stages_text(snapshot: &Snapshot) -> String {
         None => String::new(),
     };
     format!(
-        "\nStages\n{}{limit}{} images in {}, {:.1} a second\n",
+        "\nStages\n{}{limit}{} in {}, {:.1} a second\n",
         aligned(2, &rows),
-        count(snapshot.images_listed),
+        counted(snapshot.images_listed, "image"),
         duration(snapshot.elapsed.as_secs_f64()),
         snapshot.images_a_second()
     )
@@ -166,7 +164,7 @@ fn next_command(output: &str, report: &RunReport) -> String {
     match (report.finalized, report.units_left) {
         (true, _) => format!("restok inspect {}", quoted(output)),
         (false, 0) => format!("restok finalize {}", quoted(output)),
-        (false, left) => format!("{} units are not complete; start the same command again", count(u64::from(left))),
+        (false, left) => format!("start the same command again: {} not complete", counted(u64::from(left), "unit")),
     }
 }
 
@@ -225,6 +223,6 @@ mod tests {
     fn an_output_that_is_not_finished_says_what_is_missing() {
         assert!(text("out", 3, &report(false, 0)).ends_with("Next: restok finalize out\n"));
         let left = text("out", 5, &report(false, 2));
-        assert!(left.contains("unfinished: 5 units") && left.contains("2 units are not complete"), "{left}");
+        assert!(left.contains("unfinished: 5 units") && left.contains("2 units not complete"), "{left}");
     }
 }
