@@ -21,12 +21,12 @@ install_with() {
   else echo "your system's package manager: $1"; fi
 }
 
-# Runs `step` unless `stamp` already holds the digest of its inputs.
+# Runs `step` unless `stamp` already holds the digest of its inputs and what it made (`made`) is still there.
 once() {
-  local name=$1 step=$2; shift 2
+  local name=$1 step=$2 made=$3; shift 3
   local stamp=.deps/stamps/$name digest
   digest=$(cat tools/setup.sh "$@" | sha256sum | cut -d' ' -f1)-$(pwd)
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then return; fi
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && [ -x "$made" ]; then return; fi
   "$step"
   mkdir -p .deps/stamps
   printf '%s\n' "$digest" >"$stamp"
@@ -116,13 +116,13 @@ table_tools() {
 }
 
 case "${1:-}" in
-  tools) once tools build_tools tools/requirements-build.txt ;;
+  tools) once tools build_tools .deps/bin/cmake tools/requirements-build.txt ;;
   torch)
     "$0" tools
     if [ -n "${LIBTORCH:-}" ]; then torch_named_by_user
-    elif has_nvidia_gpu; then once torch torch_by_pip tools/requirements-torch-cuda.txt
-    else once torch torch_by_pip tools/requirements-torch-cpu.txt; fi
+    elif has_nvidia_gpu; then once torch torch_by_pip .deps/libtorch/lib tools/requirements-torch-cuda.txt
+    else once torch torch_by_pip .deps/libtorch/lib tools/requirements-torch-cpu.txt; fi
     ;;
-  tables) once tables table_tools tools/requirements-test.txt ;;
+  tables) once tables table_tools "$python" tools/requirements-test.txt ;;
   *) fail "usage: tools/setup.sh tools|torch|tables" ;;
 esac

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Turns images in object storage into Parquet tables of visual tokens, and tables back into images
 #[derive(Debug, Parser)]
-#[command(name = "restok", version, long_about = LONG_ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
+#[command(name = "restok", bin_name = "restok", version, long_about = LONG_ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
 #[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// The command.

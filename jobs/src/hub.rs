@@ -9,7 +9,7 @@ use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{Api, ApiBuilder, ApiError},
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Files of a tokenizer, smallest first: a wrong address costs no gigabyte.
 const FILES: [&str; 2] = ["config.json", "model.safetensors"];
@@ -316,10 +316,11 @@ fn status(error: &ApiError) -> Option<u16> {
 fn conversion_command(repository: &str, revision: &str) -> String {
     let folder = repository.rsplit('/').next().unwrap_or(repository);
     format!(
-        "hf download {repository} config.json {PICKLED_WEIGHTS} --revision {revision} --local-dir {folder} && \
-         python -c \"import torch, safetensors.torch as s; \
-         s.save_file({{k: v.contiguous() for k, v in torch.load('{folder}/{PICKLED_WEIGHTS}', weights_only=True).items()}}, \
-         '{folder}/model.safetensors')\""
+        "hf download {repository} config.json {PICKLED_WEIGHTS} --revision {revision} --local-dir {folder} && {}",
+        models::pickle_conversion_command(
+            &Path::new(folder).join(PICKLED_WEIGHTS),
+            &Path::new(folder).join("model.safetensors"),
+        )
     )
 }
 

@@ -103,7 +103,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             };
             start.log()?;
             let output = options.output()?;
-            block_on(commands::finalize::run(&output, options.format.unwrap_or_default(), &limits))
+            let max_reject_rate = options.max_reject_rate.unwrap_or_default();
+            block_on(commands::finalize::run(&output, max_reject_rate, options.format.unwrap_or_default(), &limits))
         }
         Command::Verify(arguments) => {
             let Some((options, limits)) = start.prepare("verify", &arguments, |file| &file.verify)? else {

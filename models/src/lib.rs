@@ -28,3 +28,4 @@ pub use visual_tokenizer::{
     EncoderStages, LoadOptions, Quantized, TokenizerConfig, VisualTokenizer,
     config::{Architecture, ImageInput, Preset, TransformerSize},
 };
+pub use weight_file::pickle_conversion_command;

@@ -104,13 +104,7 @@ impl WeightFile {
         if !pickle.exists() {
             return ModelError::MissingFile { file: path.to_owned() };
         }
-        let command = format!(
-            "python3 -c \"import sys, torch; from safetensors.torch import save_file; state = torch.load(sys.argv[1], \
-             map_location='cpu', weights_only=True); save_file({{name: tensor.contiguous().clone() for name, tensor in \
-             state.items()}}, sys.argv[2])\" {} {}",
-            quoted(&pickle),
-            quoted(path)
-        );
+        let command = pickle_conversion_command(&pickle, path);
         ModelError::PickledWeights { file: pickle, command }
     }
 
@@ -191,6 +185,17 @@ pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(
     // "format" is what the Python side looks for.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(failed)
+}
+
+/// The command that turns a pickle of a state into `model.safetensors`, where PyTorch is installed.
+pub fn pickle_conversion_command(pickle: &Path, safetensors: &Path) -> String {
+    format!(
+        "python3 -c \"import sys, torch; from safetensors.torch import save_file; state = torch.load(sys.argv[1], \
+         map_location='cpu', weights_only=True); save_file({{name: tensor.contiguous().clone() for name, tensor in \
+         state.items()}}, sys.argv[2])\" {} {}",
+        quoted(pickle),
+        quoted(safetensors)
+    )
 }
 
 /// A path as a shell reads it.

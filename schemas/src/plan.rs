@@ -221,8 +221,29 @@ impl Plan {
 
 /// SHA-256 of a plan, lowercase hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct PlanHash(String);
+
+impl TryFrom<String> for PlanHash {
+    type Error = SchemaError;
+
+    fn try_from(digits: String) -> Result<Self, Self::Error> {
+        if digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(Self(digits));
+        }
+        Err(SchemaError::Shape {
+            what: "plan hash",
+            found: format!("{digits:?}"),
+            expected: "64 lowercase hexadecimal digits".to_owned(),
+        })
+    }
+}
+
+impl From<PlanHash> for String {
+    fn from(hash: PlanHash) -> Self {
+        hash.0
+    }
+}
 
 impl PlanHash {
     /// All 64 digits.

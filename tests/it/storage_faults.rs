@@ -172,6 +172,7 @@ fn an_output_that_loses_a_file_is_not_closed() {
     bucket.server.remove(&format!("bucket/out/{lost}"));
     for command in ["finalize", "verify"] {
         let mut restok = bucket.workspace.restok([command, "s3://bucket/out"]);
+        restok.env("RESTOK_MAX_REJECT_RATE", "50%");
         let finished = run(restok.envs(bucket.server.environment())).expect_code(42);
         assert!(
             format!("{}{}", finished.stdout, finished.stderr).contains(lost.as_str()),

@@ -146,7 +146,7 @@ fn a_finished_output_is_left_as_it_is() {
     run(&mut workspace.tokenize("images", "out")).expect_code(0);
     let before = workspace.files("out");
     run(&mut workspace.tokenize("images", "out")).expect_code(0);
-    run(&mut workspace.restok(["finalize", "out"])).expect_code(0);
+    run(&mut workspace.restok(["finalize", "out", "--max-reject-rate", "50%"])).expect_code(0);
     assert!(workspace.files("out") == before, "a second run changed the output");
 }
 
@@ -172,7 +172,7 @@ fn an_output_is_closed_by_hand_where_the_run_was_told_not_to() {
     assert!(!digest::is_finished(&open) && !open.contains_key(schemas::MANIFEST_PATH));
     run(&mut workspace.restok(["verify", "out"])).expect_code(0);
     run(&mut workspace.restok(["inspect", "out"])).expect_code(0);
-    run(&mut workspace.restok(["finalize", "out"])).expect_code(0);
+    run(&mut workspace.restok(["finalize", "out", "--max-reject-rate", "50%"])).expect_code(0);
     assert!(digest::is_finished(&workspace.files("out")));
 }
 

@@ -47,5 +47,6 @@ pub fn is_finished(files: &BTreeMap<String, Vec<u8>>) -> bool {
 }
 
 fn is_table_file(path: &str) -> bool {
-    (path.starts_with("tokens/") || path.starts_with("images/")) && path.ends_with(".parquet")
+    // Whatever its name: a tool that reads the folder takes everything in it for a part of the table.
+    path.starts_with("tokens/") || path.starts_with("images/")
 }

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -101,7 +102,9 @@ class Bench:
         self.table.add("encode, published", "", f"{published / views:.2f} s a view", "", None)
         for precision, target in (("fp32", 0.4), ("bf16", 0.22)):
             ours_file = self.scratch / f"tokens-{precision}.i16"
-            report = self.measure("encode", folder, pixels, precision, batch, repeats, self.threads, ours_file)
+            # A processor without bfloat16 instructions takes minutes for one repeat, and more would not change the verdict.
+            times = repeats if precision == "fp32" else 1
+            report = self.measure("encode", folder, pixels, precision, batch, times, self.threads, ours_file)
             seconds = min(report["seconds"])
             ours = numpy.fromfile(ours_file, dtype=numpy.int16).reshape(views, TOKENS_PER_IMAGE)
             equal = ours == theirs
@@ -155,19 +158,21 @@ class Bench:
             report = self.measure("table", source, output, crop)
             assert report == {"images": images, "rows": images * views}, report
             files = [file for file in output.rglob("*") if file.is_file()]
-            tokens = [file for file in files if "tokens" in file.relative_to(output).parts[0]]
+            tokens = [file for file in files if file.relative_to(output).parts[0] == "tokens"]
             bits = 8 * sum(file.stat().st_size for file in tokens) / (images * views * TOKENS_PER_IMAGE)
-            target_bits = "at most 14"
             what = f"table, {views} view{'s' if views > 1 else ''}"
-            self.table.add(what, "13 bits a token", f"{bits:.2f} bits a token", target_bits, bits <= 14)
+            self.table.add(what, "13 bits a token", f"{bits:.2f} bits a token", "at most 14", bits <= 14)
             npy = self.npy_files(images, views)
             on_disk = disk_bytes(tokens) / npy["disk"]
             apparent = sum(file.stat().st_size for file in tokens) / npy["bytes"]
-            measured = f"1/{1 / on_disk:.1f} of the space on disk, 1/{1 / apparent:.1f} of the bytes"
-            self.table.add(what, ".npy files", measured, "at most 1/6", on_disk <= 1 / 6)
-            fewer = npy["files"] / len(tokens)
-            measured = f"{len(tokens)} for {npy['files']:,}"
-            self.table.add(f"files, {views} view{'s' if views > 1 else ''}", ".npy files", measured, "at most 1/10,000", fewer >= 10_000)
+            # Small files take whole blocks, 4 KiB each as a rule; both readings of "bytes" are shown and judged.
+            self.table.add(f"{what}, blocks on disk", ".npy files", f"1/{1 / on_disk:.1f}", "at most 1/6", on_disk <= 1 / 6)
+            self.table.add(f"{what}, payload", ".npy files", f"1/{1 / apparent:.1f}", "at most 1/6", apparent <= 1 / 6)
+            # What every unit has: both tables and the marker.
+            per_unit = [file for file in files if file.relative_to(output).parts[0] in ("tokens", "images", "_state")]
+            fewer = npy["files"] / len(per_unit)
+            measured = f"{len(per_unit)} for {npy['files']:,}, images table and marker included"
+            self.table.add(what.replace("table", "files"), ".npy files", measured, "at most 1/10,000", fewer >= 10_000)
 
     def npy_files(self, images, views):
         """What the published extraction writes for as many images: codes (int64, [views, 128]) and a label, a file each."""
@@ -188,17 +193,22 @@ class Bench:
 
     def memory(self):
         step("Peak memory of `restok tokenize` with the small tokenizer")
-        # Three units of 32, two of which are worked on at once: every buffer is full in the smaller run already.
-        few, times = (16, 2) if self.quick else (96, 10)
+        # Units of 32, of which two are worked on at once: every buffer is full in the smaller run already. How far the allocator
+        # goes differs by a few percent from run to run, so the median of three stands for each size.
+        few, times, runs = (16, 2, 1) if self.quick else (128, 10, 3)
         peaks = []
         for images in (few, few * times):
-            source = self.scratch / f"memory-{images}"
+            source, output = self.scratch / f"memory-{images}", self.scratch / f"memory-output-{images}"
             link_photographs(self.scratch / "photographs", source, images)
-            command = [self.restok, "tokenize", "--source", source, "--output", self.scratch / f"memory-output-{images}"]
-            command += ["--tokenizer", TOKENIZER, "--unit-size", 32, "--batch-size", 8, "--devices", "cpu"]
-            command += ["--progress", "none", "--log-level", "warn"]
-            peaks.append(peak_memory(list(map(str, command))))
-            print(f"  {images} images: {peaks[-1] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
+            command = [self.restok, "tokenize", "--source", source, "--output", output, "--tokenizer", TOKENIZER]
+            command += ["--unit-size", 32, "--batch-size", 8, "--devices", "cpu", "--progress", "none", "--log-level", "warn"]
+            each = []
+            for _ in range(runs):
+                shutil.rmtree(output, ignore_errors=True)
+                each.append(peak_memory(list(map(str, command))))
+            peaks.append(statistics.median(each))
+            shown = ", ".join(f"{peak / 2**20:.0f}" for peak in each)
+            print(f"  {images} images: {shown} MiB", file=sys.stderr, flush=True)
         growth = peaks[1] / peaks[0] - 1
         self.table.add("peak memory", f"{times} times the images", f"{growth:+.1%}", "within 5 %", abs(growth) <= 0.05)
 

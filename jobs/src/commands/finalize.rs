@@ -1,17 +1,25 @@
 //! `restok finalize`: checks that every unit is there and whole, and closes the output.
 
 use super::books_text;
-use crate::{aligned::counted, settings::ReportFormat};
+use crate::{
+    aligned::counted,
+    settings::{RejectRate, ReportFormat},
+};
 use anyhow::Result;
 use pipeline::{Limits, Storage};
 
 /// Closes an output and prints its books.
 ///
 /// # Errors
-/// When a unit is missing or damaged, or the store fails.
-pub(crate) async fn run(output: &str, format: ReportFormat, limits: &Limits) -> Result<()> {
+/// When a unit is missing or damaged, too many images were rejected, or the store fails.
+pub(crate) async fn run(
+    output: &str,
+    max_reject_rate: RejectRate,
+    format: ReportFormat,
+    limits: &Limits,
+) -> Result<()> {
     let storage = Storage::open_output(output, limits)?;
-    let manifest = pipeline::finalize(&storage).await?;
+    let manifest = pipeline::finalize(&storage, max_reject_rate.share()).await?;
     match format {
         ReportFormat::Json => crate::output::print_json(&manifest)?,
         ReportFormat::Text => crate::output::print(&format!(

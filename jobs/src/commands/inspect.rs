@@ -206,8 +206,9 @@ fn text(inspection: &Inspection) -> String {
     }
     if !inspection.examples.is_empty() {
         text.push_str("\nFirst rows (image_id, view, label, tokens)\n");
-        let rows: Vec<Vec<String>> = inspection.examples.iter().map(example_row).collect();
-        text.push_str(&aligned(2, &rows));
+        for example in &inspection.examples {
+            text.push_str(&format!("  {}\n", example_row(example).join("  ")));
+        }
     }
     text
 }

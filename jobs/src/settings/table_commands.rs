@@ -1,6 +1,6 @@
 //! Options of the commands that work on an output that is there: `finalize`, `verify`, `inspect` and `reconstruct`.
 
-use super::{Options, SettingsError, TokenizerReference, tokenize::precision, values::precision_parser};
+use super::{Options, RejectRate, SettingsError, TokenizerReference, tokenize::precision, values::precision_parser};
 use crate::environment;
 use clap::ValueEnum;
 use models::{DeviceChoice, Precision};
@@ -30,6 +30,9 @@ pub(crate) struct FinalizeOptions {
     /// The output, as `restok tokenize --output` was given it
     #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
     pub(crate) output: Option<String>,
+    /// Share of rejected images above which the output is not closed, such as 1% or 0.01
+    #[arg(long, value_name = "SHARE", env = environment::MAX_REJECT_RATE)]
+    pub(crate) max_reject_rate: Option<RejectRate>,
     /// Shape of the report on standard output
     #[arg(long, value_name = "FORMAT", env = environment::FORMAT)]
     pub(crate) format: Option<ReportFormat>,
@@ -109,7 +112,7 @@ pub(crate) struct ReconstructOptions {
 
 impl Options for FinalizeOptions {
     fn defaults() -> Self {
-        Self { format: Some(ReportFormat::Text), ..Self::default() }
+        Self { max_reject_rate: Some(RejectRate::default()), format: Some(ReportFormat::Text), ..Self::default() }
     }
 }
 

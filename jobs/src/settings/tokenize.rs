@@ -35,22 +35,22 @@ pub(crate) struct TokenizeOptions {
     /// Crop, by name: adm-center-SIZE, adm-center-SIZE-flip (2 views), adm-ten-crop-RESIZE-SIZE (10 views) or
     /// torchvision-center-SIZE; adm-center- with the tokenizer's own resolution when absent. EXIF orientation is ignored, as
     /// in the published pre-processing
-    #[arg(long, value_name = "NAME", env = environment::CROP, value_parser = crop_parser, help_heading = "What decides the tokens (part of the plan)")]
+    #[arg(long, value_name = "NAME", env = environment::CROP, value_parser = crop_parser, help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) crop: Option<Crop>,
     /// Arithmetic of the networks
-    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = "What decides the tokens (part of the plan)")]
+    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) precision: Option<String>,
     /// Views of a batch; the last one of a unit is padded, so that every batch runs the same kernels
-    #[arg(long, value_name = "VIEWS", env = environment::BATCH_SIZE, help_heading = "What decides the tokens (part of the plan)")]
+    #[arg(long, value_name = "VIEWS", env = environment::BATCH_SIZE, help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) batch_size: Option<usize>,
     /// Images of a unit of work, of retry and of output: each makes one file of each table
-    #[arg(long, value_name = "IMAGES", env = environment::UNIT_SIZE, help_heading = "What decides the tokens (part of the plan)")]
+    #[arg(long, value_name = "IMAGES", env = environment::UNIT_SIZE, help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) unit_size: Option<usize>,
     /// How an image's key is made
-    #[arg(long, value_name = "RULE", env = environment::IMAGE_ID, value_parser = image_id_parser(), help_heading = "What decides the tokens (part of the plan)")]
+    #[arg(long, value_name = "RULE", env = environment::IMAGE_ID, value_parser = image_id_parser(), help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) image_id: Option<ImageIdRule>,
     /// Take only the first images of the source, for a trial
-    #[arg(long, value_name = "IMAGES", env = environment::MAX_IMAGES, help_heading = "What decides the tokens (part of the plan)")]
+    #[arg(long, value_name = "IMAGES", env = environment::MAX_IMAGES, help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) max_images: Option<u64>,
 
     /// Devices that encode: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or cpu*N

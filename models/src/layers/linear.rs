@@ -1,9 +1,9 @@
 //! `y = x W^T + b`, through whichever library multiplies fastest on the device.
 //!
-//! On a CPU that is oneDNN over a weight packed once at load. torch's own float32 `linear` goes through MKL, which leaves AVX-512
-//! unused on AMD processors (133 GFLOP/s where oneDNN reaches 400) and packs the weight anew at every call on all others. The
-//! choice is made here and nowhere else, by what the device is and not by a stopwatch: a measured choice could differ between two
-//! runs on the same machine, and with it the last bit of a code's distance.
+//! On a CPU that is oneDNN over a weight packed once at load. torch's own float32 `linear` goes through MKL, which is slow on some
+//! processors (AMD's with AVX-512 among them) and packs the weight anew at every call on all. The choice is made here and nowhere
+//! else, by what the device is and not by a stopwatch: a measured choice could differ between two runs on the same machine, and
+//! with it the last bit of a code's distance.
 
 use crate::{
     ModelError,

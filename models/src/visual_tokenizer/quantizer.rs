@@ -58,6 +58,9 @@ impl Quantizer {
     /// Nearest codes of `z`, `[B, L, token size]`: int64 `[B, L]`.
     ///
     /// |z - e|² = |z|² - 2 (z·e - |e|²/2), and |z| is the same for all codes: the nearest code has the largest bracket.
+    ///
+    /// A vector that is no number (half precision can overflow) is nearest to nothing. torch would call it code 0; here it gets
+    /// -1, which nobody takes for a code.
     pub(super) fn codes(&self, z: &Tensor) -> Result<Tensor, ModelError> {
         let (batch, tokens, channels) = z.size3()?;
         let rows = self.prepared(z)?.f_reshape([-1, channels])?;
@@ -65,7 +68,11 @@ impl Quantizer {
         let codes = rows
             .f_split(ROWS_AT_ONCE, 0)?
             .iter()
-            .map(|rows| self.offsets.f_addmm(rows, &codebook)?.f_argmax(1, false))
+            .map(|rows| {
+                let codes = self.offsets.f_addmm(rows, &codebook)?.f_argmax(1, false)?;
+                let finite = rows.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Float)?.f_isfinite()?;
+                codes.f_masked_fill(&finite.f_logical_not()?, -1)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Tensor::f_cat(&codes, 0)?.f_view([batch, tokens])?)
     }
@@ -115,4 +122,26 @@ fn entropy_loss(distances: &Tensor) -> Result<Tensor, ModelError> {
     let together = choices.f_mean_dim([0_i64].as_slice(), false, Kind::Float)?;
     let all = together.f_mul(&together.f_add_scalar(1e-5)?.f_log()?)?.f_sum(Kind::Float)?;
     Ok(all.f_sub(&each.f_mean(Kind::Float)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Preset, TokenizerConfig, parameters::Parameters};
+
+    #[test]
+    fn a_vector_that_is_no_number_gets_no_code() {
+        let config = TokenizerConfig::preset(Preset::Small);
+        let parameters = Parameters::random(5);
+        let scope = parameters.root(tch::Device::Cpu, Kind::Float);
+        let quantizer = Quantizer::new(&scope.sub("quantize"), &config).expect("built");
+        let z = scope.tensor("z", &[2, 128, 8], Start::Normal(1.0)).expect("drawn");
+        for (row, broken) in [(0, f64::NAN), (1, f64::INFINITY)] {
+            z.get(row).get(7).get(3).f_fill_(broken).map(drop).expect("written");
+        }
+        let codes = Vec::<i64>::try_from(quantizer.codes(&z).expect("computed").view(-1)).expect("codes");
+        let without: Vec<usize> = (0..codes.len()).filter(|&position| codes[position] < 0).collect();
+        assert_eq!(without, [7, 128 + 7]);
+        schemas::TokenBatch::try_from_codes(&codes, 128, 8192).expect_err("-1 is no code");
+    }
 }

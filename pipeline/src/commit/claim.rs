@@ -30,7 +30,8 @@ struct PlanOwner {
 pub async fn claim_output(output: &Storage, plan: &Plan) -> Result<(), PipelineError> {
     // Before anything is written: a refused run leaves no trace.
     if let Some(owner) = read_owner(output).await? {
-        return check_owner(output, plan, &owner).await;
+        check_owner(output, plan, &owner).await?;
+        return check_create_only(output, plan).await;
     }
     let path = plan_path(plan.hash());
     let compressed = zstd::encode_all(plan.to_json_lines()?.as_slice(), ZSTD_LEVEL)
@@ -39,11 +40,32 @@ pub async fn claim_output(output: &Storage, plan: &Plan) -> Result<(), PipelineE
         // Another version of the compressor may have written the same plan.
         decompress(output, &path, &there, plan.hash())?;
     }
+    if let PutOutcome::Different(there) = output.put_create(PLAN_OWNER_PATH, owner_bytes(plan)?).await? {
+        check_owner(output, plan, &parse_owner(&there)?).await?;
+    }
+    check_create_only(output, plan).await
+}
+
+fn owner_bytes(plan: &Plan) -> Result<Bytes, PipelineError> {
     let owner = PlanOwner { schema_version: SCHEMA_VERSION, plan: plan.hash().clone() };
-    let outcome = output.put_create(PLAN_OWNER_PATH, Bytes::from(to_json(PLAN_OWNER_PATH, &owner)?)).await?;
-    match outcome {
-        PutOutcome::Created | PutOutcome::Same => Ok(()),
-        PutOutcome::Different(there) => check_owner(output, plan, &parse_owner(&there)?).await,
+    Ok(Bytes::from(to_json(PLAN_OWNER_PATH, &owner)?))
+}
+
+/// Everything relies on puts that refuse to overwrite, and some stores that speak S3 ignore the condition without a word: the
+/// owner, which is there, is put once more with the same bytes, at every start, and must be found.
+async fn check_create_only(output: &Storage, plan: &Plan) -> Result<(), PipelineError> {
+    if output.is_local() {
+        return Ok(());
+    }
+    match output.put_create(PLAN_OWNER_PATH, owner_bytes(plan)?).await? {
+        PutOutcome::Created => Err(output_error(
+            output,
+            PLAN_OWNER_PATH,
+            "the store overwrote an object that was to be created only if absent (If-None-Match); two runs could then destroy \
+             each other's tables. Use a store, or a version of it, with conditional puts"
+                .to_owned(),
+        )),
+        PutOutcome::Same | PutOutcome::Different(_) => Ok(()),
     }
 }
 

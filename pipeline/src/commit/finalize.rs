@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     PipelineError, PutOutcome, Storage,
-    run::{describe_units, duplicate_id},
+    run::{check_books, describe_units, duplicate_id},
     tables::{decode_images, nothing_there},
 };
 use bytes::Bytes;
@@ -28,11 +28,15 @@ const FILES_AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// [`PipelineError::Unfinished`] when units are missing; [`PipelineError::Output`] when a file is not what its marker says;
-/// [`PipelineError::Source`] when two images have one id; storage errors.
-pub async fn finalize(output: &Storage) -> Result<Manifest, PipelineError> {
+/// [`PipelineError::Source`] when two images have one id or there is no image at all; [`PipelineError::RejectRate`] when more
+/// than `max_reject_rate`, 0 to 1, of all images were rejected; storage errors.
+pub async fn finalize(output: &Storage, max_reject_rate: f64) -> Result<Manifest, PipelineError> {
     let plan = read_plan(output).await?.ok_or_else(|| nothing_there(output))?;
     let done = done_units(output, &plan).await?;
     let reports = read_markers(output, &plan, done).await?;
+    if missing_units(&plan, &reports).is_empty() {
+        check_books(&plan, &manifest(&plan, &reports).books, max_reject_rate)?;
+    }
     finalize_units(output, &plan, &reports).await
 }
 

@@ -312,7 +312,7 @@ fn run_report(plan: &Plan, here: &[UnitReport], all: &[UnitReport], done_before:
 }
 
 /// What must be true of the books of a whole output before it is called finished.
-fn check_books(plan: &Plan, books: &Books, max_reject_rate: f64) -> Result<(), PipelineError> {
+pub(crate) fn check_books(plan: &Plan, books: &Books, max_reject_rate: f64) -> Result<(), PipelineError> {
     if books.listed == 0 {
         return Err(PipelineError::Source {
             uri: plan.settings().source.clone(),

@@ -9,7 +9,7 @@
 //! whether or not anybody asks for the result; the queue is emptied by devices, which wait for nothing but the queue; and
 //! codes wait in their own channels without holding anything that another unit needs.
 
-use super::{EarlyDuplicates, batcher::ViewBatcher};
+use super::{EarlyDuplicates, batcher::ViewBatcher, duplicate_id};
 use crate::{
     DecodeLimits, PipelineError, SourceImage, SourceReader,
     cpu_pool::CpuPool,
@@ -20,6 +20,7 @@ use crate::{
 use futures::{StreamExt, stream::FuturesOrdered};
 use schemas::{Books, Crop, ImageRow, Plan, TokenBatch, TokenRows, sha256_hex};
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -131,7 +132,7 @@ impl UnitEngine {
         while let Some(codes) = encoding.next().await {
             rows.add_codes(&codes.map_err(|_| DevicesGone)?);
         }
-        Ok(rows.finish()?)
+        Ok(rows.finish(unit)?)
     }
 
     fn count(&self, row: &ImageRow, unit: u32) {
@@ -273,7 +274,11 @@ impl RowCollector {
     }
 
     /// Joins images and codes, and balances the books.
-    fn finish(self) -> Result<UnitRows, PipelineError> {
+    fn finish(self, unit: u32) -> Result<UnitRows, PipelineError> {
+        let mut ids = HashSet::with_capacity(self.images.len());
+        if let Some(image) = self.images.iter().find(|image| !ids.insert(image.image_id.as_str())) {
+            return Err(duplicate_id("the source", &image.image_id, unit, unit));
+        }
         let books = Books { listed: self.images_started, ..books_of(&self.images, self.views) };
         books.check(self.views)?;
         let tokens = TokenBatch::try_new(self.codes, self.tokens_per_image)?;

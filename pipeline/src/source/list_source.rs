@@ -150,6 +150,13 @@ pub async fn list_storage(
     if inputs.is_empty() {
         return Err(wrong("it holds no images".to_owned()));
     }
+    if layout == SourceLayout::Folder
+        && let Some(deep) = objects.iter().map(|object| &object.path).find(|path| path.matches('/').count() > 1)
+    {
+        tracing::warn!(
+            "{deep} lies deeper than <class>/<file>: its class is its first folder. Is the source one level too high?"
+        );
+    }
     tracing::info!(
         source,
         layout = layout.name(),
@@ -247,9 +254,10 @@ async fn list_folder(storage: &Storage) -> Result<Vec<StoredObject>, PipelineErr
     })
 }
 
-/// Whether a name, or a folder above it, is hidden or a table's own (`_SUCCESS`, `_metadata`).
+/// Whether a name, or a folder above it, is hidden. An underscore hides nothing: cameras begin names with it, and a table's own
+/// files (`_SUCCESS`, `_metadata`) have no image's extension.
 fn is_hidden(path: &str) -> bool {
-    path.split('/').any(|part| part.starts_with(['.', '_']))
+    path.split('/').any(|part| part.starts_with('.'))
 }
 
 /// Keeps the objects of one layout: the one asked for, or the only one there is.

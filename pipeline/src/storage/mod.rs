@@ -15,10 +15,15 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
     Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
-    PutOptions, PutPayload, path::Path,
+    PutOptions, PutPayload, RenameOptions, RenameTargetMode, path::Path,
 };
 use retry::RetryPolicy;
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    ops::Range,
+    sync::Arc,
+};
 use url::Url;
 
 /// A place in a store. Cloning is cheap and shares its connections.
@@ -157,12 +162,39 @@ impl Storage {
         none_if_missing(self.head(path).await)
     }
 
+    /// Whether puts go to a file system of this machine, which always refuses to overwrite when it is to create.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local
+    }
+
     /// Whether there is an object.
     ///
     /// # Errors
     /// When the store fails, after all retries.
     pub async fn exists(&self, path: &str) -> Result<bool, PipelineError> {
         Ok(self.head_if_exists(path).await?.is_some())
+    }
+
+    /// One attempt at creating an object.
+    ///
+    /// The local store writes beside its target and links the whole file into place; a process that is killed in between leaves
+    /// that half behind, and tools that read a folder of a table would take it for a part. So the half is written below
+    /// `_staging/`, where nobody looks, and linked from there.
+    async fn create(&self, location: &Path, payload: PutPayload) -> object_store::Result<()> {
+        if !self.local {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            return self.store.put_opts(location, payload, options).await.map(drop);
+        }
+        let staged =
+            self.root.clone().join("_staging").join(format!("{:016x}", RandomState::new().build_hasher().finish()));
+        self.store.put_opts(&staged, payload, PutOptions::default()).await?;
+        let options = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
+        let created = self.store.rename_opts(&staged, location, options).await;
+        if created.is_err() {
+            // The first error is the one to tell; what stays behind is never read.
+            drop(self.store.delete(&staged).await);
+        }
+        created
     }
 
     /// All objects below the folder `prefix` (empty: below the root), however deep, sorted by path.
@@ -196,10 +228,8 @@ impl Storage {
         let location = self.location(path)?;
         let mut attempts = self.retry.start();
         loop {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let payload = PutPayload::from_bytes(bytes.clone());
-            let error = match self.store.put_opts(&location, payload, options).await {
-                Ok(_) => return Ok(PutOutcome::Created),
+            let error = match self.create(&location, PutPayload::from_bytes(bytes.clone())).await {
+                Ok(()) => return Ok(PutOutcome::Created),
                 Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => error,
                 Err(error) => {
                     let error = self.write_error(path, error);

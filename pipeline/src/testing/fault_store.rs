@@ -9,7 +9,7 @@ use futures::{
 };
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
 };
 use std::{
     collections::BTreeMap,
@@ -48,6 +48,8 @@ pub enum Fault {
     CommitThenError,
     /// "Already there", though nothing is: as S3 answers 409 to writers that collide.
     FalseConflict,
+    /// A create-only put that overwrites: what some stores make of a condition they do not know.
+    IgnoredCondition,
 }
 
 /// When to fail, and how.
@@ -178,6 +180,9 @@ impl ObjectStore for FaultStore {
             Some(Fault::CommitThenError) => {
                 self.inner.put_opts(location, payload, options).await?;
                 Err(unavailable("the answer was lost"))
+            }
+            Some(Fault::IgnoredCondition) => {
+                self.inner.put_opts(location, payload, PutOptions { mode: PutMode::Overwrite, ..options }).await
             }
             _ => self.inner.put_opts(location, payload, options).await,
         }

@@ -160,7 +160,7 @@ async fn a_finished_output_is_left_alone_and_no_device_is_started() {
     let report = tokenize(run).await.expect("nothing to do");
     assert_eq!((report.units_here, report.units_already_done, report.finalized), (0, plan.units(), true));
     assert_eq!(contents(&output).await, before);
-    finalize(&output).await.expect("finalizing twice is harmless");
+    finalize(&output, 1.0).await.expect("finalizing twice is harmless");
     assert_eq!(contents(&output).await, before);
 }
 

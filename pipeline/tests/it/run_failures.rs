@@ -206,6 +206,22 @@ async fn of_two_plans_at_once_exactly_one_owns_the_output() {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_overwrites_where_it_should_create_is_refused_before_any_table_is_written() {
+    let (source, plan) = scene().await;
+    let (memory, _) = memory_output();
+    let careless = FaultStore::new(memory);
+    careless.inject(FaultRule::new(Operation::Put, Fault::IgnoredCondition).forever());
+    let store: Arc<dyn ObjectStore> = careless;
+    let output = storage_over(store);
+    for _ in 0..2 {
+        // Starting again does not talk it round.
+        let error = tokenize_with(&plan, &source, &output, &encoder()).await.expect_err("refused");
+        assert!(error.to_string().contains("If-None-Match") && !error.is_temporary(), "{error}");
+    }
+    assert!(output.list("tokens").await.expect("memory").is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_start_is_spread_by_rank_and_can_be_stopped() {
     let (source, plan) = scene().await;

@@ -39,19 +39,23 @@ async fn a_folder_gives_labels_by_sorted_class_and_passes_over_other_files() {
         "set/LICENSE",
         "set/cat/notes.txt",
         "set/.cache/6.png",
-        "set/_old/7.png",
+        "set/dog/_DSC7.JPG",
+        "set/_SUCCESS",
         "set/cat/._8.png",
     ])
     .await;
     let listing = list(&storage(&store, "set")).await;
     assert_eq!(listing.layout, SourceLayout::Folder);
     assert_eq!(listing.class_names, ["cat", "dog"]);
-    assert_eq!(names(&listing), ["5.gif", "cat/3.jpg", "cat/deep/er/4.webp", "dog/1.png", "dog/2.JPEG"]);
+    assert_eq!(
+        names(&listing),
+        ["5.gif", "cat/3.jpg", "cat/deep/er/4.webp", "dog/1.png", "dog/2.JPEG", "dog/_DSC7.JPG"]
+    );
     assert_eq!(
         listing.inputs.iter().map(|input| input.label).collect::<Vec<_>>(),
-        [None, Some(0), Some(0), Some(1), Some(1)]
+        [None, Some(0), Some(0), Some(1), Some(1), Some(1)]
     );
-    assert_eq!((listing.images, listing.source.as_str()), (Some(5), "memory:///set/"));
+    assert_eq!((listing.images, listing.source.as_str()), (Some(6), "memory:///set/"));
 
     let few = SourceOptions { max_images: Some(4), ..SourceOptions::new("") };
     let few = list_storage(&storage(&store, "set"), "", &few, &limits()).await.expect("listed");

@@ -184,7 +184,7 @@ async fn an_id_in_two_units_is_found_and_keeps_an_output_from_being_finished() {
     assert!(findings.iter().any(|finding| finding.problem.ends_with("is also in unit 0")), "{findings:?}");
     damaged.remove(SUCCESS_PATH).await;
     damaged.remove(MANIFEST_PATH).await;
-    let error = finalize(&damaged.output).await.expect_err("ids twice").to_string();
+    let error = finalize(&damaged.output, 1.0).await.expect_err("ids twice").to_string();
     assert!(error.contains("appears in units 0 and 1") && error.contains("--image-id path"), "{error}");
     assert!(!damaged.output.exists(SUCCESS_PATH).await.expect("memory"));
 }
@@ -237,7 +237,7 @@ async fn an_unfinished_output_is_sound_and_its_stray_files_are_leftovers() {
     assert!(report.is_sound() && !report.finished, "{:?}", report.findings);
     assert_eq!((report.units_done, report.units_total), (2, 3));
     assert_eq!(report.leftovers, [damaged.images(1), damaged.tokens(1)]);
-    let error = finalize(&damaged.output).await.expect_err("a unit is missing");
+    let error = finalize(&damaged.output, 1.0).await.expect_err("a unit is missing");
     assert!(error.is_temporary());
     assert!(error.to_string().contains("1 units have no marker (1)"), "{error}");
 }
@@ -250,7 +250,7 @@ async fn finalize_refuses_files_that_are_not_what_their_markers_say() {
         damaged.remove(MANIFEST_PATH).await;
         let path = if table == "tokens" { damaged.tokens(2) } else { damaged.images(2) };
         damaged.replace(&path, b"something else".to_vec()).await;
-        let error = finalize(&damaged.output).await.expect_err("damaged").to_string();
+        let error = finalize(&damaged.output, 1.0).await.expect_err("damaged").to_string();
         assert!(error.contains(&path) && error.contains("14 bytes, but its marker says"), "{error}");
         assert!(!damaged.output.exists(SUCCESS_PATH).await.expect("memory"));
     }
@@ -261,7 +261,7 @@ async fn a_place_without_a_plan_is_no_output() {
     let (_, output) = memory_output();
     for error in [
         verify(&output, &VerifyOptions::default()).await.expect_err("nothing there"),
-        finalize(&output).await.expect_err("nothing there"),
+        finalize(&output, 1.0).await.expect_err("nothing there"),
         pipeline::TableReader::open(&output).await.expect_err("nothing there"),
     ] {
         assert_eq!(error.to_string(), "memory:///out: no plan is here: is this the output of `restok tokenize`?");

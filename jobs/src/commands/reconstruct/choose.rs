@@ -100,7 +100,7 @@ mod tests {
 
     fn reports(written: &[u64]) -> Vec<UnitReport> {
         let file = FileRecord { path: String::new(), bytes: 0, sha256: String::new(), rows: 0 };
-        let plan: schemas::PlanHash = serde_json::from_str("\"0123456789\"").expect("a hash");
+        let plan: schemas::PlanHash = "0123456789abcdef".repeat(4).try_into().expect("a hash");
         written
             .iter()
             .enumerate()
