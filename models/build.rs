@@ -1,4 +1,4 @@
-//! Compiles the one C++ file that reaches what tch lacks, and passes on where libtorch is, so that this crate's tests and the
+//! Compiles the little C++ that reaches what tch lacks, and passes on where libtorch is, so that this crate's tests and the
 //! crates that link a binary (`jobs`, `tests`) can write that folder into their run path.
 
 #![expect(clippy::disallowed_methods, reason = "a build script is told everything through its environment")]
@@ -12,7 +12,7 @@ fn main() {
     });
     let include = env::var_os("LIBTORCH_INCLUDE")
         .map_or_else(|| library.join("../include"), |folder| PathBuf::from(folder).join("include"));
-    println!("cargo:rerun-if-changed=shim/torch_switches.cpp");
+    println!("cargo:rerun-if-changed=shim");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
@@ -27,7 +27,7 @@ fn main() {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .file("shim/torch_switches.cpp")
+        .files(["shim/torch_switches.cpp", "shim/optimizer.cpp"])
         .compile("restok_torch_switches");
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");

@@ -4,7 +4,7 @@ use crate::{
     environment,
     settings::{
         FinalizeOptions, GeneralOptions, InspectOptions, LimitOptions, Options, ReconstructOptions, STORAGE_HEADING,
-        SettingsError, TokenizeOptions, VerifyOptions, WORK_HEADING, fields,
+        SettingsError, TokenizeOptions, TrainTokenizerOptions, VerifyOptions, WORK_HEADING, fields,
     },
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Turn images into tables of tokens
     #[command(long_about = TOKENIZE_ABOUT, after_help = TOKENIZE_AFTER_HELP)]
     Tokenize(Arguments<TokenizeOptions>),
+    /// Train a tokenizer on images
+    #[command(long_about = TRAIN_TOKENIZER_ABOUT, after_help = TRAIN_TOKENIZER_AFTER_HELP)]
+    TrainTokenizer(Arguments<TrainTokenizerOptions>),
     /// Check that every unit of an output is there and whole, and close it
     #[command(long_about = FINALIZE_ABOUT, after_help = FINALIZE_AFTER_HELP)]
     Finalize(Arguments<FinalizeOptions>),
@@ -84,6 +87,7 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
     let limits = fields(&LimitOptions::defaults())?;
     let own = [
         ("tokenize", fields(&TokenizeOptions::defaults())?),
+        ("train-tokenizer", fields(&TrainTokenizerOptions::defaults())?),
         ("finalize", fields(&FinalizeOptions::defaults())?),
         ("verify", fields(&VerifyOptions::defaults())?),
         ("inspect", fields(&InspectOptions::defaults())?),
@@ -97,7 +101,7 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
                 // Every command obeys the limits on storage; those on work say nothing where nothing is encoded.
                 let is_work = argument.get_help_heading() == Some(WORK_HEADING);
                 let is_limit = is_work || argument.get_help_heading() == Some(STORAGE_HEADING);
-                argument.hide(is_work && name != "tokenize").hide_short_help(is_limit)
+                argument.hide(is_work && !["tokenize", "train-tokenizer"].contains(&name)).hide_short_help(is_limit)
             })
         });
     }
@@ -174,6 +178,32 @@ model hub's from HF_TOKEN, HF_ENDPOINT and HF_HOME.
 
 SIGTERM or Ctrl-C drains: what is being committed is committed, the rest is left for the next start (exit code 143). A second one \
 stops at once. `restok tokenize --help` also shows the limits on storage and work.";
+
+const TRAIN_TOKENIZER_ABOUT: &str = "\
+Train a tokenizer on images.
+
+Reads images from any source that `restok tokenize` reads, shuffled anew in every epoch, and trains the tokenizer of a preset or of a \
+config.json with the published objective. The output folder holds checkpoints, metrics.csv, TensorBoard's event files, contact sheets, \
+the best tokenizer so far by validation (best/) and in the end the trained one (tokenizer/), which `restok tokenize --tokenizer` takes.
+
+A run that was stopped, killed or drained goes on with the same command, and ends with the same weights as one that was not, bit for \
+bit on the same device with the same number of threads. A term of the objective whose frozen network has no file is an error; its \
+weight 0 switches it off.";
+
+const TRAIN_TOKENIZER_AFTER_HELP: &str = "\
+Examples:
+  A small tokenizer for images of 32 by 32 pixels, on a processor, without any frozen network:
+    restok train-tokenizer --preset tiny --source './data/train-{000000..000005}.tar' \\
+      --validation-source ./data/test-000000.tar --output ./run
+
+  The published recipe on a GPU, in eight batches of 32 an update:
+    restok train-tokenizer --source 's3://bucket/train-{0000..1023}.tar' --output ./run \\
+      --validation-source 's3://bucket/validation-{00..63}.tar' --accumulation 8 \\
+      --vgg16 vgg16.safetensors --lpips lpips.safetensors --dino dino.safetensors \\
+      --foundation-model dinov3.safetensors
+
+SIGTERM or Ctrl-C stops after the step with a checkpoint (exit code 143). docs/train-on-your-images.md goes through it all; \
+docs/frozen-networks.md says where each frozen network is from.";
 
 const FINALIZE_ABOUT: &str = "\
 Check that every unit of an output is there and whole, and close it.

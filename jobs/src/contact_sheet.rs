@@ -1,9 +1,11 @@
-//! One picture of many: a column an image, originals on top, below them what 1, 2, 4 … tokens make of it.
+//! One picture of many: a grid of views, labelled above and at its left.
 
 mod label;
 
+use anyhow::{Context, Result};
 use image::{Rgb, RgbImage, imageops};
 use label::{GLYPH, draw_text, fit};
+use schemas::PixelBatch;
 
 /// A row of the sheet.
 #[derive(Clone, Debug)]
@@ -14,8 +16,6 @@ pub(crate) struct SheetRow {
     pub(crate) images: Vec<Option<RgbImage>>,
 }
 
-/// Columns beside each other; further images start a new block below.
-const COLUMNS: usize = 8;
 /// Small views are enlarged by whole numbers until they are at least this large, so that they can be seen and labelled.
 const SMALLEST_CELL: u32 = 128;
 /// Space around everything.
@@ -30,8 +30,10 @@ const INK: Rgb<u8> = Rgb([40, 40, 44]);
 const FAINT_INK: Rgb<u8> = Rgb([120, 120, 126]);
 const NO_IMAGE: Rgb<u8> = Rgb([226, 226, 224]);
 
-/// Draws the sheet: `title` above, a caption above each column, a label left of each row.
-pub(crate) fn contact_sheet(title: &str, captions: &[String], rows: &[SheetRow]) -> RgbImage {
+/// Draws the sheet: `title` above, a caption above each column, a label left of each row. At most `beside` columns, at least 1,
+/// stand beside each other; further ones start a new block below.
+pub(crate) fn contact_sheet(title: &str, captions: &[String], rows: &[SheetRow], beside: usize) -> RgbImage {
+    let beside = beside.max(1);
     let side =
         rows.iter().flat_map(|row| row.images.iter().flatten()).map(RgbImage::width).max().unwrap_or(SMALLEST_CELL);
     let enlarged = SMALLEST_CELL.div_ceil(side.max(1));
@@ -40,14 +42,14 @@ pub(crate) fn contact_sheet(title: &str, captions: &[String], rows: &[SheetRow])
         rows.iter().map(|row| row.label.chars().count() as u32).max().unwrap_or(0) * GLYPH * LABEL_SCALE + 2 * GAP;
     // Fifteen letters, an ImageNet key, fit over a view of 256 pixels at the larger size.
     let caption_scale = if cell >= 16 * GLYPH * LABEL_SCALE { LABEL_SCALE } else { 1 };
-    let columns = captions.len().clamp(1, COLUMNS) as u32;
-    let blocks = captions.len().div_ceil(COLUMNS).max(1) as u32;
+    let columns = captions.len().clamp(1, beside) as u32;
+    let blocks = captions.len().div_ceil(beside).max(1) as u32;
     let block_height = LINE + rows.len() as u32 * (cell + GAP) + GAP;
     let width = label_width + columns * (cell + GAP) + GAP;
     let mut sheet = RgbImage::from_pixel(width, GAP + LINE + blocks * block_height, PAPER);
     draw_text(&mut sheet, GAP, GAP, &fit(title, (width - 2 * GAP) / (GLYPH * LABEL_SCALE)), LABEL_SCALE, INK);
     for (image, caption) in captions.iter().enumerate() {
-        let (column, block) = ((image % COLUMNS) as u32, (image / COLUMNS) as u32);
+        let (column, block) = ((image % beside) as u32, (image / beside) as u32);
         let left = label_width + column * (cell + GAP);
         let top = GAP + LINE + block * block_height;
         let fitted = fit(caption, cell / (GLYPH * caption_scale));
@@ -74,6 +76,15 @@ pub(crate) fn contact_sheet(title: &str, captions: &[String], rows: &[SheetRow])
     sheet
 }
 
+/// A row of a batch as a picture.
+///
+/// # Errors
+/// When a side has no place in 32 bits.
+pub(crate) fn picture(pixels: &PixelBatch, row: usize) -> Result<RgbImage> {
+    let (width, height) = (u32::try_from(pixels.width())?, u32::try_from(pixels.height())?);
+    RgbImage::from_raw(width, height, pixels.image(row).to_vec()).context("a view has as many bytes as its size says")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +103,7 @@ mod tests {
             row("original", &(0..9).map(|image| colour(0, image)).collect::<Vec<_>>()),
             row("1 token", &(0..9).map(|image| colour(1, image)).collect::<Vec<_>>()),
         ];
-        let sheet = contact_sheet("title", &captions, &rows);
+        let sheet = contact_sheet("title", &captions, &rows, 8);
         let label_width = 8 * GLYPH * LABEL_SCALE + 2 * GAP;
         let block_height = LINE + 2 * (SMALLEST_CELL + GAP) + GAP;
         assert_eq!(sheet.width(), label_width + 8 * (SMALLEST_CELL + GAP) + GAP);
@@ -107,7 +118,7 @@ mod tests {
     #[test]
     fn an_image_that_is_not_there_leaves_its_place() {
         let rows = [row("original", &[None, Some([1, 2, 3])])];
-        let sheet = contact_sheet("title", &["a".to_owned(), "b".to_owned()], &rows);
+        let sheet = contact_sheet("title", &["a".to_owned(), "b".to_owned()], &rows, 8);
         assert!(sheet.pixels().any(|pixel| *pixel == NO_IMAGE) && sheet.pixels().any(|pixel| pixel.0 == [1, 2, 3]));
     }
 }

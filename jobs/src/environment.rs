@@ -74,6 +74,85 @@ pub(crate) const NO_ORIGINALS: &str = "RESTOK_NO_ORIGINALS";
 /// Decode with a tokenizer that did not make the tokens.
 pub(crate) const ALLOW_OTHER_TOKENIZER: &str = "RESTOK_ALLOW_OTHER_TOKENIZER";
 
+/// Images to validate on.
+pub(crate) const VALIDATION_SOURCE: &str = "RESTOK_VALIDATION_SOURCE";
+/// Recipe by name.
+pub(crate) const PRESET: &str = "RESTOK_PRESET";
+/// Configuration of the tokenizer.
+pub(crate) const TOKENIZER_CONFIG: &str = "RESTOK_TOKENIZER_CONFIG";
+/// Updates of a training.
+pub(crate) const STEPS: &str = "RESTOK_STEPS";
+/// Batches of an update.
+pub(crate) const ACCUMULATION: &str = "RESTOK_ACCUMULATION";
+/// Where random numbers start.
+pub(crate) const SEED: &str = "RESTOK_SEED";
+/// Rate after the warm-up.
+pub(crate) const LEARNING_RATE: &str = "RESTOK_LEARNING_RATE";
+/// Rate at the end.
+pub(crate) const END_LEARNING_RATE: &str = "RESTOK_END_LEARNING_RATE";
+/// Updates of the warm-up.
+pub(crate) const WARMUP_STEPS: &str = "RESTOK_WARMUP_STEPS";
+/// AdamW's first decay.
+pub(crate) const BETA1: &str = "RESTOK_BETA1";
+/// AdamW's second decay.
+pub(crate) const BETA2: &str = "RESTOK_BETA2";
+/// Weight decay.
+pub(crate) const WEIGHT_DECAY: &str = "RESTOK_WEIGHT_DECAY";
+/// Largest gradient.
+pub(crate) const GRADIENT_NORM: &str = "RESTOK_GRADIENT_NORM";
+/// Decay of the average of weights.
+pub(crate) const AVERAGE_DECAY: &str = "RESTOK_AVERAGE_DECAY";
+/// Distance of pixels.
+pub(crate) const RECONSTRUCTION: &str = "RESTOK_RECONSTRUCTION";
+/// Weight of the distance of pixels.
+pub(crate) const RECONSTRUCTION_WEIGHT: &str = "RESTOK_RECONSTRUCTION_WEIGHT";
+/// Weight of the quantizer's losses.
+pub(crate) const QUANTIZER_WEIGHT: &str = "RESTOK_QUANTIZER_WEIGHT";
+/// Weight of LPIPS.
+pub(crate) const PERCEPTUAL_WEIGHT: &str = "RESTOK_PERCEPTUAL_WEIGHT";
+/// Weight of the alignment.
+pub(crate) const ALIGNMENT_WEIGHT: &str = "RESTOK_ALIGNMENT_WEIGHT";
+/// Margin of the alignment.
+pub(crate) const ALIGNMENT_MARGIN: &str = "RESTOK_ALIGNMENT_MARGIN";
+/// Which discriminator.
+pub(crate) const ADVERSARY: &str = "RESTOK_ADVERSARY";
+/// Weight of the discriminator.
+pub(crate) const ADVERSARIAL_WEIGHT: &str = "RESTOK_ADVERSARIAL_WEIGHT";
+/// First step with a discriminator.
+pub(crate) const ADVERSARIAL_START: &str = "RESTOK_ADVERSARIAL_START";
+/// Weight of LeCam.
+pub(crate) const LECAM_WEIGHT: &str = "RESTOK_LECAM_WEIGHT";
+/// VGG16's weights.
+pub(crate) const VGG16: &str = "RESTOK_VGG16";
+/// LPIPS' layers.
+pub(crate) const LPIPS: &str = "RESTOK_LPIPS";
+/// DINO's weights.
+pub(crate) const DINO: &str = "RESTOK_DINO";
+/// The vision foundation model's weights.
+pub(crate) const FOUNDATION_MODEL: &str = "RESTOK_FOUNDATION_MODEL";
+/// Smallest random crop.
+pub(crate) const SMALLEST_SCALE: &str = "RESTOK_SMALLEST_SCALE";
+/// Largest random crop.
+pub(crate) const LARGEST_SCALE: &str = "RESTOK_LARGEST_SCALE";
+/// No mirroring.
+pub(crate) const NO_FLIP: &str = "RESTOK_NO_FLIP";
+/// Images shuffled together.
+pub(crate) const SHUFFLE_IMAGES: &str = "RESTOK_SHUFFLE_IMAGES";
+/// Steps between metrics.
+pub(crate) const LOG_EVERY: &str = "RESTOK_LOG_EVERY";
+/// Steps between checkpoints.
+pub(crate) const SAVE_EVERY: &str = "RESTOK_SAVE_EVERY";
+/// Checkpoints kept.
+pub(crate) const KEEP_CHECKPOINTS: &str = "RESTOK_KEEP_CHECKPOINTS";
+/// Steps between validations.
+pub(crate) const VALIDATE_EVERY: &str = "RESTOK_VALIDATE_EVERY";
+/// Images of a validation.
+pub(crate) const VALIDATION_IMAGES: &str = "RESTOK_VALIDATION_IMAGES";
+/// Steps between contact sheets.
+pub(crate) const SHEET_EVERY: &str = "RESTOK_SHEET_EVERY";
+/// Stop early.
+pub(crate) const STOP_AFTER: &str = "RESTOK_STOP_AFTER";
+
 /// Objects being fetched at once.
 pub(crate) const FETCH_REQUESTS: &str = "RESTOK_FETCH_REQUESTS";
 /// Encoded bytes waiting to be decoded.

@@ -10,7 +10,6 @@
 
 mod aligned;
 mod cli;
-mod codebook_statistics;
 mod commands;
 mod contact_sheet;
 mod environment;
@@ -23,6 +22,7 @@ mod progress;
 mod settings;
 mod tokenizer_encoder;
 mod tokenizer_folder;
+mod training;
 
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches};
@@ -95,6 +95,21 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
                 let cancel = CancellationToken::new();
                 let _listening = process::cancel_on_signals(cancel.clone())?;
                 commands::tokenize::run(settings, limits, workers, progress, cancel).await
+            })
+        }
+        Command::TrainTokenizer(arguments) => {
+            let Some((options, limits)) = start.prepare("train-tokenizer", &arguments, |file| &file.train_tokenizer)? else {
+                return Ok(());
+            };
+            let progress = start.log()?;
+            let settings = options.resolve()?;
+            let devices = models::initialise(&[settings.device], settings.device_threads)?;
+            let device = *devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?;
+            block_on(async {
+                let cancel = CancellationToken::new();
+                let _listening = process::cancel_on_signals(cancel.clone())?;
+                let training = move || commands::train_tokenizer::run(settings, &limits, device, &progress, &cancel);
+                tokio::task::spawn_blocking(training).await?
             })
         }
         Command::Finalize(arguments) => {

@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 use pipeline::{Snapshot, Telemetry};
 use std::{
     io::{self, IsTerminal},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Time between two looks at the counters while bars are shown.
@@ -35,6 +35,21 @@ impl Progress {
         Self { shape: shape(style, Duration::from_secs(seconds.max(1)), terminal), bars }
     }
 
+    /// Progress of a training of `total` steps of which `done` are made.
+    pub(crate) fn steps(&self, total: u64, done: u64) -> StepProgress {
+        let bar = (self.shape == Shape::Bars).then(|| {
+            let bar = self.bars.add(ProgressBar::new(total).with_position(done));
+            let template = "{wide_bar} step {pos}/{len}\n{wide_msg}";
+            bar.set_style(BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar()));
+            bar
+        });
+        let period = match self.shape {
+            Shape::Lines(period) => Some(period),
+            Shape::Bars | Shape::None => None,
+        };
+        StepProgress { bar, period, total, last: None }
+    }
+
     /// Shows the counters until it is dropped, and takes the bars away then.
     pub(crate) async fn show(&self, telemetry: &Telemetry) {
         match self.shape {
@@ -51,6 +66,38 @@ fn shape(style: ProgressStyle, period: Duration, terminal: bool) -> Shape {
         ProgressStyle::Auto | ProgressStyle::Bars if terminal => Shape::Bars,
         ProgressStyle::Auto | ProgressStyle::Lines => Shape::Lines(period),
         ProgressStyle::Bars => Shape::None,
+    }
+}
+
+/// Progress of a training: a bar, or a line every so often. The bar is taken away when this is dropped.
+#[derive(Debug)]
+pub(crate) struct StepProgress {
+    bar: Option<ProgressBar>,
+    period: Option<Duration>,
+    total: u64,
+    last: Option<Instant>,
+}
+
+impl StepProgress {
+    /// Shows that `step` steps are made, and what is to be said of the last one.
+    pub(crate) fn show(&mut self, step: u64, line: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(line.to_owned());
+        }
+        let due = |period: Duration| self.last.is_none_or(|last| last.elapsed() >= period) || step == self.total;
+        if self.period.is_some_and(due) {
+            self.last = Some(Instant::now());
+            tracing::info!("step {}/{}: {line}", count(step), count(self.total));
+        }
+    }
+}
+
+impl Drop for StepProgress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //
 // Every function returns 0 and leaves its result in the last argument, or returns -1; restok_last_error() then says why.
 
+#include "guarded.h"
+
 #include <ATen/Context.h>
 #include <ATen/Tensor.h>
 #include <ATen/Version.h>
@@ -15,7 +17,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <exception>
 #include <mutex>
 #include <new>
 #include <string>
@@ -27,26 +28,7 @@ static_assert(
     TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 13,
     "restok needs libtorch 2.13: run `make setup`, or point LIBTORCH at an install of that version");
 
-#define EXPORTED extern "C" __attribute__((visibility("hidden")))
-
 namespace {
-
-thread_local std::string last_error;
-
-template <typename Body>
-int guarded(Body&& body) {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& error) {
-    last_error = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "unknown C++ exception";
-  }
-  return -1;
-}
 
 // Keeps the memory of freed tensors and hands it to the next tensor of that size.
 //
@@ -154,8 +136,10 @@ at::Tensor call(const char* name, std::vector<c10::IValue> arguments) {
 
 } // namespace
 
+thread_local std::string restok::last_error;
+
 EXPORTED const char* restok_last_error() {
-  return last_error.c_str();
+  return restok::last_error.c_str();
 }
 
 EXPORTED const char* restok_torch_version() {
@@ -170,7 +154,7 @@ EXPORTED const char* restok_cpu_capability() {
 
 // float32 products and convolutions on CUDA: truly float32, or through TensorFloat-32.
 EXPORTED int restok_allow_tf32(int allowed) {
-  return guarded([&] {
+  return restok::guarded([&] {
     at::globalContext().setAllowTF32CuBLAS(allowed != 0);
     at::globalContext().setAllowTF32CuDNN(allowed != 0);
   });
@@ -178,12 +162,12 @@ EXPORTED int restok_allow_tf32(int allowed) {
 
 // Takes memory of CPU tensors from KeepingAllocator from here on. Tensors made before keep their own way of being freed.
 EXPORTED int restok_keep_tensor_memory() {
-  return guarded([] { c10::SetCPUAllocator(&KeepingAllocator::instance(), /*priority=*/100); });
+  return restok::guarded([] { c10::SetCPUAllocator(&KeepingAllocator::instance(), /*priority=*/100); });
 }
 
 // [out, in] in the layout that oneDNN likes best on this CPU. Fails where oneDNN has no fast kernel for the type.
 EXPORTED int restok_pack_linear(const at::Tensor* weight, at::Tensor** packed) {
-  return guarded([&] {
+  return restok::guarded([&] {
     *packed = new at::Tensor(call("mkldnn::_reorder_linear_weight", {*weight, c10::IValue()}));
   });
 }
@@ -191,7 +175,7 @@ EXPORTED int restok_pack_linear(const at::Tensor* weight, at::Tensor** packed) {
 // x W^T + b, and GELU (by erf) of it where asked for.
 EXPORTED int restok_packed_linear(
     const at::Tensor* input, const at::Tensor* packed, const at::Tensor* bias, int gelu, at::Tensor** output) {
-  return guarded([&] {
+  return restok::guarded([&] {
     c10::impl::GenericList scalars(c10::OptionalType::create(c10::NumberType::get()));
     std::vector<c10::IValue> arguments;
     arguments.emplace_back(*input);

@@ -54,6 +54,22 @@ pub enum ModelError {
         problems: Vec<TensorProblem>,
     },
 
+    /// A term of the training objective needs a frozen network whose file cannot be used.
+    #[error(
+        "{term} needs {network}: {}: {problem}. docs/frozen-networks.md says which public file it is and how to get it",
+        file.display()
+    )]
+    FrozenNetwork {
+        /// The term.
+        term: &'static str,
+        /// The network by its public name.
+        network: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// Why it cannot be used.
+        problem: String,
+    },
+
     // --- settings ------------------------------------------------------------------------------------------------------
     /// `config.json` does not read: no JSON, a key that nobody knows, a value of another type.
     #[error("{}: {problem}", file.display())]
@@ -72,6 +88,22 @@ pub enum ModelError {
         found: String,
         /// What would work.
         expected: String,
+    },
+
+    /// A term of the objective has a weight, and the network that computes it no file.
+    #[error(
+        "{term} needs the weights of {network}: give them with {flag} FILE (docs/frozen-networks.md says where to get them), \
+         or train without it by {weight}"
+    )]
+    MissingFrozenNetwork {
+        /// The term.
+        term: &'static str,
+        /// Whose weights are missing.
+        network: &'static str,
+        /// How they are given.
+        flag: &'static str,
+        /// How to do without.
+        weight: &'static str,
     },
 
     // --- devices -------------------------------------------------------------------------------------------------------

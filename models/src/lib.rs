@@ -14,16 +14,25 @@
 
 mod device;
 mod error;
+mod foundation;
 mod layers;
+mod losses;
+mod metrics;
 mod parameters;
 mod precision;
 mod torch_switches;
+mod training;
 mod visual_tokenizer;
 mod weight_file;
 
 pub use device::{Device, DeviceChoice, initialise, libtorch_version};
 pub use error::{ModelError, TensorProblem};
+pub use metrics::{ReconstructionMeter, ReconstructionScores};
 pub use precision::Precision;
+pub use training::{
+    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe,
+    TokenizerTrainer,
+};
 pub use visual_tokenizer::{
     EncoderStages, LoadOptions, Quantized, TokenizerConfig, VisualTokenizer,
     config::{Architecture, ImageInput, Preset, TransformerSize},

@@ -5,8 +5,9 @@
 
 use crate::{ModelError, TensorProblem, weight_file::WeightFile};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Mutex,
 };
 use tch::{Device, Kind, Tensor};
@@ -32,7 +33,17 @@ static RANDOM: Mutex<()> = Mutex::new(());
 
 enum Source<'a> {
     File(&'a WeightFile),
-    Random { seed: i64, drawn: RefCell<BTreeMap<String, Tensor>> },
+    Random {
+        seed: i64,
+        drawn: RefCell<BTreeMap<String, Tensor>>,
+    },
+    /// Tensors in memory, to be computed with and not trained.
+    Memory(&'a BTreeMap<String, Tensor>),
+    Store {
+        store: &'a ParameterStore,
+        /// Whether gradients flow into the trained tensors.
+        gradients: bool,
+    },
 }
 
 /// All tensors of a model, from a file or drawn at random.
@@ -53,6 +64,23 @@ impl<'a> Parameters<'a> {
         Self { source, asked: RefCell::default(), problems: RefCell::default() }
     }
 
+    /// Tensors in memory under their published names, for inference.
+    pub(crate) fn from_memory(tensors: &'a BTreeMap<String, Tensor>) -> Self {
+        Self { source: Source::Memory(tensors), asked: RefCell::default(), problems: RefCell::default() }
+    }
+
+    /// The tensors of a training run.
+    pub(crate) fn from_store(store: &'a ParameterStore) -> Self {
+        let source = Source::Store { store, gradients: true };
+        Self { source, asked: RefCell::default(), problems: RefCell::default() }
+    }
+
+    /// The tensors of a training run as they are: gradients flow through what is built of them, not into them.
+    pub(crate) fn held_fixed(store: &'a ParameterStore) -> Self {
+        let source = Source::Store { store, gradients: false };
+        Self { source, asked: RefCell::default(), problems: RefCell::default() }
+    }
+
     /// The root scope, whose layers compute on `device` in `kind`.
     pub(crate) fn root(&self, device: Device, kind: Kind) -> Scope<'_> {
         Scope { parameters: self, prefix: String::new(), device, kind }
@@ -66,26 +94,55 @@ impl<'a> Parameters<'a> {
         self,
         may_be_there: impl Fn(&str) -> bool,
     ) -> Result<Option<BTreeMap<String, Tensor>>, ModelError> {
-        let file = match self.source {
-            Source::Random { drawn, .. } => return Ok(Some(drawn.into_inner())),
-            Source::File(file) => file,
-        };
         let asked = self.asked.into_inner();
         let mut problems = self.problems.into_inner();
-        problems.extend(file.twice.iter().map(|name| TensorProblem::Twice { name: name.clone() }));
-        for name in file.names().filter(|name| !asked.contains(*name) && !may_be_there(name)) {
-            let found = file.shape(name).unwrap_or_default();
-            problems.push(TensorProblem::Unexpected { name: name.to_owned(), found });
-        }
+        let mut unexpected = |name: &str, found: Vec<i64>| {
+            if !asked.contains(name) && !may_be_there(name) {
+                problems.push(TensorProblem::Unexpected { name: name.to_owned(), found });
+            }
+        };
+        let file = match self.source {
+            Source::Random { drawn, .. } => return Ok(Some(drawn.into_inner())),
+            Source::File(file) => {
+                file.names().for_each(|name| unexpected(name, file.shape(name).unwrap_or_default()));
+                problems.extend(file.twice.iter().map(|name| TensorProblem::Twice { name: name.clone() }));
+                file.path().to_owned()
+            }
+            Source::Memory(tensors) => {
+                tensors.iter().for_each(|(name, tensor)| unexpected(name, tensor.size()));
+                PathBuf::from("tensors in memory")
+            }
+            Source::Store { store, .. } => {
+                store.sealed.set(true);
+                PathBuf::from("parameters in training")
+            }
+        };
         if problems.is_empty() {
             return Ok(None);
         }
         problems.sort_by(|left, right| left.name().cmp(right.name()));
-        Err(ModelError::Tensors { file: file.path().to_owned(), problems })
+        Err(ModelError::Tensors { file, problems })
     }
 
     fn get(&self, name: String, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
+        let fits = |name: String, tensor: Option<&Tensor>| match tensor {
+            None => Err(TensorProblem::Missing { name, expected: shape.to_vec() }),
+            Some(tensor) if tensor.size() != shape => {
+                Err(TensorProblem::Shape { name, found: tensor.size(), expected: shape.to_vec() })
+            }
+            Some(tensor) => Ok(tensor.shallow_clone()),
+        };
         let found = match &self.source {
+            Source::Memory(tensors) => {
+                self.asked.borrow_mut().insert(name.clone());
+                let tensor = tensors.get(&name);
+                fits(name, tensor)
+            }
+            Source::Store { store, gradients } => {
+                store.draw_if_new(Role::Trained, &name, shape, start)?;
+                let tensor = fits(name.clone(), store.trained.borrow().get(&name));
+                if *gradients { tensor } else { tensor.map(|tensor| tensor.detach()) }
+            }
             Source::Random { seed, drawn } => {
                 let tensor = draw(*seed, &name, shape, start)?;
                 drawn.borrow_mut().insert(name, tensor.shallow_clone());
@@ -108,6 +165,79 @@ impl<'a> Parameters<'a> {
             self.problems.borrow_mut().push(problem);
             Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?)
         })
+    }
+}
+
+/// What a tensor of a training run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Gradients flow into it and the optimizer moves it.
+    Trained,
+    /// Kept and saved with the rest, but moved by the network itself.
+    Buffer,
+}
+
+/// The tensors that a training run owns, by their published names. Networks are built anew from them at every step, so that a
+/// layer is written once for training and for inference: as a function of its parameters.
+///
+/// It grows while the networks are built for the first time, each tensor drawn from the seed and its name; from then on a name
+/// that nobody knows is an error.
+pub(crate) struct ParameterStore {
+    seed: i64,
+    device: Device,
+    sealed: Cell<bool>,
+    trained: RefCell<BTreeMap<String, Tensor>>,
+    buffers: RefCell<BTreeMap<String, Tensor>>,
+    /// What follows from sizes alone and is computed once: index tables, masks, rotary factors.
+    constants: RefCell<BTreeMap<String, Tensor>>,
+}
+
+impl ParameterStore {
+    /// An empty store, which the first building of its networks fills.
+    pub(crate) fn new(seed: i64, device: Device) -> Self {
+        Self {
+            seed,
+            device,
+            sealed: Cell::new(false),
+            trained: RefCell::default(),
+            buffers: RefCell::default(),
+            constants: RefCell::default(),
+        }
+    }
+
+    /// The tensors that are trained, sorted by name.
+    pub(crate) fn trained(&self) -> Vec<(String, Tensor)> {
+        Self::list(&self.trained)
+    }
+
+    /// The tensors that are kept but not trained, sorted by name.
+    pub(crate) fn buffers(&self) -> Vec<(String, Tensor)> {
+        Self::list(&self.buffers)
+    }
+
+    fn list(tensors: &RefCell<BTreeMap<String, Tensor>>) -> Vec<(String, Tensor)> {
+        tensors.borrow().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+    }
+
+    fn draw_if_new(&self, role: Role, name: &str, shape: &[i64], start: Start) -> Result<(), ModelError> {
+        let mut tensors = match role {
+            Role::Trained => &self.trained,
+            Role::Buffer => &self.buffers,
+        }
+        .borrow_mut();
+        if self.sealed.get() || tensors.contains_key(name) {
+            return Ok(());
+        }
+        let tensor = tch::no_grad(|| draw(self.seed, name, shape, start)?.f_to_device(self.device).map_err(ModelError::from))?;
+        tensors.insert(name.to_owned(), tensor.f_set_requires_grad(role == Role::Trained)?);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for ParameterStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (trained, buffers) = (self.trained.borrow().len(), self.buffers.borrow().len());
+        write!(formatter, "ParameterStore({trained} trained, {buffers} buffers)")
     }
 }
 
@@ -152,6 +282,44 @@ impl Scope<'_> {
     /// A tensor of this folder in main memory, in float32.
     pub(crate) fn tensor(&self, name: &str, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
         self.parameters.get(format!("{}{name}", self.prefix), shape, start)
+    }
+
+    /// Whether the tensors of this scope belong to a training run: built of them is a network of one step.
+    pub(crate) fn trainable(&self) -> bool {
+        matches!(self.parameters.source, Source::Store { .. })
+    }
+
+    /// A tensor of this folder that is saved with the others and not trained: float32, on the device, the same storage at every
+    /// building, so that a network may change it in place. Outside training nobody may ask for one.
+    pub(crate) fn buffer(&self, name: &str, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
+        let name = format!("{}{name}", self.prefix);
+        let Source::Store { store, .. } = &self.parameters.source else {
+            return self.parameters.get(name, shape, start);
+        };
+        store.draw_if_new(Role::Buffer, &name, shape, start)?;
+        let found = store.buffers.borrow().get(&name).map(Tensor::shallow_clone);
+        found.ok_or_else(|| {
+            let problem = TensorProblem::Missing { name, expected: shape.to_vec() };
+            ModelError::Tensors { file: PathBuf::from("parameters in training"), problems: vec![problem] }
+        })
+    }
+
+    /// A tensor that follows from sizes alone, from `build`; in training it is built once and kept.
+    pub(crate) fn constant(
+        &self,
+        name: impl std::fmt::Display,
+        build: impl FnOnce() -> Result<Tensor, ModelError>,
+    ) -> Result<Tensor, ModelError> {
+        let Source::Store { store, .. } = &self.parameters.source else {
+            return build();
+        };
+        let name = format!("{}{name}", self.prefix);
+        if let Some(constant) = store.constants.borrow().get(&name) {
+            return Ok(constant.shallow_clone());
+        }
+        let constant = tch::no_grad(build)?;
+        store.constants.borrow_mut().insert(name, constant.shallow_clone());
+        Ok(constant)
     }
 
     /// A tensor of this folder on its device, in float32.

@@ -2,6 +2,7 @@
 
 use crate::{Device, ModelError, torch_switches};
 use schemas::SchemaError;
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use tch::Kind;
 
@@ -10,7 +11,8 @@ use tch::Kind;
 /// Whatever is chosen here, the quantizer, the heads in front of it and the convolutional pixel decoder compute in float32, as
 /// the published code does; layer norms and the residual stream of the transformers do too, which is what PyTorch's autocast
 /// makes of the published training. Tokens differ a little between precisions, so every table names its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// float32 throughout. On CUDA too: TensorFloat-32 is switched off.
     #[default]

@@ -81,7 +81,7 @@ pub(crate) fn packed_linear(
     }
 }
 
-fn check(status: c_int) -> Result<(), ModelError> {
+pub(crate) fn check(status: c_int) -> Result<(), ModelError> {
     if status == 0 {
         return Ok(());
     }

@@ -24,6 +24,9 @@
 //!
 //! Nothing in this table grows with the set. Only what a run remembers of finished units does, a few kilobytes each.
 //!
+//! Training reads the same sources through the same stages of fetching, decoding and cropping, but in another order and without
+//! end: [`TrainingImages`] gives shuffled batches, [`EvaluationImages`] one pass in order.
+//!
 //! # Why nothing deadlocks
 //! Follow the waiting from the end: a device waits for the queue alone and answers into a channel of its own for each batch, so
 //! the queue always empties. A full queue makes units wait, and while a unit waits, its decoding goes on: a job of the pool
@@ -58,10 +61,11 @@ mod tables;
 mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod training_images;
 mod watchdog;
 
 pub use commit::{Finding, VerifyOptions, VerifyReport, claim_output, finalize, read_plan, verify};
-pub use crop::crop_views;
+pub use crop::{RandomCrop, crop_views};
 pub use decode::{DecodeFailure, DecodeLimits, RgbImage, decode_image};
 pub use encoder::{BatchEncoder, EncodeError, EncoderFactory};
 pub use error::PipelineError;
@@ -75,3 +79,7 @@ pub use source::{
 pub use storage::{PutOutcome, Storage, StoredObject};
 pub use tables::{TableFile, TableReader};
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};
+pub use training_images::{
+    DataPosition, EvaluationImages, EvaluationImagesOptions, TrainingBatch, TrainingCrop, TrainingImages,
+    TrainingImagesOptions,
+};

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | pixels to a tokenizer, and back from a decoder | [`PixelBatch`] |
 //! | codes from a tokenizer | [`TokenBatch`], divided by [`TokenLevels`] |
+//! | how much of the codebook is used | [`CodebookStatistics`], a [`CodebookUse`] a level |
 //! | what a run will do | [`Plan`] of [`PlannedInput`]s under [`PlanSettings`], named by its [`PlanHash`] |
 //! | rows of the two tables | [`TokenRows`] in [`token_schema`], [`ImageRow`]s in [`image_schema`] |
 //! | what a file says of its making | [`Provenance`] |
+//! | what is random, from a seed | [`RandomStream`] |
 //! | what became of a unit, of an output | [`UnitReport`] and [`Manifest`] with their [`Books`] |
 //!
 //! Nothing here opens a file or runs a network: a type either holds what it says or cannot be built.
 
+mod codebook_statistics;
 mod crop;
 mod error;
 mod image_id;
@@ -19,6 +22,7 @@ mod output_paths;
 mod pixel_batch;
 mod plan;
 mod provenance;
+mod random_stream;
 mod reject_reason;
 mod source_layout;
 mod token_batch;
@@ -26,6 +30,7 @@ mod token_levels;
 mod token_table;
 mod unit_report;
 
+pub use codebook_statistics::{CodebookStatistics, CodebookUse};
 pub use crop::Crop;
 pub use error::SchemaError;
 pub use image_id::ImageIdRule;
@@ -39,6 +44,7 @@ pub use provenance::{
     KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Provenance,
     read_key, read_levels,
 };
+pub use random_stream::RandomStream;
 pub use reject_reason::RejectReason;
 pub use source_layout::SourceLayout;
 pub use token_batch::{TokenBatch, check_codebook_size};

@@ -62,6 +62,16 @@ impl PixelBatch {
         &self.pixels[row * size..(row + 1) * size]
     }
 
+    /// The first `count` of the filled rows, or all of them, as a batch without padding.
+    ///
+    /// # Errors
+    /// When nothing is left.
+    pub fn first(&self, count: usize) -> Result<Self, SchemaError> {
+        let rows = count.min(self.filled);
+        let bytes = rows * self.height * self.width * Self::CHANNELS;
+        Self::try_new(self.pixels[..bytes].to_vec(), rows, rows, self.height, self.width)
+    }
+
     /// Rows of the fixed shape, padding included.
     pub fn rows(&self) -> usize {
         self.rows

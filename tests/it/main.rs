@@ -23,6 +23,8 @@ mod settings_precedence;
 mod storage_faults;
 /// Images to tables to images, in three layouts.
 mod tokenize_end_to_end;
+/// Training: exact resume, whole checkpoints, refusals, and a tokenizer at its end.
+mod train_tokenizer;
 /// Two processes on one output.
 mod two_writers;
 

@@ -3,13 +3,12 @@
 use super::books_text;
 use crate::{
     aligned::{aligned, bytes, count, counted, named, percent},
-    codebook_statistics::{CodebookStatistics, CodebookUse},
     settings::ReportFormat,
 };
 use anyhow::Result;
 use futures::TryStreamExt;
 use pipeline::{Limits, Storage, TableReader};
-use schemas::{Books, KEY_UNIT, PlanSettings, TokenRows};
+use schemas::{Books, CodebookStatistics, CodebookUse, KEY_UNIT, PlanSettings, TokenRows};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},

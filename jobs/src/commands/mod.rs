@@ -4,6 +4,7 @@ pub(crate) mod finalize;
 pub(crate) mod inspect;
 pub(crate) mod reconstruct;
 pub(crate) mod tokenize;
+pub(crate) mod train_tokenizer;
 pub(crate) mod verify;
 
 use crate::aligned::{bytes, count, counted, named, percent};

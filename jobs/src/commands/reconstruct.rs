@@ -5,7 +5,7 @@ mod originals;
 
 use crate::{
     aligned::counted,
-    contact_sheet::{SheetRow, contact_sheet},
+    contact_sheet::{SheetRow, contact_sheet, picture},
     settings::{ImageChoice, ReconstructSettings, SettingsError},
     tokenizer_folder::{TokenizerFolder, identity},
 };
@@ -14,7 +14,7 @@ use choose::ChosenImage;
 use image::RgbImage;
 use models::{Device, VisualTokenizer};
 use pipeline::{Limits, Storage, TableReader};
-use schemas::{PixelBatch, PlanSettings, TokenBatch};
+use schemas::{PlanSettings, TokenBatch};
 use std::{collections::HashMap, path::Path};
 
 /// Name of the contact sheet below `--to`.
@@ -22,6 +22,9 @@ const SHEET_FILE: &str = "contact-sheet.png";
 
 /// Columns that a contact sheet holds at most: it is a picture to look at, and is in memory whole.
 const SHEET_IMAGES: usize = 32;
+
+/// Images beside each other in a contact sheet.
+const IMAGES_BESIDE: usize = 10;
 
 /// Rebuilds images and prints where they are.
 ///
@@ -147,11 +150,6 @@ fn decode(
     Ok(images)
 }
 
-fn picture(pixels: &PixelBatch, row: usize) -> Result<RgbImage> {
-    let (width, height) = (u32::try_from(pixels.width())?, u32::try_from(pixels.height())?);
-    RgbImage::from_raw(width, height, pixels.image(row).to_vec()).context("a view has as many bytes as its size says")
-}
-
 fn save(to: &Path, chosen: &[ChosenImage], what: &str, images: &[Option<RgbImage>]) -> Result<()> {
     for (image, picture) in chosen.iter().zip(images) {
         if let Some(picture) = picture {
@@ -174,7 +172,7 @@ fn save_sheet(
     }
     let captions: Vec<String> = chosen.iter().take(SHEET_IMAGES).map(|image| image.image_id.clone()).collect();
     let title = format!("{}, {}", tokenizer.name(), settings.crop);
-    write_png(path, &contact_sheet(&title, &captions, &rows))
+    write_png(path, &contact_sheet(&title, &captions, &rows, IMAGES_BESIDE))
 }
 
 fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::{
     FinalizeOptions, GeneralOptions, InspectOptions, LimitOptions, ReconstructOptions, SettingsError, TokenizeOptions,
-    VerifyOptions,
+    TrainTokenizerOptions, VerifyOptions,
 };
 use serde::Deserialize;
 use std::path::Path;
@@ -17,6 +17,9 @@ pub(crate) struct SettingsFile {
     pub(crate) limits: LimitOptions,
     /// `[tokenize]`.
     pub(crate) tokenize: TokenizeOptions,
+    /// `[train-tokenizer]`.
+    #[serde(rename = "train-tokenizer")]
+    pub(crate) train_tokenizer: TrainTokenizerOptions,
     /// `[finalize]`.
     pub(crate) finalize: FinalizeOptions,
     /// `[verify]`.

@@ -13,6 +13,7 @@ mod limits;
 mod show;
 mod table_commands;
 mod tokenize;
+mod train_tokenizer;
 mod values;
 
 pub(crate) use error::SettingsError;
@@ -24,6 +25,7 @@ pub(crate) use table_commands::{
     FinalizeOptions, ImageChoice, InspectOptions, ReconstructOptions, ReconstructSettings, ReportFormat, VerifyOptions,
 };
 pub(crate) use tokenize::{TokenizeOptions, TokenizeSettings};
+pub(crate) use train_tokenizer::{TrainTokenizerOptions, TrainTokenizerSettings};
 pub(crate) use values::{Devices, RejectRate, TokenizerReference};
 
 use clap::parser::ValueSource;

@@ -1,7 +1,7 @@
 //! The transformer block, and the merging of image tokens inside some of the encoder's.
 
 use super::{
-    Linear,
+    Linear, add_into,
     attention::{Attention, Stage},
     linear::Activation,
     normalization::LayerNorm,
@@ -69,10 +69,9 @@ impl Block {
             stream = merge.prepend(&stream)?;
         }
         let hidden = self.widen.forward(&self.norm2.forward(&stream)?, Activation::GeluExact)?;
-        let stream = stream.f_add_(&self.narrow.forward(&hidden, Activation::None)?)?;
+        let mut stream = add_into(stream, &self.narrow.forward(&hidden, Activation::None)?)?;
         if let Some(merge) = merge {
-            let mut level = stream.f_narrow(1, 0, merge.kept.size1()?)?;
-            drop(level.f_add_(&merge.level_embedding)?);
+            stream = merge.embed_level(stream)?;
         }
         debug_assert_eq!(stream.kind(), Kind::Float);
         Ok(stream)
@@ -80,6 +79,17 @@ impl Block {
 }
 
 impl Merge {
+    /// Adds the new level's embedding to its tokens, the first of `stream`.
+    fn embed_level(&self, stream: Tensor) -> Result<Tensor, ModelError> {
+        let (_, tokens, _) = stream.size3()?;
+        let count = self.kept.size1()?;
+        let level = add_into(stream.f_narrow(1, 0, count)?, &self.level_embedding)?;
+        if !level.requires_grad() {
+            return Ok(stream); // it was added in place
+        }
+        Ok(Tensor::f_cat(&[&level, &stream.f_narrow(1, count, tokens - count)?], 1)?)
+    }
+
     fn prepend(&self, stream: &Tensor) -> Result<Tensor, ModelError> {
         let (_, tokens, _) = stream.size3()?;
         // Kept tokens are found among the first; those after the coarsest level are never named by an index.

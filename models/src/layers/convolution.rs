@@ -3,6 +3,7 @@
 //! Channels-last is how oneDNN and cuDNN compute fastest : pixels arrive in that order, the weights are put into it once,
 //! and every layer keeps it. Published as modeling/modules/maskgit_vqgan.py.
 
+use super::add_into;
 use crate::{
     ModelError,
     parameters::{Scope, Start},
@@ -48,9 +49,28 @@ impl Convolution {
     ) -> Result<Self, ModelError> {
         let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel], Start::WEIGHT)?;
         let bias = with_bias.then(|| scope.tensor("bias", &[outputs], Start::Zeros)).transpose()?;
+        Self::from_tensors(scope, &weight, bias.as_ref(), (stride, padding))
+    }
+
+    /// Keeps the image's size, with `weight`, `[outputs, inputs, kernel, kernel]`, whose kernel is odd, and `bias`, `[outputs]`.
+    pub(crate) fn same_from_tensors(
+        scope: &Scope<'_>,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Self, ModelError> {
+        let (_, _, kernel, _) = weight.size4()?;
+        Self::from_tensors(scope, weight, bias, (1, kernel / 2))
+    }
+
+    fn from_tensors(
+        scope: &Scope<'_>,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        (stride, padding): (i64, i64),
+    ) -> Result<Self, ModelError> {
         Ok(Self {
-            weight: channels_last(&scope.place(&weight)?)?,
-            bias: bias.map(|bias| scope.place(&bias)).transpose()?,
+            weight: channels_last(&scope.place(weight)?)?,
+            bias: bias.map(|bias| scope.place(bias)).transpose()?,
             stride,
             padding,
         })
@@ -86,7 +106,7 @@ impl SiluNorm {
 
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
         let mut output = input.f_group_norm(NORM_GROUPS, Some(&self.weight), Some(&self.bias), NORM_EPSILON, true)?;
-        Ok(output.f_silu_()?)
+        if output.requires_grad() { Ok(output.f_silu()?) } else { Ok(output.f_silu_()?) }
     }
 }
 
@@ -118,13 +138,13 @@ impl ResidualBlock {
     /// `[B, inputs, height, width]` to `[B, outputs, height, width]`, channels-last.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
         let hidden = self.conv1.forward(&self.norm1.forward(input)?)?;
-        let mut output = self.conv2.forward(&self.norm2.forward(&hidden)?)?;
+        let output = self.conv2.forward(&self.norm2.forward(&hidden)?)?;
         match &self.shortcut {
-            None => Ok(output.f_add_(input)?),
+            None => add_into(output, input),
             // The published shortcut reads the block's own output and not its input; the weights were trained with it.
             Some(shortcut) => {
                 let added = shortcut.forward(&output)?;
-                Ok(output.f_add_(&added)?)
+                add_into(output, &added)
             }
         }
     }

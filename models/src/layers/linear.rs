@@ -49,9 +49,17 @@ impl Linear {
         let weight = scope.place(&weight.f_contiguous()?)?;
         let bias = bias.map(|bias| scope.place(bias)).transpose()?;
         // Packing fails where oneDNN has no fast kernel for the type, as for bfloat16 on a CPU that lacks its instructions.
-        let packed = if scope.device == Device::Cpu { torch_switches::pack_linear(&weight).ok() } else { None };
+        // A weight in training is another one at every step and must stay in the graph of gradients.
+        let packs = scope.device == Device::Cpu && !scope.trainable();
+        let packed = if packs { torch_switches::pack_linear(&weight).ok() } else { None };
         let weight = packed.map_or_else(|| Weight::Plain(weight.shallow_clone()), Weight::Packed);
         Ok(Self { weight, bias, kind: scope.kind })
+    }
+
+    /// A layer that is not trained, but through which gradients flow to its input: oneDNN's product over a packed weight has none.
+    pub(crate) fn unpacked(scope: &Scope<'_>, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self, ModelError> {
+        let bias = bias.map(|bias| scope.place(bias)).transpose()?;
+        Ok(Self { weight: Weight::Plain(scope.place(weight)?), bias, kind: scope.kind })
     }
 
     /// # Shapes
@@ -63,6 +71,7 @@ impl Linear {
                 let mut output = input.f_linear(weight, self.bias.as_ref())?;
                 match activation {
                     Activation::None => Ok(output),
+                    Activation::GeluExact if output.requires_grad() => Ok(output.f_gelu("none")?),
                     Activation::GeluExact => Ok(output.f_gelu_("none")?),
                 }
             }

@@ -12,4 +12,12 @@ pub(crate) use block::{Block, Merge};
 pub(crate) use convolution::{Convolution, NORM_GROUPS, ResidualBlock, SiluNorm};
 pub(crate) use linear::{Activation, Linear};
 pub(crate) use normalization::LayerNorm;
-pub(crate) use rotary::rotary_table;
+pub(crate) use rotary::{rotary_table, rotate};
+
+use crate::ModelError;
+use tch::Tensor;
+
+/// `sum + addend`, in the memory of `sum` unless a gradient will ask for what stands there.
+pub(crate) fn add_into(mut sum: Tensor, addend: &Tensor) -> Result<Tensor, ModelError> {
+    if sum.requires_grad() || addend.requires_grad() { Ok(sum.f_add(addend)?) } else { Ok(sum.f_add_(addend)?) }
+}

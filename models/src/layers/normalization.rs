@@ -14,13 +14,19 @@ pub(crate) const LAYER_NORM_EPSILON: f64 = 1e-5;
 pub(crate) struct LayerNorm {
     pub(crate) weight: Tensor,
     pub(crate) bias: Tensor,
+    epsilon: f64,
 }
 
 impl LayerNorm {
     pub(crate) fn new(scope: &Scope<'_>, channels: i64) -> Result<Self, ModelError> {
+        Self::with_epsilon(scope, channels, LAYER_NORM_EPSILON)
+    }
+
+    /// With another number added to the variance.
+    pub(crate) fn with_epsilon(scope: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self, ModelError> {
         let weight = scope.placed("weight", &[channels], Start::Ones)?;
         let bias = scope.placed("bias", &[channels], Start::Zeros)?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, epsilon })
     }
 
     /// # Shapes
@@ -28,6 +34,6 @@ impl LayerNorm {
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
         let input = input.f_to_kind(Kind::Float)?;
         let shape = self.weight.size();
-        Ok(input.f_layer_norm(shape, Some(&self.weight), Some(&self.bias), LAYER_NORM_EPSILON, true)?)
+        Ok(input.f_layer_norm(shape, Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
     }
 }

@@ -32,15 +32,15 @@ pub(crate) fn rotary_table(
     Ok(table.f_view_as_complex()?)
 }
 
-/// Turns `input`, float32 `[B, N, projections, H, D]`, in place by a [`rotary_table`] of N rows.
-pub(super) fn rotate(input: &Tensor, table: &Tensor) -> Result<Tensor, ModelError> {
+/// Turns `input`, float32 `[B, N, projections, H, D]`, by a [`rotary_table`] of N rows; in place, unless gradients are wanted.
+pub(crate) fn rotate(input: &Tensor, table: &Tensor) -> Result<Tensor, ModelError> {
     let [batch, tokens, projections, heads, channels] = input.size()[..] else {
         return Err(ModelError::torch("rotary embedding takes five axes"));
     };
     debug_assert_eq!(input.kind(), Kind::Float);
     let mut pairs = input.f_view([batch, tokens, projections, heads, channels / 2, 2])?.f_view_as_complex()?;
-    let turned = pairs.f_mul_(table)?.f_view_as_real()?;
-    Ok(turned.f_view([batch, tokens, projections, heads, channels])?)
+    let turned = if input.requires_grad() { pairs.f_mul(table)? } else { pairs.f_mul_(table)? };
+    Ok(turned.f_view_as_real()?.f_view([batch, tokens, projections, heads, channels])?)
 }
 
 #[cfg(test)]

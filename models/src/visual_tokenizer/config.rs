@@ -229,6 +229,44 @@ impl TokenizerConfig {
         &self.raw.model.vq_model
     }
 
+    /// Fewest latent tokens that nested dropout leaves (`num_min_tokens`).
+    pub fn fewest_tokens(&self) -> usize {
+        self.options().num_min_tokens.unwrap_or(1)
+    }
+
+    /// How often nested dropout drops latent tokens in training (`drop_prob`), if it does at all (`drop_latent_tokens`). The
+    /// published code drops unless told otherwise.
+    pub fn nested_dropout(&self) -> Option<f64> {
+        let options = self.options();
+        options.drop_latent_tokens.unwrap_or(true).then(|| options.drop_prob.unwrap_or(0.2))
+    }
+
+    /// The same without a vision foundation model.
+    pub fn without_alignment(mut self) -> Self {
+        self.raw.model.vq_model.use_vf = None;
+        self
+    }
+
+    /// Whether training spreads the use of codes (`entropy_loss_ratio`).
+    pub fn has_entropy_loss(&self) -> bool {
+        self.options().entropy_loss_ratio != 0.0
+    }
+
+    /// The vision foundation model to whose features training aligns the tokenizer's (`use_vf`).
+    pub fn foundation_model(&self) -> Option<&str> {
+        self.options().use_vf.as_deref()
+    }
+
+    /// Whether training aligns the encoder's coarsest image tokens.
+    pub fn encoder_features_are_aligned(&self) -> bool {
+        self.foundation_model().is_some() && self.options().encoder_feature_supervision.unwrap_or(true)
+    }
+
+    /// Whether training aligns features that the decoder makes.
+    pub fn decoder_features_are_aligned(&self) -> bool {
+        self.foundation_model().is_some() && self.options().decoder_feature_supervision.unwrap_or(false)
+    }
+
     /// Side of the square images, in pixels.
     pub fn resolution(&self) -> usize {
         self.resolution as usize

@@ -34,6 +34,24 @@ enum Pixels {
     Patches { patch: i64, smooth: Convolution },
 }
 
+/// Which latent tokens the decoder reads; the learned mask stands for the rest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kept<'a> {
+    /// The first so many of every image.
+    First(i64),
+    /// Those where this is true, bool `[B, L, 1]`: another number for every image, as nested dropout draws them.
+    Where(&'a Tensor),
+}
+
+/// What decoding gives.
+pub(crate) struct Decoded {
+    /// float32 pixels around 0 to 1, `[B, 3, side, side]`.
+    pub(crate) pixels: Tensor,
+    /// The features that a second pass makes for alignment with a vision foundation model, `[B, C, h, w]`: in training with
+    /// `decoder_feature_supervision` only.
+    pub(crate) features: Option<Tensor>,
+}
+
 /// Quantized vectors to pixels.
 #[derive(Debug)]
 pub(super) struct LatentDecoder {
@@ -43,6 +61,8 @@ pub(super) struct LatentDecoder {
     /// Stands for a latent token that is not kept, `[1, 1, token size]`.
     absent: Tensor,
     image_start: ImageStart,
+    /// In training with `decoder_feature_supervision`: what the grid of feature tokens starts from.
+    feature_start: Option<ImageStart>,
     latent_levels: Tensor,
     ln_pre: LayerNorm,
     blocks: Vec<Block>,
@@ -69,15 +89,25 @@ impl LatentDecoder {
         } else {
             (vec![Linear::new(&embed, options.token_size, width)?], vec![latent_tokens])
         };
-        let image_start = if options.learnable_dec_image_tokens {
-            ImageStart::Learned(scope.placed("mask_token", &[1, 1, width], start)?)
-        } else {
-            let matrix = hierarchy::spreading_matrix(level_sizes, side as usize, options.residual_latent_tokens);
-            let matrix = Tensor::f_from_slice(&matrix)?.f_view([side * side, latent_tokens])?;
-            ImageStart::Spread(matrix.f_to_device(scope.device)?)
+        let grid_start = |learned: bool, name: &str| -> Result<ImageStart, ModelError> {
+            if learned {
+                return Ok(ImageStart::Learned(scope.placed(name, &[1, 1, width], start)?));
+            }
+            let spreading = scope.constant("spreading", || {
+                let matrix = hierarchy::spreading_matrix(level_sizes, side as usize, options.residual_latent_tokens);
+                let matrix = Tensor::f_from_slice(&matrix)?.f_view([side * side, latent_tokens])?;
+                Ok(matrix.f_to_device(scope.device)?)
+            })?;
+            Ok(ImageStart::Spread(spreading))
         };
-        let positions = hierarchy::decoder_positions(options.num_latent_tokens, side);
-        let rotary = rotary_table(&positions, config.decoder.head_width(), options.rope_base_len, scope.device)?;
+        let image_start = grid_start(options.learnable_dec_image_tokens, "mask_token")?;
+        let feature_start = (scope.trainable() && config.decoder_features_are_aligned())
+            .then(|| grid_start(options.learnable_dec_feat_tokens.unwrap_or(true), "feat_mask_token"))
+            .transpose()?;
+        let rotary = scope.constant("rotary", || {
+            let positions = hierarchy::decoder_positions(options.num_latent_tokens, side);
+            rotary_table(&positions, config.decoder.head_width(), options.rope_base_len, scope.device)
+        })?;
         let tokens = latent_tokens + side * side;
         let stage = |start: i64| Stage {
             rotary: rotary.shallow_clone(),
@@ -98,6 +128,7 @@ impl LatentDecoder {
             sizes,
             absent: scope.placed("latent_mask_token", &[1, 1, options.token_size], start)?,
             image_start,
+            feature_start,
             latent_levels: latent_levels(scope, level_sizes, width)?,
             ln_pre: LayerNorm::new(&scope.sub("ln_pre"), width)?,
             blocks: (0..layers)
@@ -113,32 +144,59 @@ impl LatentDecoder {
     }
 
     /// # Shapes
-    /// `vectors`: float32 `[B, L, token size]`, of which the first `keep_tokens` are used; returns float32 pixels around 0 to 1,
-    /// `[B, 3, side, side]`.
-    pub(super) fn forward(&self, vectors: &Tensor, keep_tokens: i64) -> Result<Tensor, ModelError> {
+    /// `vectors`: float32 `[B, L, token size]`, of which those that are `kept` are read.
+    pub(super) fn forward(&self, vectors: &Tensor, kept: Kept<'_>) -> Result<Decoded, ModelError> {
         let (batch, latent_tokens, _) = vectors.size3()?;
-        let kept = vectors.f_narrow(1, 0, keep_tokens)?;
-        let absent = self.absent.f_expand([batch, latent_tokens - keep_tokens, -1], false)?;
-        let vectors = Tensor::f_cat(&[kept, absent], 1)?;
-
+        let vectors = match kept {
+            Kept::First(count) => {
+                let absent = self.absent.f_expand([batch, latent_tokens - count, -1], false)?;
+                Tensor::f_cat(&[vectors.f_narrow(1, 0, count)?, absent], 1)?
+            }
+            Kept::Where(kept) => vectors.f_where_self(kept, &self.absent)?,
+        };
         let (mut latent, mut start) = (Vec::new(), 0);
         for (embedding, &size) in self.embeddings.iter().zip(&self.sizes) {
             latent.push(embedding.forward(&vectors.f_narrow(1, start, size)?, Activation::None)?);
             start += size;
         }
         let latent = Tensor::f_cat(&latent, 1)?.f_to_kind(Kind::Float)?; // [B, L, C]
-        let image = match &self.image_start {
-            ImageStart::Learned(token) => token.f_expand([batch, self.side * self.side, -1], false)?,
-            ImageStart::Spread(matrix) => matrix.f_matmul(&latent)?,
-        };
-        let latent = latent.f_add(&self.latent_levels)?;
+        let mut image = self.grid(&self.image_start, &latent)?;
+        if let Some(start) = &self.feature_start {
+            // Features are decoded as a second image would be, beside the first and unseen by it.
+            image = Tensor::f_cat(&[&image, &self.grid(start, &latent)?], 0)?;
+        }
+        let mut latent = latent.f_add(&self.latent_levels)?;
+        if self.feature_start.is_some() {
+            latent = Tensor::f_cat(&[&latent, &latent], 0)?;
+        }
         let mut stream = self.ln_pre.forward(&Tensor::f_cat(&[latent, image], 1)?)?;
         for (index, block) in self.blocks.iter().enumerate() {
             let stage = if index + 1 == self.blocks.len() { &self.last_stage } else { &self.stage };
             stream = block.forward(&stream, stage, None)?;
         }
         // The last block gave image tokens only.
-        let features = self.features.forward(&self.ln_post.forward(&stream)?, Activation::None)?;
+        let mut features = None;
+        if self.feature_start.is_some() {
+            let shape = [batch, self.side, self.side, -1];
+            features = Some(stream.f_narrow(0, batch, batch)?.f_reshape(shape)?.f_permute([0, 3, 1, 2])?);
+            stream = stream.f_narrow(0, 0, batch)?;
+        }
+        Ok(Decoded { pixels: self.to_pixels(&self.ln_post.forward(&stream)?)?, features })
+    }
+
+    /// What a grid of tokens starts from, `[B, side * side, C]`.
+    fn grid(&self, start: &ImageStart, latent: &Tensor) -> Result<Tensor, ModelError> {
+        let (batch, _, _) = latent.size3()?;
+        match start {
+            ImageStart::Learned(token) => Ok(token.f_expand([batch, self.side * self.side, -1], false)?),
+            ImageStart::Spread(matrix) => Ok(matrix.f_matmul(latent)?),
+        }
+    }
+
+    /// Image tokens, `[B, side * side, C]`, to pixels.
+    fn to_pixels(&self, tokens: &Tensor) -> Result<Tensor, ModelError> {
+        let (batch, _, _) = tokens.size3()?;
+        let features = self.features.forward(tokens, Activation::None)?;
         let features = features.f_to_kind(Kind::Float)?.f_view([batch, self.side, self.side, -1])?;
         match &self.pixels {
             Pixels::Convolutional(decoder) => decoder.forward(&features.f_permute([0, 3, 1, 2])?),

@@ -75,17 +75,20 @@ impl LatentEncoder {
         };
         let (side, level_sizes) = (config.encoder_grid as usize, config.levels.sizes());
         let latent_tokens = options.num_latent_tokens;
-        let pooled = |matrix: Vec<f32>| -> Result<LatentStart, ModelError> {
-            let matrix = Tensor::f_from_slice(&matrix)?.f_view([latent_tokens as i64, (side * side) as i64])?;
-            Ok(LatentStart::Pooled(matrix.f_to_device(scope.device)?))
+        let pooled = |matrix: &dyn Fn() -> Vec<f32>| -> Result<LatentStart, ModelError> {
+            let matrix = scope.constant("pooling", || {
+                let matrix = Tensor::f_from_slice(&matrix())?.f_view([latent_tokens as i64, (side * side) as i64])?;
+                Ok(matrix.f_to_device(scope.device)?)
+            })?;
+            Ok(LatentStart::Pooled(matrix))
         };
         let latent_start = if options.learnable_latent_tokens {
             let learned = root.placed("latent_tokens", &[latent_tokens as i64, width], Start::Normal(deviation))?;
             LatentStart::Learned(learned.f_unsqueeze(0)?)
         } else if options.latent_hierarchy {
-            pooled(hierarchy::pooling_matrix(level_sizes, side, options.residual_latent_tokens))?
+            pooled(&|| hierarchy::pooling_matrix(level_sizes, side, options.residual_latent_tokens))?
         } else {
-            pooled(hierarchy::flat_pooling_matrix(latent_tokens, side * side))?
+            pooled(&|| hierarchy::flat_pooling_matrix(latent_tokens, side * side))?
         };
 
         let level_embeddings = (0..hierarchy::level_embeddings(config))
@@ -110,7 +113,6 @@ impl LatentEncoder {
         }
         let stage = |merges: usize, latent_only: bool| -> Result<Stage, ModelError> {
             let coarsest_first: Vec<_> = image_levels[..=merges].iter().rev().copied().collect();
-            let positions = hierarchy::encoder_positions(&coarsest_first, latent_tokens);
             let image: Vec<i64> = coarsest_first.iter().map(|(height, width)| height * width).collect();
             let sizes: Vec<i64> = image.iter().copied().chain(level_sizes.iter().map(|&size| size as i64)).collect();
             let queries_from = if latent_only { image.iter().sum() } else { 0 };
@@ -124,7 +126,10 @@ impl LatentEncoder {
                 .filter(|run| run.start >= queries_from)
                 .map(|run| segment(scope, run))
                 .collect::<Result<_, _>>()?;
-            let rotary = rotary_table(&positions, config.encoder.head_width(), options.rope_base_len, scope.device)?;
+            let rotary = scope.constant(format_args!("rotary after {merges} merges"), || {
+                let positions = hierarchy::encoder_positions(&coarsest_first, latent_tokens);
+                rotary_table(&positions, config.encoder.head_width(), options.rope_base_len, scope.device)
+            })?;
             Ok(Stage { rotary, segments, queries_from })
         };
         let merges = image_levels.len() - 1;
@@ -204,13 +209,19 @@ fn merge(
     level_embedding: &Tensor,
 ) -> Result<Merge, ModelError> {
     let (tokens, merged) = (height * width, merged_height * merged_width);
-    let kept = hierarchy::nearest(tokens, merged);
-    let stands_for: Vec<i64> =
-        hierarchy::nearest(merged, tokens).into_iter().map(|place| kept[place as usize]).collect();
-    let index = |places: &[i64]| Tensor::f_from_slice(places)?.f_to_device(scope.device);
+    let index = |what: &str, places: &dyn Fn() -> Vec<i64>| {
+        scope.constant(format_args!("{what} of {tokens}"), || {
+            Ok(Tensor::f_from_slice(&places())?.f_to_device(scope.device)?)
+        })
+    };
+    let kept = || hierarchy::nearest(tokens, merged);
+    let stands_for = || {
+        let kept = kept();
+        hierarchy::nearest(merged, tokens).into_iter().map(|place| kept[place as usize]).collect()
+    };
     Ok(Merge {
-        kept: index(&kept)?,
-        stands_for: residual.then(|| index(&stands_for)).transpose()?,
+        kept: index("kept", &kept)?,
+        stands_for: residual.then(|| index("stands for", &stands_for)).transpose()?,
         level_embedding: level_embedding.shallow_clone(),
     })
 }
@@ -220,9 +231,15 @@ fn segment(scope: &Scope<'_>, run: &LevelRun) -> Result<Segment, ModelError> {
     let mask = match run.levels.len() {
         1 => None,
         _ => {
-            let mask: Vec<f32> =
-                hierarchy::visible(run).into_iter().map(|seen| if seen { 0.0 } else { f32::NEG_INFINITY }).collect();
-            Some(scope.place(&Tensor::f_from_slice(&mask)?.f_view([end - start, end])?)?)
+            // Runs that start at the same token may differ in their levels: those are in the name.
+            let mask = scope.constant(format_args!("mask of {start} {:?}", run.levels), || {
+                let mask: Vec<f32> = hierarchy::visible(run)
+                    .into_iter()
+                    .map(|seen| if seen { 0.0 } else { f32::NEG_INFINITY })
+                    .collect();
+                scope.place(&Tensor::f_from_slice(&mask)?.f_view([end - start, end])?)
+            })?;
+            Some(mask)
         }
     };
     Ok(Segment { start, end, visible: end, mask })

@@ -11,15 +11,16 @@ mod hierarchy;
 mod latent_decoder;
 mod latent_encoder;
 mod pixel_networks;
-mod quantizer;
+pub(crate) mod quantizer;
 mod raw_config;
 mod storage;
 
 pub use self::{config::TokenizerConfig, quantizer::Quantized};
 
+pub(crate) use self::latent_decoder::{Decoded, Kept};
 use self::{
     config::ImageInput, latent_decoder::LatentDecoder, latent_encoder::LatentEncoder, pixel_networks::PixelEncoder,
-    quantizer::Quantizer,
+    quantizer::{Quantizer, TrainingQuantized},
 };
 use crate::{
     Device, ModelError, Precision,
@@ -30,8 +31,8 @@ use std::path::PathBuf;
 use tch::{Kind, Tensor};
 
 /// ImageNet's mean and standard deviation of red, green and blue, for channels between 0 and 1.
-const CHANNEL_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const CHANNEL_DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
+pub(crate) const CHANNEL_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+pub(crate) const CHANNEL_DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// How a tokenizer is loaded.
 #[derive(Clone, Debug)]
@@ -63,8 +64,9 @@ enum Origin {
     Memory(std::collections::BTreeMap<String, Tensor>),
 }
 
+/// The tokenizer as a function of its parameters.
 #[derive(Debug)]
-struct Networks {
+pub(crate) struct Networks {
     /// 1 / (255 deviation) and -mean / deviation, `[1, 3, 1, 1]`.
     pixel_scale: Tensor,
     pixel_shift: Tensor,
@@ -75,20 +77,22 @@ struct Networks {
 }
 
 impl Networks {
-    fn new(
+    pub(crate) fn new(
         parameters: &Parameters<'_>,
         config: &TokenizerConfig,
         device: Device,
         kind: Kind,
     ) -> Result<Self, ModelError> {
         let root: Scope<'_> = parameters.root(device.torch(), kind);
-        let channels = |value: fn(usize) -> f64| -> Result<Tensor, ModelError> {
-            let values: Vec<f32> = (0..3).map(|channel| value(channel) as f32).collect();
-            Ok(Tensor::f_from_slice(&values)?.f_view([1, 3, 1, 1])?.f_to_device(device.torch())?)
+        let channels = |name, value: fn(usize) -> f64| {
+            root.constant(name, || {
+                let values: Vec<f32> = (0..3).map(|channel| value(channel) as f32).collect();
+                Ok(Tensor::f_from_slice(&values)?.f_view([1, 3, 1, 1])?.f_to_device(device.torch())?)
+            })
         };
         Ok(Self {
-            pixel_scale: channels(|channel| 1.0 / (255.0 * CHANNEL_DEVIATION[channel]))?,
-            pixel_shift: channels(|channel| -CHANNEL_MEAN[channel] / CHANNEL_DEVIATION[channel])?,
+            pixel_scale: channels("pixel scale", |channel| 1.0 / (255.0 * CHANNEL_DEVIATION[channel]))?,
+            pixel_shift: channels("pixel shift", |channel| -CHANNEL_MEAN[channel] / CHANNEL_DEVIATION[channel])?,
             pixel_encoder: match config.image_input {
                 ImageInput::Convolutional => {
                     Some(PixelEncoder::new(&root.sub("pixel_encoder"), &config.pixel_networks)?)
@@ -100,6 +104,56 @@ impl Networks {
             decoder: LatentDecoder::new(&root.sub("decoder"), &root, config)?,
         })
     }
+}
+
+/// What one forward pass of training gives.
+pub(crate) struct TrainingPass {
+    pub(crate) quantized: TrainingQuantized,
+    pub(crate) decoded: Decoded,
+    /// The encoder's coarsest image tokens after its last block, `[B, n, C]`, if they were asked for.
+    pub(crate) coarsest_image_tokens: Option<Tensor>,
+}
+
+impl Networks {
+    /// Images to images, through the tokens that are `kept`. `pixels`: bytes `[B, 3, side, side]` on the device.
+    pub(crate) fn train(
+        &self,
+        pixels: &Tensor,
+        kept: Kept<'_>,
+        with_image_tokens: bool,
+        kind: Kind,
+    ) -> Result<TrainingPass, ModelError> {
+        let encoded = self.encoder.forward(&self.encoder_input(pixels, kind)?, with_image_tokens)?;
+        let quantized = self.quantizer.train(&encoded.z)?;
+        let decoded = self.decoder.forward(&quantized.vectors, kept)?;
+        Ok(TrainingPass { quantized, decoded, coarsest_image_tokens: encoded.image_tokens.into_iter().next() })
+    }
+
+    /// Bytes `[B, 3, side, side]` on the device to what the transformer reads: normalised in `kind`, and through the
+    /// convolutional encoder where there is one.
+    fn encoder_input(&self, pixels: &Tensor, kind: Kind) -> Result<Tensor, ModelError> {
+        let pixels = self.pixel_shift.f_addcmul(&pixels.f_to_kind(Kind::Float)?, &self.pixel_scale)?.f_to_kind(kind)?;
+        match &self.pixel_encoder {
+            Some(encoder) => encoder.forward(&pixels),
+            None => Ok(pixels),
+        }
+    }
+}
+
+/// The pixels of `batch` on `device`: bytes `[B, 3, height, width]`, channels-last. A quarter of the traffic of floats.
+pub(crate) fn upload(batch: &PixelBatch, device: Device) -> Result<Tensor, ModelError> {
+    let shape = [batch.rows() as i64, batch.height() as i64, batch.width() as i64, PixelBatch::CHANNELS as i64];
+    let bytes = Tensor::f_from_data_size(batch.pixels(), &shape, Kind::Uint8)?;
+    let bytes = match device {
+        Device::Cpu => bytes,
+        // From pinned memory the copy runs beside the computation of the batch before. torch's allocator keeps the pinned
+        // block until the copy is done.
+        Device::Cuda(_) => {
+            bytes.f_pin_memory(device.torch())?.f_internal_to_copy((Kind::Uint8, device.torch()), true)?
+        }
+    };
+    // Pixels lie in channels-last order as they come; from here on that is the order of every image.
+    Ok(bytes.f_permute([0, 3, 1, 2])?)
 }
 
 /// Everything that encoding computes on its way, for tests and study. Rows of padding are included.
@@ -179,7 +233,7 @@ impl VisualTokenizer {
         TokenBatch::try_from_codes(&codes, tokens_per_image, self.codebook_size())?;
         let codes = Tensor::f_from_slice(&codes)?.f_view([tokens.rows() as i64, tokens_per_image as i64])?;
         let vectors = self.networks.quantizer.vectors(&codes.f_to_device(self.device.torch())?)?;
-        self.networks.decoder.forward(&vectors, keep_tokens as i64)
+        Ok(self.networks.decoder.forward(&vectors, Kept::First(keep_tokens as i64))?.pixels)
     }
 
     /// The configuration.
@@ -232,29 +286,7 @@ impl VisualTokenizer {
                 expected: format!("{side} by {side}, the tokenizer's resolution"),
             }));
         }
-        let pixels = self.normalized(batch)?;
-        match &self.networks.pixel_encoder {
-            Some(encoder) => encoder.forward(&pixels),
-            None => Ok(pixels),
-        }
-    }
-
-    /// Bytes to the device, a quarter of the traffic of floats; there to `[B, 3, side, side]` in the precision's kind.
-    fn normalized(&self, batch: &PixelBatch) -> Result<Tensor, ModelError> {
-        let shape = [batch.rows() as i64, batch.height() as i64, batch.width() as i64, PixelBatch::CHANNELS as i64];
-        let bytes = Tensor::f_from_data_size(batch.pixels(), &shape, Kind::Uint8)?;
-        let bytes = match self.device {
-            Device::Cpu => bytes,
-            // From pinned memory the copy runs beside the computation of the batch before. torch's allocator keeps the pinned
-            // block until the copy is done.
-            Device::Cuda(_) => {
-                bytes.f_pin_memory(self.device.torch())?.f_internal_to_copy((Kind::Uint8, self.device.torch()), true)?
-            }
-        };
-        // Pixels lie in channels-last order as they come; from here on that is the order of every image.
-        let pixels = bytes.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?;
-        let pixels = self.networks.pixel_shift.f_addcmul(&pixels, &self.networks.pixel_scale)?;
-        Ok(pixels.f_to_kind(self.precision.kind())?)
+        self.networks.encoder_input(&upload(batch, self.device)?, self.precision.kind())
     }
 
     /// The one wait for the device.

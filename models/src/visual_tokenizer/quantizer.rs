@@ -38,6 +38,20 @@ pub struct Quantized {
     pub loss: Tensor,
 }
 
+/// What a training step needs of the quantizer.
+pub(crate) struct TrainingQuantized {
+    /// Vectors of the nearest codes, whose gradients pass straight through to `z`: `[B, L, token size]`.
+    pub(crate) vectors: Tensor,
+    /// Nearest codes, int64 `[B, L]`.
+    pub(crate) codes: Tensor,
+    /// Pulls `z` to its codes; times its cost.
+    pub(crate) commitment: Tensor,
+    /// Pulls codes to their `z`.
+    pub(crate) codebook: Tensor,
+    /// Decided choices, evenly spread; times its ratio. Absent where the ratio is 0.
+    pub(crate) entropy: Option<Tensor>,
+}
+
 impl Quantizer {
     pub(super) fn new(scope: &Scope<'_>, config: &TokenizerConfig) -> Result<Self, ModelError> {
         let options = config.options();
@@ -88,9 +102,7 @@ impl Quantizer {
         let codes = self.codes(z)?;
         let z = self.prepared(z)?;
         let (batch, tokens, channels) = z.size3()?;
-        let squares = z.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?;
-        let scores = self.offsets.f_addmm(&z.f_reshape([-1, channels])?, &self.codebook.f_transpose(0, 1)?)?;
-        let distances = squares.f_view([-1, 1])?.f_sub(&scores.f_mul_scalar(2.0)?)?; // [B * L, codes]
+        let distances = self.distances(&z.f_reshape([-1, channels])?)?;
         let (nearest, _) = distances.f_topk(2, 1, false, true)?;
         let gap = nearest.f_select(1, 1)?.f_sub(&nearest.f_select(1, 0)?)?.f_view([batch, tokens])?;
         let error = self.vectors(&codes)?.f_sub(&z)?.f_square()?.f_mean(Kind::Float)?;
@@ -99,6 +111,37 @@ impl Quantizer {
             loss = loss.f_add(&entropy_loss(&distances)?.f_mul_scalar(self.entropy_loss_ratio)?)?;
         }
         Ok(Quantized { codes, gap, loss })
+    }
+
+    /// Codes and losses with gradients (`VectorQuantizer.forward` in modeling/quantizer/quantizer.py).
+    pub(super) fn train(&self, z: &Tensor) -> Result<TrainingQuantized, ModelError> {
+        let codes = tch::no_grad(|| self.codes(&z.detach()))?;
+        let z = self.prepared(z)?;
+        let (_, _, channels) = z.size3()?;
+        // A vector that is no number has code -1. Training goes on as torch's would, with code 0, and its loss says it.
+        let nearest = self.vectors(&codes.f_clamp_min(0)?)?;
+        let mean_square = |left: &Tensor, right: &Tensor| left.f_sub(right)?.f_square()?.f_mean(Kind::Float);
+        let entropy = match self.entropy_loss_ratio {
+            0.0 => None,
+            ratio => {
+                let distances = self.distances(&z.f_reshape([-1, channels])?)?;
+                Some(entropy_loss(&distances)?.f_mul_scalar(ratio)?)
+            }
+        };
+        Ok(TrainingQuantized {
+            commitment: mean_square(&nearest.detach(), &z)?.f_mul_scalar(self.commitment_cost)?,
+            codebook: mean_square(&nearest, &z.detach())?,
+            entropy,
+            vectors: z.f_add(&nearest.f_sub(&z)?.detach())?,
+            codes,
+        })
+    }
+
+    /// Squared distances of `rows`, `[n, token size]`, to all codes: `[n, codes]`.
+    fn distances(&self, rows: &Tensor) -> Result<Tensor, ModelError> {
+        let squares = rows.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?;
+        let scores = self.offsets.f_addmm(rows, &self.codebook.f_transpose(0, 1)?)?;
+        Ok(squares.f_sub(&scores.f_mul_scalar(2.0)?)?)
     }
 
     fn prepared(&self, z: &Tensor) -> Result<Tensor, ModelError> {

@@ -77,21 +77,21 @@ pub(super) struct RawVqModel {
     pub(super) is_legacy: bool,
     // Used in training only: nested dropout of latent tokens, alignment with a vision foundation model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    num_min_tokens: Option<usize>,
+    pub(super) num_min_tokens: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    drop_latent_tokens: Option<bool>,
+    pub(super) drop_latent_tokens: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    drop_prob: Option<f64>,
+    pub(super) drop_prob: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    encoder_feature_supervision: Option<bool>,
+    pub(super) encoder_feature_supervision: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    decoder_feature_supervision: Option<bool>,
+    pub(super) decoder_feature_supervision: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    learnable_dec_feat_tokens: Option<bool>,
+    pub(super) learnable_dec_feat_tokens: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    use_vf: Option<String>,
+    pub(super) use_vf: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reverse_proj: Option<bool>,
+    pub(super) reverse_proj: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -63,6 +63,20 @@ impl VisualTokenizer {
         Self::build(config, options, name, parameters, Origin::Memory(BTreeMap::new()), None)
     }
 
+    /// A tokenizer of tensors in memory, by their published names; those of training only are passed over.
+    pub(crate) fn from_tensors(
+        config: TokenizerConfig,
+        tensors: BTreeMap<String, Tensor>,
+        options: LoadOptions,
+    ) -> Result<Self, ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let name = options.name.clone().unwrap_or_else(|| "memory".to_owned());
+        let weights_sha256 = digest(&tensors)?;
+        let parameters = Parameters::from_memory(&tensors);
+        let origin = Origin::Memory(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+        Self::build(config, options, name, parameters, origin, Some(weights_sha256))
+    }
+
     fn build(
         config: TokenizerConfig,
         options: LoadOptions,
@@ -136,7 +150,8 @@ fn digest(tensors: &BTreeMap<String, Tensor>) -> Result<String, ModelError> {
     for (name, tensor) in tensors {
         let count = tensor.numel() * 4;
         let mut bytes = vec![0; count];
-        tensor.f_contiguous()?.f_view_dtype(tch::Kind::Uint8)?.f_copy_data_u8(&mut bytes, count)?;
+        let flat = tensor.f_to_device(tch::Device::Cpu)?.f_reshape([-1])?;
+        flat.f_view_dtype(tch::Kind::Uint8)?.f_copy_data_u8(&mut bytes, count)?;
         hasher.update(name.as_bytes());
         hasher.update(&bytes);
     }

@@ -2,6 +2,7 @@
 
 /// Equal to the published implementation's numbers.
 mod parity;
+mod training;
 
 /// A batch is its rows, whatever their neighbours.
 mod batches;

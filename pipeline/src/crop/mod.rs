@@ -7,10 +7,15 @@
 //! | `adm-ten-crop-RESIZE-SIZE` | the same with `--ten-crop`: torchvision's `TenCrop` of the centre crop at RESIZE |
 //! | `torchvision-center-SIZE` | ResTok `dataset/webdataset_reader.py`: `Resize(SIZE, bicubic)` and `CenterCrop(SIZE)` |
 //!
+//! Training crops at random, see [`random_crop`].
+//!
 //! A crop is a chain of resizes and a window of the last one. The window is followed back through the chain first, so that
 //! no row and no column is computed that the crop throws away.
 
+mod random_crop;
 mod resample;
+
+pub use random_crop::RandomCrop;
 
 use crate::RgbImage;
 use resample::{Axis, CHANNELS, Filter, Window};
@@ -85,6 +90,24 @@ struct Resize {
     filter: Filter,
 }
 
+/// How ADM brings the shorter side to `short_side`: halve by means while it is at least twice that, then bicubic. Gives the resizes
+/// and the last one's size.
+fn adm_resizes(width: usize, height: usize, short_side: usize) -> (Vec<Resize>, (usize, usize)) {
+    let mut resizes = Vec::new();
+    let (mut from_width, mut from_height) = (width, height);
+    while from_width.min(from_height) >= 2 * short_side {
+        let to = (from_width / 2, from_height / 2);
+        resizes.push(Resize { from: (from_width, from_height), to, filter: Filter::Box });
+        (from_width, from_height) = to;
+    }
+    let scale = short_side as f64 / from_width.min(from_height) as f64;
+    // Python's `round`: halves go to the even side.
+    let scaled = |side: usize| (side as f64 * scale).round_ties_even() as usize;
+    let to = (scaled(from_width), scaled(from_height));
+    resizes.push(Resize { from: (from_width, from_height), to, filter: Filter::Bicubic });
+    (resizes, to)
+}
+
 /// Resizes one after another, and the window of the last that is kept.
 #[derive(Debug)]
 struct Chain {
@@ -94,20 +117,9 @@ struct Chain {
 }
 
 impl Chain {
-    /// ADM's centre crop: halve by means while the shorter side is at least twice the size, then bicubic, then the middle.
+    /// ADM's centre crop: its resizes, then the middle.
     fn adm(width: usize, height: usize, size: usize) -> Self {
-        let mut resizes = Vec::new();
-        let (mut from_width, mut from_height) = (width, height);
-        while from_width.min(from_height) >= 2 * size {
-            let to = (from_width / 2, from_height / 2);
-            resizes.push(Resize { from: (from_width, from_height), to, filter: Filter::Box });
-            (from_width, from_height) = to;
-        }
-        let scale = size as f64 / from_width.min(from_height) as f64;
-        // Python's `round`: halves go to the even side.
-        let scaled = |side: usize| (side as f64 * scale).round_ties_even() as usize;
-        let to = (scaled(from_width), scaled(from_height));
-        resizes.push(Resize { from: (from_width, from_height), to, filter: Filter::Bicubic });
+        let (resizes, to) = adm_resizes(width, height, size);
         let (left, top) = ((to.0 - size) / 2, (to.1 - size) / 2);
         Self { resizes, columns: left..left + size, rows: top..top + size }
     }

@@ -11,6 +11,7 @@ mod order;
 mod shard;
 mod unit;
 
+pub(crate) use batcher::ViewBatcher;
 pub use decoder_versions::decoder_versions;
 use duplicates::EarlyDuplicates;
 pub(crate) use duplicates::duplicate_id;

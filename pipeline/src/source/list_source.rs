@@ -82,8 +82,7 @@ impl ListedInput {
 /// When nothing matches, fewer objects than a pattern names are there (the first missing ones are named), the layout is
 /// ambiguous, two files would share a key, a Parquet file has other columns, or the store fails.
 pub async fn list_source(options: &SourceOptions, limits: &Limits) -> Result<SourceListing, PipelineError> {
-    let pattern::Patterned { base, pattern } = pattern::split(&options.url);
-    let storage = Storage::open(&base, limits)?;
+    let (storage, pattern) = super::open_address(&options.url, limits)?;
     list_storage(&storage, &pattern, options, limits).await
 }
 

@@ -26,7 +26,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use pinned_object::PinnedObject;
-use schemas::{ImageIdRule, Plan, RejectReason, SourceLayout};
+use schemas::{ImageIdRule, Plan, PlannedInput, RejectReason, SourceLayout};
 use std::{fmt, future::pending, panic::resume_unwind, sync::Arc};
 use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::task::AbortOnDropHandle;
@@ -74,10 +74,17 @@ pub type SourceImages = BoxStream<'static, Result<SourceImage, PipelineError>>;
 #[derive(Clone, Debug)]
 pub struct SourceReader {
     plan: Arc<Plan>,
+    inputs: InputReader,
+}
+
+/// Reads inputs of one layout, whatever plan or list they stand in. Clones share connections and limits.
+#[derive(Clone, Debug)]
+pub(crate) struct InputReader {
+    layout: SourceLayout,
     shared: Arc<Shared>,
 }
 
-/// What the readers of all units share.
+/// What the readers of all inputs share.
 #[derive(Debug)]
 struct Shared {
     storage: Storage,
@@ -116,23 +123,43 @@ impl SourceReader {
             PinnedObject::of_input(&storage, input)?;
         }
         let settings = plan.settings();
-        let shared = Shared {
+        let inputs = InputReader::new(
             storage,
-            fetch: FetchLimits::new(limits),
-            image_id: settings.image_id,
-            class_names: plan.class_names().to_vec(),
-            max_image_bytes: settings.max_image_bytes,
-        };
-        Ok(Self { plan, shared: Arc::new(shared) })
+            settings.layout,
+            settings.image_id,
+            plan.class_names().to_vec(),
+            settings.max_image_bytes,
+            limits,
+        );
+        Ok(Self { plan, inputs })
     }
 
     /// Streams the images of one unit; empty for a unit that the plan does not have. To be polled in a tokio runtime.
     ///
     /// Fetching runs ahead on its own tasks, within the limits that all units share, and ends when the stream is dropped.
     pub fn read_unit(&self, unit: u32) -> SourceImages {
+        self.inputs.read(self.plan.unit_inputs(unit).to_vec().into_iter())
+    }
+}
+
+impl InputReader {
+    /// Reads from a storage that is already open.
+    pub(crate) fn new(
+        storage: Storage,
+        layout: SourceLayout,
+        image_id: ImageIdRule,
+        class_names: Vec<String>,
+        max_image_bytes: u64,
+        limits: &Limits,
+    ) -> Self {
+        let fetch = FetchLimits::new(limits);
+        Self { layout, shared: Arc::new(Shared { storage, fetch, image_id, class_names, max_image_bytes }) }
+    }
+
+    /// Streams the images of these inputs, in their order. To be polled in a tokio runtime.
+    pub(crate) fn read(&self, inputs: impl Iterator<Item = PlannedInput> + Send + 'static) -> SourceImages {
         let shared = Arc::clone(&self.shared);
-        let inputs = self.plan.unit_inputs(unit).to_vec();
-        let images = match self.plan.settings().layout {
+        let images = match self.layout {
             SourceLayout::Folder => read_folder::read(shared, inputs),
             SourceLayout::Webdataset => {
                 let open = move |input| read_webdataset::read(Arc::clone(&shared), input);
@@ -167,14 +194,14 @@ impl Shared {
     }
 }
 
-/// The images that a task sends, then the error that it ended with, if it did. Dropping the stream ends the task.
-fn images_of_task(
+/// What a task sends, then the error that it ended with, if it did. Dropping the stream ends the task.
+pub(crate) fn stream_of_task<T: Send + 'static>(
     task: AbortOnDropHandle<Result<(), PipelineError>>,
-    receiver: mpsc::Receiver<SourceImage>,
-) -> SourceImages {
+    receiver: mpsc::Receiver<T>,
+) -> BoxStream<'static, Result<T, PipelineError>> {
     stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
-        if let Some(image) = receiver.recv().await {
-            return Some((Ok(image), (receiver, task)));
+        if let Some(item) = receiver.recv().await {
+            return Some((Ok(item), (receiver, task)));
         }
         match joined(task?.await).await {
             Ok(()) => None,
@@ -184,12 +211,21 @@ fn images_of_task(
     .boxed()
 }
 
+/// Opens the store that a source's address names; gives the pattern that is left below it, empty for a whole folder.
+///
+/// # Errors
+/// When the store cannot be set up.
+pub(crate) fn open_address(url: &str, limits: &Limits) -> Result<(Storage, String), PipelineError> {
+    let pattern::Patterned { base, pattern } = pattern::split(url);
+    Ok((Storage::open(&base, limits)?, pattern))
+}
+
 /// Starts a task that ends with its handle, in the span that asked for it.
 #[expect(
     clippy::disallowed_methods,
     reason = "the handle ends the task with its owner, and `joined` hands on its panic"
 )]
-fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     AbortOnDropHandle::new(tokio::spawn(task.in_current_span()))
 }
 

@@ -6,12 +6,12 @@ use futures::{FutureExt, StreamExt, future::Either, stream};
 use schemas::{PlannedInput, RejectReason};
 use std::{future::ready, sync::Arc};
 
-/// Reads the images of one unit.
+/// Reads the images of these inputs.
 #[expect(
     clippy::async_yields_async,
     reason = "the outer future takes bytes in order, the inner one waits for the body"
 )]
-pub(super) fn read(shared: Arc<Shared>, inputs: Vec<PlannedInput>) -> SourceImages {
+pub(super) fn read(shared: Arc<Shared>, inputs: impl Iterator<Item = PlannedInput> + Send + 'static) -> SourceImages {
     let in_flight = shared.fetch.requests_in_flight;
     stream::iter(inputs)
         // One after another: bytes are taken in the order in which images are handed out.

@@ -4,10 +4,10 @@
 //! gets them from a few pieces of the object that are read ahead. A row without a path is known by its file and row.
 
 use super::{
-    FetchPermit, PinnedObject, Shared, SourceImage, SourceImages, images_of_task,
+    FetchPermit, PinnedObject, Shared, SourceImage, SourceImages,
     object_chunks::ObjectChunks,
     parquet_footer::{IMAGE, LABEL, read_footer},
-    spawn,
+    spawn, stream_of_task,
 };
 use crate::PipelineError;
 use arrow_array::{
@@ -51,7 +51,7 @@ pub(super) fn read(shared: Arc<Shared>, input: PlannedInput) -> SourceImages {
             spawn_blocking(move || span.in_scope(|| read_rows(&shared, object, footer, rows, &handle, &sender)));
         super::joined(reading.await).await
     });
-    images_of_task(task, receiver)
+    stream_of_task(task, receiver)
 }
 
 /// Reads rows on a thread that may block. It ends when nobody receives any more.

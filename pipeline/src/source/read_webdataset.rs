@@ -6,8 +6,8 @@
 //! unreadable; one with neither is no sample. Samples are counted as rows, from 0.
 
 use super::{
-    FetchLimits, FetchPermit, PinnedObject, Shared, SourceImage, SourceImages, images_of_task, is_image,
-    object_chunks::ObjectChunks, spawn, tar_bytes,
+    FetchLimits, FetchPermit, PinnedObject, Shared, SourceImage, SourceImages, is_image, object_chunks::ObjectChunks,
+    spawn, stream_of_task, tar_bytes,
 };
 use crate::{PipelineError, storage::Storage};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ pub(super) fn read(shared: Arc<Shared>, input: PlannedInput) -> SourceImages {
         let object = PinnedObject::of_input(&shared.storage, &input)?;
         read_shard(&shared, object, input.rows, sender).await
     });
-    images_of_task(task, receiver)
+    stream_of_task(task, receiver)
 }
 
 /// Counts the samples of a shard, at most `limit`, reading no further than that.
@@ -51,7 +51,7 @@ pub(super) async fn count_samples(
     let shared = Shared { storage: storage.clone(), fetch, image_id, class_names, max_image_bytes };
     let (sender, receiver) = mpsc::channel(1);
     let task = spawn(async move { read_shard(&shared, object, None, sender).await });
-    let mut images = images_of_task(task, receiver);
+    let mut images = stream_of_task(task, receiver);
     let mut count = 0;
     while count < limit && images.try_next().await?.is_some() {
         count += 1;

@@ -1,6 +1,7 @@
 //! What the pipeline owes to the world outside it, one file a promise.
 
 mod decode_hostile_files; // whatever the bytes are, an image of its size or a typed reject
+mod evaluation_images; // the source once, in its own order, the last batch padded
 mod plan; // every input in exactly one unit, and the same listing always the same plan
 mod preprocessing_parity; // decoding and crops equal Pillow's, value for value
 mod run_end_to_end; // from images in every layout to tables that read back
@@ -14,4 +15,7 @@ mod source_reading; // three layouts alike, order and limits kept
 mod source_support; // settings, plans and readers for the tests of sources
 mod storage; // create-only writes, reads that notice short bodies, sorted lists
 mod tables_round_trip; // tables on disk: bytes, sizes, types
+mod training_failures; // what ends training on images, and what must not go on at an old position
+mod training_images; // the same batches whatever the timing, and exactly on from any position
+mod training_support; // options and streams for the tests of training images
 mod verify_damage; // verify finds each kind of damage, and names the file it is in

@@ -1,11 +1,11 @@
-//! How much of the codebook each level uses, and how evenly.
+//! How much of the codebook each level uses, and how evenly. What `inspect` says of tables, and validation of a tokenizer.
 
-use schemas::{TokenBatch, TokenLevels};
+use crate::{SchemaError, TokenBatch, TokenLevels};
 use serde::Serialize;
 
 /// Counts of codes, level by level. Bounded: a counter for each code of each level, however many images.
 #[derive(Clone, Debug)]
-pub(crate) struct CodebookStatistics {
+pub struct CodebookStatistics {
     levels: TokenLevels,
     codebook_size: usize,
     /// `[levels, codebook_size]`.
@@ -15,32 +15,53 @@ pub(crate) struct CodebookStatistics {
 
 /// Use of the codebook by one level, or by all together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct CodebookUse {
+pub struct CodebookUse {
     /// Number of the level from 0; absent for all levels together.
-    pub(crate) level: Option<usize>,
+    pub level: Option<usize>,
     /// First token of the level in an image's row.
-    pub(crate) first_token: usize,
+    pub first_token: usize,
     /// Tokens of the level in an image.
-    pub(crate) tokens_per_image: usize,
+    pub tokens_per_image: usize,
     /// Codes counted.
-    pub(crate) codes: u64,
+    pub codes: u64,
     /// Codes of the codebook that occur.
-    pub(crate) distinct: u64,
+    pub distinct: u64,
     /// `distinct` as a share of the codebook.
-    pub(crate) share: f64,
+    pub share: f64,
     /// Entropy of the codes in bits; 13 is the most that 8,192 codes can have.
-    pub(crate) entropy_bits: f64,
+    pub entropy_bits: f64,
 }
 
 impl CodebookStatistics {
     /// Nothing counted.
-    pub(crate) fn new(levels: TokenLevels, codebook_size: usize) -> Self {
+    pub fn new(levels: TokenLevels, codebook_size: usize) -> Self {
         let counts = vec![0; levels.sizes().len() * codebook_size];
         Self { levels, codebook_size, counts, out_of_range: 0 }
     }
 
+    /// Takes over what a device has counted: `counts` is `[levels, codebook_size]`, row-major.
+    ///
+    /// # Errors
+    /// When there is not a counter for each code of each level.
+    pub fn from_counts(
+        levels: TokenLevels,
+        codebook_size: usize,
+        counts: Vec<u64>,
+        out_of_range: u64,
+    ) -> Result<Self, SchemaError> {
+        let expected = levels.sizes().len() * codebook_size;
+        if counts.len() != expected {
+            return Err(SchemaError::Shape {
+                what: "counts of codes",
+                found: counts.len().to_string(),
+                expected: format!("{expected}: {} levels of {codebook_size} codes", levels.sizes().len()),
+            });
+        }
+        Ok(Self { levels, codebook_size, counts, out_of_range })
+    }
+
     /// Counts the codes of a batch. Rows of another length than the levels' are cut or end early.
-    pub(crate) fn add(&mut self, tokens: &TokenBatch) {
+    pub fn add(&mut self, tokens: &TokenBatch) {
         let offsets = self.levels.offsets();
         for row in tokens.iter_rows() {
             for (level, bounds) in offsets.windows(2).enumerate() {
@@ -56,12 +77,12 @@ impl CodebookStatistics {
     }
 
     /// Codes that the codebook does not have; none in a sound table.
-    pub(crate) fn out_of_range(&self) -> u64 {
+    pub fn out_of_range(&self) -> u64 {
         self.out_of_range
     }
 
     /// Use of the codebook, level by level.
-    pub(crate) fn levels(&self) -> Vec<CodebookUse> {
+    pub fn levels(&self) -> Vec<CodebookUse> {
         let offsets = self.levels.offsets();
         self.counts
             .chunks_exact(self.codebook_size)
@@ -72,7 +93,7 @@ impl CodebookStatistics {
     }
 
     /// Use of the codebook by all levels together.
-    pub(crate) fn all(&self) -> CodebookUse {
+    pub fn all(&self) -> CodebookUse {
         let mut sums = vec![0; self.codebook_size];
         for counts in self.counts.chunks_exact(self.codebook_size) {
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
@@ -145,6 +166,16 @@ mod tests {
     fn nothing_has_no_entropy() {
         let all = statistics(&[], 8).all();
         assert_eq!((all.codes, all.distinct, all.entropy_bits), (0, 0, 0.0));
+    }
+
+    #[test]
+    fn counts_from_elsewhere_say_the_same() {
+        let here = statistics(&[[0, 1, 2, 3], [0, 2, 2, 3]], 4);
+        let counts = vec![2, 0, 0, 0, 0, 1, 1, 0, 0, 0, 2, 2];
+        let levels = TokenLevels::published(4).expect("1, 1, 2");
+        let taken = CodebookStatistics::from_counts(levels.clone(), 4, counts, 0).expect("a counter for each code");
+        assert_eq!((taken.levels(), taken.all()), (here.levels(), here.all()));
+        assert!(CodebookStatistics::from_counts(levels, 4, vec![0; 11], 0).is_err());
     }
 
     proptest! {

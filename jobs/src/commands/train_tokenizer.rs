@@ -1,0 +1,200 @@
+//! `restok train-tokenizer`: a tokenizer from images.
+
+mod validation;
+
+use crate::{
+    progress::Progress,
+    settings::{TrainTokenizerSettings, without_credentials},
+    training::{
+        run_folder::RunFolder,
+        run_loop::{self, Schedule, Training},
+        sheet::Sheet,
+        watch::Watch,
+    },
+};
+use anyhow::Result;
+use models::{Device, StepReport, TokenizerTrainer};
+use pipeline::{DataPosition, Limits, RandomCrop, SourceOptions, TrainingCrop, TrainingImages, TrainingImagesOptions};
+use schemas::{ImageIdRule, PixelBatch};
+use serde::{Deserialize, Serialize};
+use std::{path::Path, time::Duration};
+use tokio_util::sync::CancellationToken;
+use validation::Validation;
+
+/// Where a run stands, and on which data.
+#[derive(Debug, Serialize, Deserialize)]
+struct Position {
+    data: DataPosition,
+    /// Of the frozen list of inputs: a run goes on only with the same images.
+    source_digest: String,
+}
+
+/// A tokenizer in training with its images.
+struct TokenizerTraining {
+    trainer: TokenizerTrainer,
+    images: TrainingImages,
+    accumulation: usize,
+    batch_size: usize,
+    batches: Vec<PixelBatch>,
+    epoch: u64,
+    next: DataPosition,
+    validation: Validation,
+}
+
+/// Trains until all is done or a signal comes.
+///
+/// # Errors
+/// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
+pub(crate) fn run(
+    settings: TrainTokenizerSettings,
+    limits: &Limits,
+    device: Device,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let mut folder = RunFolder::open(&settings.output, settings.keep_checkpoints, fixed(&settings)?)?;
+    let mut trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
+    if !settings.recipe.precision.is_native(device) {
+        tracing::warn!("{device} has no instructions for {0}: --precision fp32 will be faster", settings.recipe.precision);
+    }
+    let newest = folder.newest::<Position>()?;
+    let from = newest.as_ref().map_or_else(DataPosition::default, |(_, state)| state.position.data);
+    let images = TrainingImages::open(&image_options(&settings, limits), from)?;
+    if let Some((checkpoint, state)) = &newest {
+        anyhow::ensure!(
+            images.source_digest() == state.position.source_digest,
+            "{}: the images have changed since this run was begun (found {}, expected {}). Train on the same ones, or into \
+             another --output",
+            without_credentials(&settings.source),
+            images.source_digest(),
+            state.position.source_digest,
+        );
+        trainer.restore(checkpoint, state.steps_done)?;
+        tracing::info!(step = state.steps_done, checkpoint = %checkpoint.display(), "going on");
+    }
+    let mut training = TokenizerTraining {
+        validation: Validation::new(&settings, limits, device)?,
+        accumulation: settings.accumulation,
+        batch_size: settings.batch_size,
+        batches: Vec::new(),
+        epoch: from.epoch,
+        next: from,
+        trainer,
+        images,
+    };
+    let mut columns: Vec<String> = training.trainer.scalars().into_iter().map(str::to_owned).collect();
+    columns.extend(training.validation.columns(&settings.config));
+    let mut watch = Watch::new(&training, &folder, &columns, settings.steps, progress)?;
+    let schedule = Schedule {
+        steps: settings.steps,
+        stop_after: settings.stop_after,
+        log: settings.periods.log,
+        save: settings.periods.save,
+        validate: settings.periods.validate,
+        sheet: settings.periods.sheet,
+    };
+    run_loop::run(&mut training, schedule, &mut folder, &mut watch, cancel)?;
+    Ok(crate::output::print(&report(&training, &settings))?)
+}
+
+/// What must stay the same from the first start of a run to its last.
+fn fixed(settings: &TrainTokenizerSettings) -> Result<serde_json::Value> {
+    Ok(serde_json::json!({
+        "tokenizer": serde_json::from_str::<serde_json::Value>(&settings.config.to_json())?,
+        "recipe": settings.recipe,
+        "batch_size": settings.batch_size,
+        "accumulation": settings.accumulation,
+        "smallest_scale": settings.scales.0,
+        "largest_scale": settings.scales.1,
+        "flip": settings.flip,
+        "shuffle_images": settings.shuffle_images,
+    }))
+}
+
+fn image_options(settings: &TrainTokenizerSettings, limits: &Limits) -> TrainingImagesOptions {
+    let source = source_options(settings, &settings.source, settings.max_images);
+    let crop = TrainingCrop::Random(RandomCrop {
+        size: settings.config.resolution(),
+        smallest_scale: settings.scales.0,
+        largest_scale: settings.scales.1,
+        flip: settings.flip,
+    });
+    TrainingImagesOptions {
+        shuffle_images: settings.shuffle_images,
+        max_reject_rate: settings.max_reject_rate.share(),
+        limits: limits.clone(),
+        ..TrainingImagesOptions::new(source, crop, settings.batch_size, settings.recipe.seed)
+    }
+}
+
+fn source_options(settings: &TrainTokenizerSettings, url: &str, max_images: Option<u64>) -> SourceOptions {
+    SourceOptions { url: url.to_owned(), layout: settings.layout, image_id: ImageIdRule::Stem, max_images }
+}
+
+fn report(training: &TokenizerTraining, settings: &TrainTokenizerSettings) -> String {
+    let (done, steps) = (training.trainer.steps_done(), settings.steps);
+    let output = settings.output.display();
+    match done == steps {
+        true => format!("trained {steps} steps: {output}/{}\n", crate::training::run_folder::PUBLISHED),
+        false => format!("stopped after {done} of {steps} steps; the same command without --stop-after goes on\n"),
+    }
+}
+
+impl Training for TokenizerTraining {
+    type Position = Position;
+
+    fn steps_done(&self) -> u64 {
+        self.trainer.steps_done()
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.trainer.learning_rate()
+    }
+
+    fn images_a_step(&self) -> u64 {
+        (self.batch_size * self.accumulation) as u64
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn load(&mut self) -> Result<()> {
+        self.batches.clear();
+        for _ in 0..self.accumulation {
+            let batch = self.images.next()?;
+            self.epoch = batch.epoch;
+            self.next = batch.next;
+            self.batches.push(batch.pixels);
+        }
+        Ok(())
+    }
+
+    fn waited(&self) -> Duration {
+        self.images.waited()
+    }
+
+    fn step(&mut self) -> Result<StepReport> {
+        Ok(self.trainer.step(&self.batches)?)
+    }
+
+    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
+        self.validation.scores(&self.trainer)
+    }
+
+    fn sheet(&mut self) -> Result<Sheet> {
+        self.validation.sheet(&self.trainer, &self.batches)
+    }
+
+    fn position(&self) -> Position {
+        Position { data: self.next, source_digest: self.images.source_digest().to_owned() }
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        Ok(self.trainer.save(folder)?)
+    }
+
+    fn publish(&self, folder: &Path) -> Result<()> {
+        Ok(self.trainer.averaged()?.save(folder)?)
+    }
+}

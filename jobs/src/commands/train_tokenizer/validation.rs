@@ -1,0 +1,79 @@
+//! How good the average of the weights is, in numbers and in a picture.
+
+use super::source_options;
+use crate::{settings::TrainTokenizerSettings, training::sheet::Sheet};
+use anyhow::Result;
+use models::{Device, ReconstructionMeter, TokenizerConfig, TokenizerTrainer};
+use pipeline::{EvaluationImages, EvaluationImagesOptions, Limits};
+use schemas::{Crop, PixelBatch};
+
+/// Images of a sheet.
+const SHEET_IMAGES: usize = 8;
+
+/// The images to validate on, if there are any.
+pub(super) struct Validation {
+    device: Device,
+    options: Option<EvaluationImagesOptions>,
+    /// The first images, for the sheet.
+    shown: Option<PixelBatch>,
+}
+
+impl Validation {
+    pub(super) fn new(settings: &TrainTokenizerSettings, limits: &Limits, device: Device) -> Result<Self> {
+        let Some(url) = &settings.validation_source else { return Ok(Self { device, options: None, shown: None }) };
+        let options = EvaluationImagesOptions {
+            max_reject_rate: settings.max_reject_rate.share(),
+            limits: limits.clone(),
+            ..EvaluationImagesOptions::new(
+                source_options(settings, url, Some(settings.validation_images)),
+                // The crop of the published evaluation.
+                Crop::TorchvisionCenter { size: settings.config.resolution() },
+                settings.batch_size,
+            )
+        };
+        // Found out now and not after the first thousand steps.
+        let shown = EvaluationImages::open(&options)?.next()?;
+        Ok(Self { device, options: Some(options), shown })
+    }
+
+    /// Names of all scores.
+    pub(super) fn columns(&self, config: &TokenizerConfig) -> Vec<String> {
+        if self.options.is_none() {
+            return Vec::new();
+        }
+        let fixed = ["validation_psnr", "validation_ssim", "validation_codebook_used", "validation_codebook_entropy"];
+        let levels = 1..=config.levels().sizes().len();
+        fixed.iter().map(ToString::to_string).chain(levels.map(|level| format!("validation_codebook_used_level_{level}"))).collect()
+    }
+
+    /// Scores of reconstructions from all tokens; the first is the one by which the best is kept.
+    pub(super) fn scores(&self, trainer: &TokenizerTrainer) -> Result<Vec<(String, f64)>> {
+        let Some(options) = &self.options else { return Ok(Vec::new()) };
+        let tokenizer = trainer.averaged()?;
+        let levels = tokenizer.levels().clone();
+        let keep_tokens = levels.tokens_per_image();
+        let mut meter = ReconstructionMeter::new(self.device, levels, tokenizer.codebook_size())?;
+        let mut images = EvaluationImages::open(options)?;
+        while let Some(batch) = images.next()? {
+            let tokens = tokenizer.encode(&batch)?;
+            meter.update(&batch, &tokenizer.decode(&tokens, keep_tokens)?, &tokens)?;
+        }
+        let scores = meter.finish()?;
+        let all = &scores.codebook;
+        let values = [scores.psnr, scores.ssim, all.share, all.entropy_bits];
+        let values = values.into_iter().chain(scores.codebook_by_level.iter().map(|level| level.share));
+        Ok(self.columns(trainer.config()).into_iter().zip(values).collect())
+    }
+
+    /// A few images, and what is rebuilt from more and more of their tokens; of the last batch where there is no validation.
+    pub(super) fn sheet(&self, trainer: &TokenizerTrainer, trained_on: &[PixelBatch]) -> Result<Sheet> {
+        let tokenizer = trainer.averaged()?;
+        let images = self.shown.as_ref().or(trained_on.first());
+        let images = images.ok_or_else(|| anyhow::anyhow!("there is no image to show"))?.first(SHEET_IMAGES)?;
+        let tokens = tokenizer.encode(&images)?;
+        let ends = tokenizer.levels().offsets().into_iter().filter(|&end| end >= trainer.config().fewest_tokens().max(1));
+        let rebuilt = ends.map(|keep| Ok((keep, tokenizer.decode(&tokens, keep)?))).collect::<Result<Vec<_>>>()?;
+        let labels: Vec<String> = (1..=images.filled()).map(|image| image.to_string()).collect();
+        Sheet::draw(&format!("step {}", trainer.steps_done()), &labels, &images, &rebuilt)
+    }
+}

@@ -1,0 +1,264 @@
+//! The folder of a run: checkpoints that are whole or absent, the best tokenizer so far, and the finished one.
+//!
+//! ```text
+//! checkpoints/step-00005000/   config.json, model, ema and optimizer tensors, state.json: all that the next step depends on
+//! best -> best-step-00004000/  the average of the weights with the best validation score, as others load it
+//! tokenizer/                   the finished one
+//! metrics.csv, tensorboard/, sheets/
+//! ```
+//! Everything is written under another name and renamed when it is on the disk. One process at a time works in a folder.
+
+use super::run_loop::Training;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+const CHECKPOINTS: &str = "checkpoints";
+const STATE_FILE: &str = "state.json";
+const STEP_PREFIX: &str = "step-";
+const BEST: &str = "best";
+const BEST_PREFIX: &str = "best-step-";
+/// Where the finished weights lie.
+pub(crate) const PUBLISHED: &str = "tokenizer";
+/// What is not finished begins with this, and is cleared away at the next start.
+const PARTIAL_PREFIX: &str = ".partial-";
+
+/// What `state.json` says besides the tensors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct State<P> {
+    /// Version of this file.
+    format: u32,
+    /// Updates made.
+    pub(crate) steps_done: u64,
+    /// Where the data stands.
+    pub(crate) position: P,
+    /// The settings that must not change within a run.
+    settings: serde_json::Value,
+    best: Option<Best>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Best {
+    step: u64,
+    score: f64,
+}
+
+const FORMAT: u32 = 1;
+
+/// The folder, open for one process.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    root: PathBuf,
+    keep: usize,
+    settings: serde_json::Value,
+    best: Option<Best>,
+    /// Held as long as this lives; the system lets go of it when the process dies.
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Opens `root`, making it if need be. `settings` is what every checkpoint of the run must agree on.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, or another process works in it.
+    pub(crate) fn open(root: &Path, keep: usize, settings: serde_json::Value) -> Result<Self> {
+        let made = fs::create_dir_all(root.join(CHECKPOINTS));
+        made.with_context(|| format!("{} cannot be made", root.join(CHECKPOINTS).display()))?;
+        let path = root.join(".lock");
+        let lock = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                bail!("{} is in use by another process: a run is trained by one at a time", root.display())
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+            }
+        }
+        let folder = Self { root: root.to_owned(), keep, settings, best: None, _lock: lock };
+        folder.clear_partial(root)?;
+        folder.clear_partial(&root.join(CHECKPOINTS))?;
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The newest checkpoint, if there is one: its folder and what its state says.
+    ///
+    /// # Errors
+    /// When it does not read, or was made with other settings; those that differ are named.
+    pub(crate) fn newest<P: DeserializeOwned>(&mut self) -> Result<Option<(PathBuf, State<P>)>> {
+        let Some((_, folder)) = self.checkpoints()?.pop() else { return Ok(None) };
+        let file = folder.join(STATE_FILE);
+        let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let state: State<P> = serde_json::from_str(&text).with_context(|| {
+            format!("{}: this is no state of a run by this version; delete the checkpoint to go on from the one before", file.display())
+        })?;
+        if state.format != FORMAT {
+            bail!("{}: found format {}, expected {FORMAT}", file.display(), state.format);
+        }
+        let differences = differences(&state.settings, &self.settings);
+        if !differences.is_empty() {
+            bail!(
+                "{} holds a run with other settings:\n{}\nGo on with the settings it was begun with, or train into another --output",
+                self.root.display(),
+                differences.join("\n")
+            );
+        }
+        self.best = state.best;
+        Ok(Some((folder, state)))
+    }
+
+    /// Writes a checkpoint, whole or not at all, and clears away those that are too many.
+    ///
+    /// # Errors
+    /// When it cannot be written; the checkpoints that are there stay.
+    pub(crate) fn save<T: Training>(&mut self, training: &T) -> Result<()> {
+        let steps_done = training.steps_done();
+        let name = format!("{STEP_PREFIX}{steps_done:08}");
+        let folder = self.root.join(CHECKPOINTS);
+        if folder.join(&name).exists() {
+            return Ok(());
+        }
+        let state = State {
+            format: FORMAT,
+            steps_done,
+            position: training.position(),
+            settings: self.settings.clone(),
+            best: self.best,
+        };
+        place(&folder, &name, |partial| {
+            training.save(partial)?;
+            Ok(fs::write(partial.join(STATE_FILE), serde_json::to_string_pretty(&state)? + "\n")?)
+        })?;
+        tracing::info!(step = steps_done, "checkpoint written");
+        let all = self.checkpoints()?;
+        for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
+            remove(old)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the average of the weights if `score` is the best of the run so far.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn keep_best<T: Training>(&mut self, training: &T, score: f64) -> Result<()> {
+        let better = score.is_finite() && self.best.is_none_or(|best| score > best.score);
+        if !better {
+            return Ok(());
+        }
+        let step = training.steps_done();
+        let name = format!("{BEST_PREFIX}{step:08}");
+        if !self.root.join(&name).exists() {
+            place(&self.root, &name, |partial| training.publish(partial))?;
+        }
+        // A link is replaced in one step; a folder is not.
+        let (link, partial) = (self.root.join(BEST), self.root.join(format!("{PARTIAL_PREFIX}{BEST}")));
+        std::os::unix::fs::symlink(&name, &partial)
+            .and_then(|()| fs::rename(&partial, &link))
+            .with_context(|| format!("{} cannot be written", link.display()))?;
+        self.best = Some(Best { step, score });
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let found = entry.file_name();
+            if found.to_str().is_some_and(|found| found.starts_with(BEST_PREFIX) && found != name) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the finished weights.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn publish<T: Training>(&self, training: &T) -> Result<()> {
+        let published = self.root.join(PUBLISHED);
+        if published.exists() {
+            remove(&published)?;
+        }
+        place(&self.root, PUBLISHED, |partial| training.publish(partial))
+    }
+
+    /// Step and folder of every checkpoint, oldest first.
+    fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.root.join(CHECKPOINTS))? {
+            let entry = entry?;
+            let step = entry.file_name().to_str().and_then(|name| name.strip_prefix(STEP_PREFIX)?.parse().ok());
+            found.extend(step.map(|step| (step, entry.path())));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn clear_partial(&self, folder: &Path) -> Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(PARTIAL_PREFIX)) {
+                let path = entry.path();
+                let cleared = if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                cleared.with_context(|| format!("{} cannot be cleared away", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fills a folder under another name, brings it to the disk, and gives it its own name.
+fn place(parent: &Path, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let (partial, target) = (parent.join(format!("{PARTIAL_PREFIX}{name}")), parent.join(name));
+    let written = (|| {
+        fs::create_dir(&partial)?;
+        fill(&partial)?;
+        for entry in fs::read_dir(&partial)? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        File::open(&partial)?.sync_all()?;
+        fs::rename(&partial, &target)?;
+        File::open(parent)?.sync_all()?;
+        Ok(())
+    })();
+    written.map_err(|error: anyhow::Error| {
+        // A full disk needs the room more than anyone needs half of a checkpoint.
+        drop(fs::remove_dir_all(&partial));
+        error.context(format!("{} cannot be written", target.display()))
+    })
+}
+
+/// Removes a folder so that it is never seen half removed under its own name.
+fn remove(folder: &Path) -> Result<()> {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let going = folder.with_file_name(format!("{PARTIAL_PREFIX}removed-{name}"));
+    fs::rename(folder, &going)
+        .and_then(|()| fs::remove_dir_all(&going))
+        .with_context(|| format!("{} cannot be removed", folder.display()))
+}
+
+/// Every setting that differs, a line each.
+fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String> {
+    fn collect(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
+        match (then, now) {
+            (serde_json::Value::Object(left), serde_json::Value::Object(right)) => {
+                let keys: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
+                for key in keys {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let absent = &serde_json::Value::Null;
+                    collect(&path, left.get(key).unwrap_or(absent), right.get(key).unwrap_or(absent), found);
+                }
+            }
+            (then, now) if then != now => found.push(format!("  {path}: {then} then, {now} now")),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    collect("", then, now, &mut found);
+    found
+}

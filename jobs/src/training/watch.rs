@@ -1,0 +1,145 @@
+//! What a run tells while it runs: a line of progress, a table, event files and pictures.
+
+use super::{
+    metrics_table::MetricsTable,
+    run_folder::RunFolder,
+    run_loop::{Training, check_finite},
+    sheet::Sheet,
+    tensorboard::EventFile,
+};
+use crate::{
+    aligned::{duration, percent},
+    progress::{Progress, StepProgress},
+};
+use anyhow::{Context, Result};
+use models::StepReport;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Share of the time spent waiting for data above which a run says so.
+const MUCH_WAITING: f64 = 0.1;
+
+/// Everything that is told of a run.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    table: MetricsTable,
+    events: EventFile,
+    progress: StepProgress,
+    steps: u64,
+    since: Since,
+    warned_of_waiting: bool,
+}
+
+/// Where the clock and the counters stood at the last line.
+#[derive(Debug)]
+struct Since {
+    clock: Instant,
+    step: u64,
+    waited: Duration,
+}
+
+impl Watch {
+    /// Begins or goes on after `training.steps_done()` steps. `columns` names all scalars and scores that there can be.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn new<T: Training>(
+        training: &T,
+        folder: &RunFolder,
+        columns: &[String],
+        steps: u64,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let step = training.steps_done();
+        let common = ["epoch", "images_seen", "learning_rate", "images_per_second", "data_wait_share"];
+        let columns: Vec<String> = common.iter().map(ToString::to_string).chain(columns.iter().cloned()).collect();
+        Ok(Self {
+            table: MetricsTable::open(&folder.root().join("metrics.csv"), &columns, step)?,
+            events: EventFile::create(&folder.root().join("tensorboard"), step as i64)?,
+            progress: progress.steps(steps, step),
+            steps,
+            since: Since { clock: Instant::now(), step, waited: training.waited() },
+            warned_of_waiting: false,
+        })
+    }
+
+    /// Tells of a step. This is where the loop waits for the device.
+    ///
+    /// # Errors
+    /// When a loss is no number, or a file cannot be written.
+    pub(crate) fn log<T: Training>(
+        &mut self,
+        training: &T,
+        report: &StepReport,
+        learning_rate: f64,
+        scores: &[(String, f64)],
+    ) -> Result<()> {
+        let step = training.steps_done();
+        let scalars = report.read()?;
+        check_finite(step, &scalars)?;
+        let seconds = self.since.clock.elapsed().as_secs_f64().max(1e-9);
+        let steps = step - self.since.step;
+        let images_a_second = (steps * training.images_a_step()) as f64 / seconds;
+        let wait_share = training.waited().saturating_sub(self.since.waited).as_secs_f64() / seconds;
+        let mut values = vec![
+            ("epoch", training.epoch() as f64),
+            ("images_seen", (step * training.images_a_step()) as f64),
+            ("learning_rate", learning_rate),
+            ("images_per_second", images_a_second),
+            ("data_wait_share", wait_share),
+        ];
+        values.extend(scalars.iter().copied());
+        values.extend(scores.iter().map(|(name, value)| (name.as_str(), *value)));
+        self.table.append(step, &values)?;
+        self.events.scalars(step as i64, wall_time(), &values);
+        self.events.flush()?;
+        self.warn_of_waiting(wait_share);
+        let left = seconds / steps.max(1) as f64 * self.steps.saturating_sub(step) as f64;
+        let losses: Vec<String> = scalars
+            .iter()
+            .filter(|(name, _)| name.ends_with("_loss"))
+            .map(|(name, value)| format!("{} {value:.4}", name.trim_end_matches("_loss").replace('_', " ")))
+            .collect();
+        self.progress.show(
+            step,
+            &format!(
+                "{}, rate {learning_rate:.2e}, {images_a_second:.1} images/s, waiting for data {}, {} left",
+                losses.join(", "),
+                percent(wait_share),
+                duration(left)
+            ),
+        );
+        if !scores.is_empty() {
+            let scores: Vec<String> = scores.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            tracing::info!(step, "{}", scores.join(", "));
+        }
+        self.since = Since { clock: Instant::now(), step, waited: training.waited() };
+        Ok(())
+    }
+
+    /// Keeps a sheet as a file and shows it in the event file.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(crate) fn sheet(&mut self, step: u64, sheet: &Sheet, folder: &RunFolder) -> Result<()> {
+        let sheets = folder.root().join("sheets");
+        std::fs::create_dir_all(&sheets).with_context(|| format!("{} cannot be made", sheets.display()))?;
+        sheet.write(&sheets.join(format!("step-{step:08}.png")))?;
+        self.events.image(step as i64, wall_time(), "sheet", &sheet.png, sheet.width, sheet.height);
+        self.events.flush()
+    }
+
+    fn warn_of_waiting(&mut self, share: f64) {
+        if share > MUCH_WAITING && !self.warned_of_waiting {
+            self.warned_of_waiting = true;
+            tracing::warn!(
+                "the device waits for images {} of the time: give more --decode-threads, or a source that is nearer",
+                percent(share)
+            );
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn wall_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

@@ -1,0 +1,69 @@
+//! The file of a frozen network, and what to do when it cannot be used.
+
+use crate::{
+    ModelError,
+    parameters::{Parameters, Scope},
+    weight_file::{WeightFile, pickle_conversion_command},
+};
+use std::path::Path;
+use tch::{Device, Kind};
+
+/// Endings of Python's pickles.
+const PICKLES: [&str; 3] = ["pth", "pt", "bin"];
+
+/// Which file, of what, for what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrozenFile<'a> {
+    /// The term of the objective that needs the network.
+    pub(crate) term: &'static str,
+    /// The network by its public name.
+    pub(crate) network: &'static str,
+    pub(crate) path: &'a Path,
+}
+
+impl FrozenFile<'_> {
+    /// What `build` makes of the file's tensors, in float32 on `device`. Names that nobody asks for are refused unless
+    /// `may_be_there` allows them.
+    ///
+    /// # Errors
+    /// [`ModelError::FrozenNetwork`] when the file is missing, damaged, a pickle, or holds another network.
+    pub(crate) fn load<T>(
+        self,
+        device: Device,
+        build: impl FnOnce(&Scope<'_>) -> Result<T, ModelError>,
+        may_be_there: impl Fn(&str) -> bool,
+    ) -> Result<T, ModelError> {
+        let read = || {
+            let file = WeightFile::open(self.path)?;
+            let parameters = Parameters::from_file(&file);
+            let network = build(&parameters.root(device, Kind::Float))?;
+            parameters.finish(may_be_there)?;
+            Ok(network)
+        };
+        read().map_err(|error| self.explained(error))
+    }
+
+    fn explained(self, error: ModelError) -> ModelError {
+        let is_pickle = self.path.extension().is_some_and(|ending| PICKLES.iter().any(|pickle| ending == *pickle));
+        let problem = match error {
+            ModelError::MissingFile { .. } => "it is missing".to_owned(),
+            ModelError::File { source, .. } => source.to_string(),
+            ModelError::DamagedWeights { .. } if is_pickle => {
+                let command = pickle_conversion_command(self.path, &self.path.with_extension("safetensors"));
+                format!(
+                    "a Python pickle, which restok does not read. Convert it once, where PyTorch is installed:\n  {command}\n"
+                )
+            }
+            ModelError::DamagedWeights { problem, found, expected, .. } => {
+                format!("{problem}; found {found}, expected {expected}")
+            }
+            ModelError::Tensors { problems, .. } => {
+                let list: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+                format!("{} tensors are not those of this network:{list}\n", problems.len())
+            }
+            // A device that ran out of memory is no fault of the file.
+            other => return other,
+        };
+        ModelError::FrozenNetwork { term: self.term, network: self.network, file: self.path.to_owned(), problem }
+    }
+}

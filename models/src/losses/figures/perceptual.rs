@@ -1,0 +1,114 @@
+use super::{CPU, Of, close, figures, file, gradient, images, integers, number, same};
+use crate::{
+    ReconstructionKind,
+    losses::{PerceptualJitter, PerceptualLoss, reconstruction},
+};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+fn load(names: &Value) -> PerceptualLoss {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut vgg16 = names["vgg16"].clone();
+    vgg16["head.fc.bias"] = json!([1000]); // public files have the classifier too
+    let (vgg16, linear) =
+        (file(folder.path(), "vgg16.safetensors", &vgg16), file(folder.path(), "lpips.safetensors", &names["lpips"]));
+    PerceptualLoss::load(&vgg16, &linear, CPU).expect("loads")
+}
+
+#[test]
+fn distances_of_pixels_equal_the_published_ones() {
+    let figures = &figures()["reconstruction"];
+    let (target, rebuilt) = (images("target", &[2, 3, 12, 10]), images("rebuilt", &[2, 3, 12, 10]));
+    for (kind, name) in [(ReconstructionKind::L1, "l1"), (ReconstructionKind::L2, "l2")] {
+        let found = reconstruction::distance(kind, &target, &rebuilt).expect("computed").double_value(&[]);
+        close(name, found, number(&figures[name]));
+    }
+}
+
+#[test]
+fn the_perceptual_loss_equals_the_published_one() {
+    let figures = figures();
+    let loss = load(&figures["names"]);
+    let cases = figures["perceptual"].as_array().expect("cases");
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let size = integers(&case["size"]);
+        let shape = [2, 3, size[0], size[1]];
+        let jitter = (!case["jitter"].is_null()).then(|| {
+            let trims = integers(&case["jitter"]);
+            PerceptualJitter { top: trims[0], bottom: trims[1], left: trims[2], right: trims[3] }
+        });
+        let rebuilt = images("rebuilt", &shape).set_requires_grad(true);
+        let found = loss.forward(&images("target", &shape), &rebuilt, jitter.as_ref()).expect("computed");
+        let what = format!("{size:?} {jitter:?}");
+        close(&what, found.double_value(&[]), number(&case["loss"]));
+        same(&what, &gradient(&found, &rebuilt), "gradient", &case["gradient"], Of::Gradients, 0.0);
+    }
+}
+
+#[test]
+fn flat_and_equal_images_have_gradients_that_are_numbers() {
+    let loss = load(&figures()["names"]);
+    let black = Tensor::zeros([1, 3, 32, 32], (Kind::Float, CPU));
+    for rebuilt in [black.copy(), images("rebuilt", &[1, 3, 32, 32])] {
+        let rebuilt = rebuilt.set_requires_grad(true);
+        let found = loss.forward(&black, &rebuilt, None).expect("computed");
+        let gradient = gradient(&found, &rebuilt);
+        assert_eq!(gradient.isfinite().all().int64_value(&[]), 1);
+    }
+}
+
+#[test]
+fn features_that_are_all_zero_have_gradients_that_are_numbers() {
+    // A bias of -100 in the first layer silences every channel behind it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = &figures()["names"];
+    let vgg16 = file(folder.path(), "vgg16.safetensors", &names["vgg16"]);
+    let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
+    let mut tensors: std::collections::BTreeMap<String, Tensor> =
+        Tensor::read_safetensors(&vgg16).expect("reads").into_iter().collect();
+    for (name, tensor) in &mut tensors {
+        if name.ends_with("bias") {
+            *tensor = tensor.f_full_like(-100.0).expect("filled");
+        }
+    }
+    crate::weight_file::write(&vgg16, &tensors).expect("written");
+    let loss = PerceptualLoss::load(&vgg16, &linear, CPU).expect("loads");
+    let rebuilt = images("rebuilt", &[1, 3, 16, 16]).set_requires_grad(true);
+    let found = loss.forward(&images("target", &[1, 3, 16, 16]), &rebuilt, None).expect("computed");
+    assert_eq!(found.double_value(&[]), 0.0, "no feature, no difference");
+    assert_eq!(gradient(&found, &rebuilt).abs().max().double_value(&[]), 0.0);
+}
+
+#[test]
+fn images_that_poolings_leave_nothing_of_are_refused() {
+    let loss = load(&figures()["names"]);
+    let small = images("target", &[1, 3, 20, 15]);
+    let error = loss.forward(&small, &small, None).expect_err("too small").to_string();
+    assert!(error.contains("20 by 15") && error.contains("at least 16 by 16"), "{error}");
+}
+
+#[test]
+fn a_frozen_file_that_cannot_be_used_is_named_with_its_term_and_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = &figures()["names"];
+    let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
+    let mut lacking = names["vgg16"].clone();
+    lacking.as_object_mut().expect("names").remove("features.28.bias");
+    lacking["features.30.weight"] = json!([2, 2]);
+    let lacking = file(folder.path(), "vgg16.safetensors", &lacking);
+    let pickle = folder.path().join("vgg.pth");
+    std::fs::write(&pickle, [0x80; 64]).expect("written");
+    let missing = folder.path().join("nowhere.safetensors");
+    for (vgg16, linear, expected) in [
+        (&missing, &linear, &["the perceptual loss needs VGG16", "nowhere.safetensors: it is missing"][..]),
+        (&lacking, &linear, &["features.28.bias is missing", "features.30.weight is not part of this model"][..]),
+        (&pickle, &linear, &["a Python pickle", "save_file", "vgg.safetensors"][..]),
+        (&linear, &linear, &["the perceptual loss needs VGG16", "lin0.model.1.weight is not part"][..]),
+    ] {
+        let error = PerceptualLoss::load(vgg16, linear, CPU).expect_err("refused").to_string();
+        for part in expected.iter().chain(&["docs/frozen-networks.md"]) {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}

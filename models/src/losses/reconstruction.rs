@@ -1,0 +1,16 @@
+//! How far the rebuilt pixels are from the original ones.
+
+use crate::{ModelError, ReconstructionKind};
+use tch::{Kind, Reduction, Tensor};
+
+/// The mean distance of pixels, a scalar in float32.
+///
+/// # Shapes
+/// `target` and `rebuilt`: two tensors of one shape.
+pub(crate) fn distance(kind: ReconstructionKind, target: &Tensor, rebuilt: &Tensor) -> Result<Tensor, ModelError> {
+    let (target, rebuilt) = (target.f_to_kind(Kind::Float)?, rebuilt.f_to_kind(Kind::Float)?);
+    Ok(match kind {
+        ReconstructionKind::L1 => rebuilt.f_l1_loss(&target, Reduction::Mean)?,
+        ReconstructionKind::L2 => rebuilt.f_mse_loss(&target, Reduction::Mean)?,
+    })
+}

@@ -1,0 +1,67 @@
+//! Weights of the networks that training listens to and does not change.
+
+use super::{Adversary, TokenizerRecipe};
+use crate::{ModelError, TokenizerConfig};
+use std::path::{Path, PathBuf};
+
+/// Files of frozen networks; docs/frozen-networks.md says which public file each is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrozenFiles {
+    /// VGG16.
+    pub vgg16: Option<PathBuf>,
+    /// LPIPS' linear layers.
+    pub lpips: Option<PathBuf>,
+    /// DINO ViT-S/16.
+    pub dino: Option<PathBuf>,
+    /// The vision foundation model that the configuration names.
+    pub foundation_model: Option<PathBuf>,
+}
+
+/// The files of the terms that a recipe asks for.
+#[derive(Debug)]
+pub(super) struct Needed<'a> {
+    /// VGG16 and LPIPS' layers.
+    pub(super) perceptual: Option<(&'a Path, &'a Path)>,
+    pub(super) dino: Option<&'a Path>,
+    /// The model's name and its file.
+    pub(super) foundation_model: Option<(&'a str, &'a Path)>,
+}
+
+impl FrozenFiles {
+    /// What `recipe` and `config` need of these files.
+    ///
+    /// # Errors
+    /// When a term has a weight and its network no file: it is never left out in silence.
+    pub(super) fn needed<'a>(
+        &'a self,
+        recipe: &TokenizerRecipe,
+        config: &'a TokenizerConfig,
+    ) -> Result<Needed<'a>, ModelError> {
+        let file = |path: &'a Option<PathBuf>, term, network, flag, weight| {
+            path.as_deref().ok_or(ModelError::MissingFrozenNetwork { term, network, flag, weight })
+        };
+        let perceptual = (recipe.perceptual_weight > 0.0)
+            .then(|| -> Result<_, ModelError> {
+                let weight = "--perceptual-weight 0";
+                let vgg16 = file(&self.vgg16, "the perceptual loss", "VGG16", "--vgg16", weight)?;
+                Ok((vgg16, file(&self.lpips, "the perceptual loss", "LPIPS' linear layers", "--lpips", weight)?))
+            })
+            .transpose()?;
+        let dino = (recipe.adversarial_weight > 0.0 && recipe.adversary == Adversary::Dino)
+            .then(|| {
+                let weight = "--adversary patch or --adversarial-weight 0";
+                file(&self.dino, "the discriminator", "DINO ViT-S/16", "--dino", weight)
+            })
+            .transpose()?;
+        let aligned = config.encoder_features_are_aligned() || config.decoder_features_are_aligned();
+        let name = config.foundation_model().filter(|_| aligned && recipe.alignment_weight > 0.0);
+        let foundation_model = name
+            .map(|name| -> Result<_, ModelError> {
+                let weight = "--alignment-weight 0";
+                let network = "the vision foundation model of the configuration";
+                Ok((name, file(&self.foundation_model, "the alignment", network, "--foundation-model", weight)?))
+            })
+            .transpose()?;
+        Ok(Needed { perceptual, dino, foundation_model })
+    }
+}

@@ -1,0 +1,132 @@
+//! Recipes by name: which tokenizer, how it is trained, and on how many images at once.
+
+use super::{AdamWOptions, Adversary, CosineSchedule, ReconstructionKind, TokenizerRecipe};
+use crate::{ModelError, Precision, Preset, TokenizerConfig};
+use schemas::SchemaError;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A recipe with everything that belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenizerPreset {
+    /// The tokenizer.
+    pub config: TokenizerConfig,
+    /// How it is trained.
+    pub recipe: TokenizerRecipe,
+    /// Images of an update.
+    pub images_a_step: usize,
+}
+
+impl TokenizerPreset {
+    /// Names of all presets.
+    pub const NAMES: [&str; 4] = ["restok-l-128", "restok-b-128", "restok-s-128", "tiny"];
+
+    /// The preset `name`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn named(name: &str) -> Result<Self, ModelError> {
+        let published = |size| Self {
+            config: published_config(size),
+            recipe: TokenizerRecipe::published(),
+            images_a_step: 256,
+        };
+        match name {
+            "restok-l-128" => Ok(published(Preset::Large)),
+            "restok-b-128" => Ok(published(Preset::Base)),
+            "restok-s-128" => Ok(published(Preset::Small)),
+            "tiny" => Ok(tiny()),
+            _ => Err(ModelError::Data(SchemaError::UnknownName {
+                what: "preset",
+                found: name.to_owned(),
+                expected: Self::NAMES.join(", "),
+            })),
+        }
+    }
+}
+
+/// configs/training/ResTok/restok_l_128.yaml, with transformers of `size`.
+fn published_config(size: Preset) -> TokenizerConfig {
+    from_value(json!({
+        "model": { "vq_model": {
+            "codebook_size": 8192, "token_size": 8, "use_l2_norm": true,
+            "commitment_cost": 0.25, "entropy_loss_ratio": 0.0,
+            "vit_enc_model_size": size, "vit_dec_model_size": size,
+            "vit_enc_patch_size": 16, "vit_dec_patch_size": 16, "rope_base_len": 10_000,
+            "num_latent_tokens": 128, "num_min_tokens": 4, "test_num_latent_tokens": 128,
+            "merge_tokens": true, "hierarchy_stages": 4, "reduction_ratio": 0.5,
+            "residual_image_tokens": true, "residual_latent_tokens": true,
+            "learnable_latent_tokens": false, "learnable_dec_image_tokens": true,
+            "multi_quant": true, "vae_encoder": true,
+            "drop_latent_tokens": true, "drop_prob": 0.2, "latent_hierarchy": true,
+            "encoder_feature_supervision": true, "decoder_feature_supervision": true,
+            "learnable_dec_feat_tokens": true, "use_vf": "dinov3", "reverse_proj": true,
+        } },
+        "dataset": { "preprocessing": { "crop_size": 256 } },
+    }))
+}
+
+/// For images of 32 by 32 pixels, without any frozen network: what two cores train in an hour or two. The entropy loss keeps the
+/// codebook in use from the first steps, which the published recipe leaves to a much longer training.
+fn tiny() -> TokenizerPreset {
+    let config = from_value(json!({
+        "model": { "vq_model": {
+            "codebook_size": 1024, "token_size": 8, "use_l2_norm": true,
+            "commitment_cost": 0.25, "entropy_loss_ratio": 0.1,
+            "vit_enc_model_size": "small", "vit_dec_model_size": "small",
+            "vit_enc_patch_size": 4, "vit_dec_patch_size": 4, "rope_base_len": 10_000,
+            "num_latent_tokens": 32, "num_min_tokens": 1, "test_num_latent_tokens": 32,
+            "merge_tokens": true, "hierarchy_stages": 4, "reduction_ratio": 0.5,
+            "residual_image_tokens": true, "residual_latent_tokens": true,
+            "learnable_latent_tokens": false, "learnable_dec_image_tokens": true,
+            "multi_quant": true, "vae_encoder": true,
+            "drop_latent_tokens": true, "drop_prob": 0.2, "latent_hierarchy": true,
+            "encoder_feature_supervision": false, "decoder_feature_supervision": false,
+        } },
+        "dataset": { "preprocessing": { "crop_size": 32 } },
+        "architecture": { "width": 96, "layers": 3, "heads": 3, "z": 64, "hidden": 32, "mult": [1, 1, 2], "nres": 1 },
+    }));
+    let steps = 10_000;
+    let learning_rate = CosineSchedule { peak: 1e-3, end: 5e-5, warmup_steps: 100, steps };
+    let recipe = TokenizerRecipe {
+        precision: Precision::Fp32,
+        reconstruction: ReconstructionKind::L2,
+        reconstruction_weight: 20.0,
+        perceptual_weight: 0.0,
+        alignment_weight: 0.0,
+        adversary: Adversary::Patch,
+        adversarial_weight: 0.0,
+        learning_rate,
+        discriminator_learning_rate: learning_rate,
+        optimizer: AdamWOptions { beta1: 0.9, beta2: 0.95, weight_decay: 1e-4 },
+        largest_gradient_norm: 1.0,
+        average_decay: 0.999,
+        ..TokenizerRecipe::published()
+    };
+    TokenizerPreset { config, recipe, images_a_step: 16 }
+}
+
+fn from_value(value: Value) -> TokenizerConfig {
+    TokenizerConfig::from_json(&value.to_string(), Path::new("preset")).expect("presets are sound")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_preset_and_others_are_refused_with_all_names() {
+        for name in TokenizerPreset::NAMES {
+            TokenizerPreset::named(name).expect(name);
+        }
+        let error = TokenizerPreset::named("restok-xl").expect_err("there is none").to_string();
+        assert!(TokenizerPreset::NAMES.iter().all(|name| error.contains(name)), "{error}");
+    }
+
+    #[test]
+    fn the_tiny_tokenizer_has_the_levels_of_its_32_tokens_on_a_grid_of_8() {
+        let preset = TokenizerPreset::named("tiny").expect("a preset");
+        assert_eq!(preset.config.levels().sizes(), [1, 1, 2, 4, 8, 16]);
+        assert_eq!((preset.config.resolution(), preset.config.decoder_grid), (32, 8));
+    }
+}

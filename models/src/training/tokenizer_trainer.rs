@@ -1,0 +1,265 @@
+//! The training step of the tokenizer (`train_one_epoch` in utils/train_utils.py, `ReconstructionLoss` in modeling/modules/losses.py).
+
+use super::{
+    FrozenFiles, StepReport, TokenizerRecipe, adversary::AdversaryTrainer, average::Average, loss_scale::LossScale,
+    objective::Objective, optimizer::AdamW, state, tensor_lists,
+};
+use crate::{
+    Device, LoadOptions, ModelError, Precision, TokenizerConfig, VisualTokenizer,
+    losses::{Alignment, NestedDropout},
+    parameters::{ParameterStore, Parameters},
+    visual_tokenizer::{Kept, Networks, upload},
+    weight_file,
+};
+use schemas::{PixelBatch, RandomStream};
+use std::{collections::BTreeMap, path::Path};
+use tch::{Kind, Tensor};
+
+const WEIGHTS_FILE: &str = "model.safetensors";
+const AVERAGE_FILE: &str = "ema.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const DISCRIMINATOR_FILE: &str = "discriminator.safetensors";
+
+/// A tokenizer in training, on one device.
+#[derive(Debug)]
+pub struct TokenizerTrainer {
+    config: TokenizerConfig,
+    recipe: TokenizerRecipe,
+    device: Device,
+    steps_done: u64,
+    store: ParameterStore,
+    optimizer: AdamW,
+    average: Average,
+    loss_scale: Option<LossScale>,
+    nested_dropout: Option<NestedDropout>,
+    objective: Objective,
+    adversary: Option<AdversaryTrainer>,
+}
+
+/// Where the random numbers of a step come from, each purpose from its own.
+struct Drawn {
+    kept: RandomStream,
+    /// Jitter of the perceptual loss, and how the discriminator looks at its batches.
+    objective: RandomStream,
+}
+
+impl TokenizerTrainer {
+    /// A tokenizer at its first step, with weights that follow from the recipe's seed.
+    ///
+    /// # Errors
+    /// When a term of the objective lacks the file of its frozen network, a file does not read, or libtorch refuses, for want of
+    /// memory for example.
+    pub fn new(
+        config: TokenizerConfig,
+        recipe: TokenizerRecipe,
+        frozen: &FrozenFiles,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        recipe.precision.apply()?;
+        // A tokenizer that is not aligned is not made to carry the tensors of alignment.
+        let config = if recipe.alignment_weight > 0.0 { config } else { config.without_alignment() };
+        let needed = frozen.needed(&recipe, &config)?;
+        let objective = Objective::new(&needed, &config, device)?;
+        let store = ParameterStore::new(recipe.seed as i64, device.torch());
+        build(&store, &objective, &config, &recipe, device)?;
+        let trained = store.trained();
+        Ok(Self {
+            optimizer: AdamW::new(&trained, recipe.optimizer)?,
+            average: Average::new(&trained, recipe.average_decay)?,
+            loss_scale: (recipe.precision == Precision::Fp16).then(|| LossScale::new(device.torch())).transpose()?,
+            nested_dropout: NestedDropout::of(&config)?,
+            adversary: (recipe.adversarial_weight > 0.0)
+                .then(|| AdversaryTrainer::new(&recipe, needed.dino, device))
+                .transpose()?,
+            steps_done: 0,
+            objective,
+            store,
+            config,
+            recipe,
+            device,
+        })
+    }
+
+    /// Updates made so far.
+    pub fn steps_done(&self) -> u64 {
+        self.steps_done
+    }
+
+    /// The tokenizer's configuration.
+    pub fn config(&self) -> &TokenizerConfig {
+        &self.config
+    }
+
+    /// Names of the scalars that steps report, in the order in which a table would show them. Those of the discriminator come with
+    /// its first step.
+    pub fn scalars(&self) -> Vec<&'static str> {
+        let mut names = self.objective.scalars(&self.config);
+        names.extend(self.adversary.iter().flat_map(AdversaryTrainer::scalars));
+        names.extend(self.nested_dropout.is_some().then_some("kept_tokens"));
+        names.push("gradient_norm");
+        names
+    }
+
+    /// The rate of the next step.
+    pub fn learning_rate(&self) -> f64 {
+        self.recipe.learning_rate.rate(self.steps_done)
+    }
+
+    /// One update from the gradients of all `batches` together, each of which is held in memory alone.
+    ///
+    /// # Errors
+    /// When the images are not of the tokenizer's size, or libtorch refuses.
+    pub fn step(&mut self, batches: &[PixelBatch]) -> Result<StepReport, ModelError> {
+        let mut report = StepReport::default();
+        let mut drawn = Drawn {
+            kept: RandomStream::new(self.recipe.seed, "nested dropout", self.steps_done),
+            objective: RandomStream::new(self.recipe.seed, "objective", self.steps_done),
+        };
+        let share = 1.0 / batches.len() as f64;
+        for batch in batches {
+            self.accumulate(batch, &mut drawn, share, &mut report)?;
+        }
+        let gradients = self.optimizer.gradients();
+        let found_infinite = self.loss_scale.as_ref().map(|scale| scale.unscale(&gradients)).transpose()?;
+        let norm = tch::no_grad(|| tensor_lists::clip(&gradients, self.recipe.largest_gradient_norm))?;
+        report.add("gradient_norm", &norm, 1.0)?;
+        self.optimizer.step(self.learning_rate(), found_infinite.as_ref())?;
+        self.optimizer.clear_gradients();
+        let adversarial_steps = self.adversarial_steps();
+        if let (Some(adversary), Some(steps)) = (&mut self.adversary, adversarial_steps) {
+            adversary.step(steps)?;
+        }
+        self.steps_done += 1;
+        self.average.update(self.steps_done)?;
+        Ok(report)
+    }
+
+    /// Steps that the discriminator has made; `None` before its first.
+    fn adversarial_steps(&self) -> Option<u64> {
+        self.steps_done.checked_sub(self.recipe.adversarial_start)
+    }
+
+    /// Adds the gradients of one micro-batch, `share` of the step: the tokenizer's, and the discriminator's by the same images.
+    fn accumulate(
+        &self,
+        batch: &PixelBatch,
+        drawn: &mut Drawn,
+        share: f64,
+        report: &mut StepReport,
+    ) -> Result<(), ModelError> {
+        let pixels = upload(batch, self.device)?;
+        let original = pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
+        let kept = self.kept(batch.rows(), &mut drawn.kept, share, report)?;
+        let (networks, alignment) = build(&self.store, &self.objective, &self.config, &self.recipe, self.device)?;
+        let kept = kept.as_ref().map_or(Kept::First(self.config.levels().tokens_per_image() as i64), Kept::Where);
+        let with_image_tokens = alignment.is_some() && self.config.encoder_features_are_aligned();
+        let pass = networks.train(&pixels, kept, with_image_tokens, self.recipe.precision.kind())?;
+        let drawn = &mut drawn.objective;
+        let mut total =
+            self.objective.loss(&self.recipe, &original, &pass, alignment.as_ref(), drawn, (share, &mut *report))?;
+        let rebuilt = &pass.decoded.pixels;
+        let adversary = self.adversary.as_ref().filter(|_| self.adversarial_steps().is_some());
+        if let Some(adversary) = adversary {
+            let verdict = adversary.judge(rebuilt, &adversary.draw_view(drawn, rebuilt)?, self.device)?;
+            report.add("adversarial_loss", &verdict, share)?;
+            total = total.f_add(&verdict.f_mul_scalar(self.recipe.adversarial_weight)?)?;
+        }
+        report.add("total_loss", &total, share)?;
+        let loss = total.f_mul_scalar(share)?;
+        match &self.loss_scale {
+            Some(scale) => scale.scaled(&loss)?.f_backward()?,
+            None => loss.f_backward()?,
+        }
+        if let Some(adversary) = adversary {
+            let views = [adversary.draw_view(drawn, &original)?, adversary.draw_view(drawn, rebuilt)?];
+            adversary.learn((&original, &views[0]), (rebuilt, &views[1]), self.device, share, report)?;
+        }
+        Ok(())
+    }
+
+    /// Which latent tokens of each image the decoder is to read, bool `[B, L, 1]`; `None` for all.
+    fn kept(
+        &self,
+        images: usize,
+        drawn: &mut RandomStream,
+        share: f64,
+        report: &mut StepReport,
+    ) -> Result<Option<Tensor>, ModelError> {
+        let Some(nested_dropout) = &self.nested_dropout else { return Ok(None) };
+        let latent_tokens = self.config.levels().tokens_per_image();
+        let lengths: Vec<i64> = (0..images).map(|_| nested_dropout.draw(drawn) as i64).collect();
+        let lengths = Tensor::f_from_slice(&lengths)?.f_view([-1, 1, 1])?;
+        report.add("kept_tokens", &lengths, share)?;
+        let positions = Tensor::f_arange(latent_tokens as i64, (Kind::Int64, tch::Device::Cpu))?.f_view([1, -1, 1])?;
+        Ok(Some(positions.f_lt_tensor(&lengths)?.f_to_device(self.device.torch())?))
+    }
+
+    /// The average of the weights as a tokenizer: what is validated and published.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    pub fn averaged(&self) -> Result<VisualTokenizer, ModelError> {
+        let options = LoadOptions { device: self.device, precision: Precision::Fp32, name: Some("average".to_owned()) };
+        VisualTokenizer::from_tensors(self.config.clone(), self.average.tensors(), options)
+    }
+
+    /// Writes everything that the next step depends on into `folder`, which exists: `config.json`, `model.safetensors`,
+    /// `ema.safetensors`, `optimizer.safetensors` and, with a discriminator, `discriminator.safetensors`. Each file is on the disk when this returns.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        let config = folder.join("config.json");
+        std::fs::write(&config, self.config.to_json()).map_err(|source| ModelError::File { file: config, source })?;
+        weight_file::write(&folder.join(WEIGHTS_FILE), &self.weights())?;
+        weight_file::write(&folder.join(AVERAGE_FILE), &self.average.tensors())?;
+        if let Some(adversary) = &self.adversary {
+            weight_file::write(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
+        }
+        weight_file::write(&folder.join(OPTIMIZER_FILE), &self.optimizer_state())
+    }
+
+    /// Takes up what [`Self::save`] wrote after `steps_done` steps.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged or of another tokenizer.
+    pub fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
+        state::restore(&folder.join(WEIGHTS_FILE), &self.weights())?;
+        state::restore(&folder.join(AVERAGE_FILE), &self.average.tensors())?;
+        if let Some(adversary) = &self.adversary {
+            state::restore(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
+        }
+        state::restore(&folder.join(OPTIMIZER_FILE), &self.optimizer_state())?;
+        self.steps_done = steps_done;
+        Ok(())
+    }
+
+    fn weights(&self) -> BTreeMap<String, Tensor> {
+        self.store.trained().into_iter().chain(self.store.buffers()).collect()
+    }
+
+    fn optimizer_state(&self) -> BTreeMap<String, Tensor> {
+        let mut state = self.optimizer.state("");
+        state.extend(self.adversary.iter().flat_map(AdversaryTrainer::optimizer_state));
+        if let Some(scale) = &self.loss_scale {
+            state.extend(scale.state(""));
+        }
+        state
+    }
+}
+
+/// The networks of one step, and the projections of alignment where there is any.
+fn build(
+    store: &ParameterStore,
+    objective: &Objective,
+    config: &TokenizerConfig,
+    recipe: &TokenizerRecipe,
+    device: Device,
+) -> Result<(Networks, Option<Alignment>), ModelError> {
+    let (parameters, kind) = (Parameters::from_store(store), recipe.precision.kind());
+    let networks = Networks::new(&parameters, config, device, kind)?;
+    let root = parameters.root(device.torch(), kind);
+    let alignment = objective.alignment(&root, config, recipe.alignment_margin)?;
+    parameters.finish(|_| false)?;
+    Ok((networks, alignment))
+}

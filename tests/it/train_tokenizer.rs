@@ -1,0 +1,215 @@
+use crate::workspace;
+use std::{collections::BTreeMap, path::Path, process::Command};
+use tests::{
+    random::Random,
+    workspace::{Workspace, run, start},
+};
+
+const STEPS: u64 = 12;
+
+/// A tokenizer that a few steps a second train.
+const CONFIG: &str = r#"{
+  "model": { "vq_model": {
+    "codebook_size": 64, "token_size": 8, "use_l2_norm": true, "commitment_cost": 0.25, "entropy_loss_ratio": 0.1,
+    "vit_enc_model_size": "small", "vit_dec_model_size": "small", "vit_enc_patch_size": 4, "vit_dec_patch_size": 4,
+    "num_latent_tokens": 16, "num_min_tokens": 2, "merge_tokens": true, "vae_encoder": true,
+    "drop_latent_tokens": true, "drop_prob": 0.2 } },
+  "dataset": { "preprocessing": { "crop_size": 32 } },
+  "architecture": { "width": 32, "layers": 2, "heads": 2, "z": 32, "hidden": 32, "mult": [1, 1, 1], "nres": 1 }
+}"#;
+
+/// A workspace with images to train on and the configuration of the small tokenizer.
+fn prepared() -> Workspace {
+    let workspace = workspace();
+    workspace.sample_folder(40);
+    std::fs::write(workspace.path("config.json"), CONFIG).expect("a file");
+    workspace
+}
+
+/// `restok train-tokenizer` into `output`, with a checkpoint after every second step.
+fn train(workspace: &Workspace, output: &str) -> Command {
+    let mut command = workspace.restok([
+        "train-tokenizer",
+        "--preset=tiny",
+        "--tokenizer-config=config.json",
+        "--source=images",
+        "--validation-source=images",
+        "--device=cpu",
+        "--device-threads=1",
+        "--batch-size=4",
+        "--warmup-steps=2",
+        "--save-every=2",
+        "--log-every=1",
+        "--validate-every=6",
+        "--validation-images=8",
+        "--sheet-every=6",
+        "--max-reject-rate=0.5",
+        "--output",
+        output,
+    ]);
+    command.arg(format!("--steps={STEPS}"));
+    command
+}
+
+/// Every file of the newest checkpoint and of the finished tokenizer, and the losses of every step.
+fn result(workspace: &Workspace, output: &str) -> (BTreeMap<String, Vec<u8>>, Vec<String>) {
+    let files = workspace.files(output).into_iter().filter(|(name, _)| {
+        let last = format!("checkpoints/step-{STEPS:08}/");
+        name.starts_with(&last) || name.starts_with("tokenizer/") || name.starts_with("best/")
+    });
+    // Epoch, images, rate, speed and waiting come before the losses; speed and waiting are the clock's.
+    let losses = metrics(&workspace.path(output)).into_iter().map(|mut line| {
+        line.drain(4..6);
+        line.join(",")
+    });
+    (files.collect(), losses.collect())
+}
+
+/// Says which file or line differs; the files themselves nobody wants to see.
+#[track_caller]
+fn assert_equal(found: &(BTreeMap<String, Vec<u8>>, Vec<String>), expected: &(BTreeMap<String, Vec<u8>>, Vec<String>)) {
+    assert_eq!(found.0.keys().collect::<Vec<_>>(), expected.0.keys().collect::<Vec<_>>());
+    for (name, bytes) in &expected.0 {
+        assert!(&found.0[name] == bytes, "{name} differs");
+    }
+    assert_eq!(found.1, expected.1, "metrics.csv");
+}
+
+/// Lines of the metrics, the names of the columns first.
+fn metrics(output: &Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(output.join("metrics.csv")).expect("a table");
+    text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn a_run_leaves_checkpoints_metrics_sheets_and_a_tokenizer_that_tokenizes() {
+    let workspace = prepared();
+    run(&mut train(&workspace, "run")).expect_code(0);
+    let files = workspace.files("run");
+    for name in ["tokenizer/config.json", "tokenizer/model.safetensors", "best/model.safetensors", "metrics.csv"] {
+        assert!(files.contains_key(name), "{name} is not in {:?}", files.keys());
+    }
+    let steps = |folder: &str, suffix: &str| -> Vec<String> {
+        let inside = files.keys().filter_map(|name| name.strip_prefix(folder)?.strip_suffix(suffix));
+        inside.map(str::to_owned).collect()
+    };
+    assert_eq!(steps("checkpoints/step-", "/state.json"), ["00000008", "00000010", "00000012"], "the last three");
+    assert_eq!(steps("sheets/step-", ".png"), ["00000006", "00000012"]);
+    assert!(files.keys().any(|name| name.starts_with("tensorboard/") && name.contains("tfevents")));
+
+    let lines = metrics(&workspace.path("run"));
+    assert_eq!(lines.len(), 1 + STEPS as usize);
+    let column = |name: &str| lines[0].iter().position(|column| column == name).expect(name);
+    let loss = |line: usize| lines[line][column("reconstruction_loss")].parse::<f64>().expect("a number");
+    assert!(loss(STEPS as usize) < loss(1), "{} {}", loss(STEPS as usize), loss(1));
+    let psnr: Vec<_> = lines[1..].iter().map(|line| !line[column("validation_psnr")].is_empty()).collect();
+    assert_eq!(psnr, (1..=STEPS).map(|step| step % 6 == 0).collect::<Vec<_>>(), "validated at 6 and 12");
+
+    let mut tokenize = workspace.tokenize("images", "tokens");
+    let arguments: Vec<_> = tokenize.get_args().map(std::ffi::OsStr::to_owned).collect();
+    let place = arguments.iter().position(|argument| argument == "--tokenizer").expect("it is given") + 1;
+    let mut with_ours = workspace.restok([]);
+    with_ours.args(&arguments[..place]).arg(workspace.path("run/tokenizer")).args(&arguments[place + 1..]);
+    drop(std::mem::replace(&mut tokenize, with_ours));
+    run(&mut tokenize).expect_code(0);
+    run(&mut workspace.restok(["verify", "tokens"])).expect_code(0);
+}
+
+#[test]
+fn stopped_drained_and_killed_a_run_ends_with_the_weights_and_losses_of_one_that_was_not() {
+    let workspace = prepared();
+    run(&mut train(&workspace, "undisturbed")).expect_code(0);
+    let expected = result(&workspace, "undisturbed");
+
+    // Stopped between two checkpoints, and again.
+    run(train(&workspace, "stopped").arg("--stop-after=3")).expect_code(0);
+    assert!(!workspace.path("stopped/tokenizer").exists(), "nothing is published before the end");
+    run(train(&workspace, "stopped").arg("--stop-after=7")).expect_code(0);
+    run(&mut train(&workspace, "stopped")).expect_code(0);
+    assert_equal(&result(&workspace, "stopped"), &expected);
+
+    let steps_logged = |output: &str| {
+        let table = workspace.path(output).join("metrics.csv");
+        std::fs::read_to_string(table).map_or(0, |text| text.lines().count().saturating_sub(1))
+    };
+    // Drained: the step in hand is finished and kept.
+    let mut running = start(&mut train(&workspace, "drained"));
+    assert!(running.wait_until(|| steps_logged("drained") >= 3), "it ended too early");
+    running.signal(libc::SIGTERM);
+    running.finish().expect_code(143);
+    assert!(steps_logged("drained") < STEPS as usize, "it came to its end first");
+    run(&mut train(&workspace, "drained")).expect_code(0);
+    assert_equal(&result(&workspace, "drained"), &expected);
+
+    // Killed at random instants, some of them while a checkpoint is written.
+    let mut random = Random::new(5);
+    for attempt in 0..4 {
+        let mut running = start(&mut train(&workspace, "killed"));
+        let more = steps_logged("killed").min(STEPS as usize - 4) + random.below(3) as usize;
+        running.wait_until(|| steps_logged("killed") > more);
+        std::thread::sleep(std::time::Duration::from_micros(random.below(40_000)));
+        running.kill();
+        assert_eq!(running.finish().status.code(), None, "attempt {attempt} came to its end first");
+    }
+    run(&mut train(&workspace, "killed")).expect_code(0);
+    assert_equal(&result(&workspace, "killed"), &expected);
+    let left: Vec<_> = workspace.files("killed").into_keys().filter(|name| name.contains("partial")).collect();
+    assert_eq!(left, [""; 0], "what a kill left half written is cleared away");
+}
+
+#[test]
+fn a_run_with_other_settings_or_other_images_is_refused_by_what_differs() {
+    let workspace = prepared();
+    run(train(&workspace, "run").arg("--stop-after=2")).expect_code(0);
+    let before = workspace.files("run");
+    run(train(&workspace, "run").args(["--learning-rate=0.5", "--seed=3"]))
+        .expect_code(42)
+        .expect_message(&["recipe.learning_rate.peak", "0.5 now", "recipe.seed", "--output"]);
+    let extra = workspace.path("images").join("another_class");
+    std::fs::create_dir_all(&extra).expect("a folder");
+    let (name, picture) = workspace
+        .files("images")
+        .into_iter()
+        .next()
+        .expect("the sample has images");
+    let suffix = Path::new(&name).extension().and_then(|suffix| suffix.to_str()).expect("it has one");
+    std::fs::write(extra.join(format!("another.{suffix}")), picture).expect("a file");
+    run(&mut train(&workspace, "run")).expect_code(42).expect_message(&["the images have changed", "images"]);
+    let after = workspace.files("run");
+    let checkpoint = |files: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, Vec<u8>> {
+        files.iter().filter(|(name, _)| name.starts_with("checkpoints")).map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    assert_eq!(checkpoint(&after), checkpoint(&before), "a refused start changes nothing");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_by_its_file() {
+    let workspace = prepared();
+    run(train(&workspace, "run").arg("--stop-after=2")).expect_code(0);
+    let optimizer = workspace.path("run/checkpoints/step-00000002/optimizer.safetensors");
+    let bytes = std::fs::read(&optimizer).expect("a file");
+    std::fs::write(&optimizer, &bytes[..bytes.len() - 100]).expect("cut short");
+    run(&mut train(&workspace, "run")).expect_code(42).expect_message(&["optimizer.safetensors", "wrong size"]);
+}
+
+#[test]
+fn a_term_without_its_frozen_network_is_an_error_that_names_the_flag() {
+    let workspace = prepared();
+    for (term, flag) in [
+        ("--perceptual-weight=1", "--vgg16"),
+        ("--adversarial-weight=0.5", "--dino"),
+    ] {
+        let mut command = train(&workspace, "run");
+        command.args([term, "--adversary=dino"]);
+        run(&mut command).expect_code(42).expect_message(&[flag, "docs/frozen-networks.md"]);
+    }
+}
+
+#[test]
+fn two_processes_do_not_train_one_run() {
+    let workspace = prepared();
+    let mut running = start(&mut train(&workspace, "run"));
+    assert!(running.wait_until(|| workspace.path("run/metrics.csv").exists()), "it ended too early");
+    run(&mut train(&workspace, "run")).expect_code(42).expect_message(&["in use by another process"]);
+    running.finish().expect_code(0);
+}
