@@ -27,14 +27,20 @@ VIEWS ?= 1
 PRECISION ?= fp32
 SPLIT ?= train
 ARGS ?=
+# --- settings of train-tokenizer -----------------------------------------------------------------------------------
+PRESET ?= restok-l-128
+VALIDATION ?=
+TRAIN_ARGS ?=
+# --- the crop of VIEWS ---------------------------------------------------------------------------------------------
 crop_1 := adm-center-256
 crop_2 := adm-center-256-flip
 crop_10 := adm-ten-crop-281-256
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^# ---.*---$$/ {next} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^# ---.*---$$/ {next} /^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Settings of tokenize-imagenet: IMAGENET= TOKENS= TOKENIZER= DEVICES= VIEWS=1|2|10 PRECISION= SPLIT= ARGS='--flags of restok tokenize'"
+	@echo "Settings of train-tokenizer: SOURCE= OUTPUT= VALIDATION= PRESET=restok-l-128|restok-b-128|restok-s-128|tiny TRAIN_ARGS='--flags of restok train-tokenizer'"
 
 .PHONY: setup setup-tools setup-tables
 setup: ## get libtorch, cmake and nasm into the checkout, without root (other targets do this when needed)
@@ -49,7 +55,7 @@ build: setup ## build the binary target/release/restok
 	cargo build --locked --release --package jobs
 
 .PHONY: demo
-demo: setup setup-tables ## tokenize the built-in sample with a small tokenizer and look at the result
+demo: setup setup-tables ## tokenize two small samples, and rebuild ten pictures with the tokenizer that ships
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
@@ -74,6 +80,26 @@ deny: ## check licences, advisories and sources of dependencies (needs cargo-den
 	@cargo deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny check
 
+.PHONY: fashion-mnist
+fashion-mnist: ## fetch Fashion-MNIST (MIT licence) and write it as WebDataset shards into data/fashion-mnist
+	@tools/fashion_mnist.py
+
+.PHONY: train-tokenizer fashion-mnist-tokenizer
+train-tokenizer: ## train a tokenizer of PRESET= on the images of SOURCE= into the folder OUTPUT=; the same command goes on
+	@[ -n "$(SOURCE)" ] && [ -n "$(OUTPUT)" ] || { echo "set both SOURCE=... (images) and OUTPUT=... (a folder on this machine)"; exit 42; }
+	@$(MAKE) build
+	target/release/restok train-tokenizer --preset '$(PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
+		$(if $(VALIDATION),--validation-source '$(VALIDATION)') $(TRAIN_ARGS)
+
+# The number of threads is named because the last bits of sums depend on it: stopped and started again, the run stays the same.
+fashion-mnist-tokenizer: fashion-mnist build ## train the tokenizer of samples/fashion-mnist again, on the processor: takes hours
+	target/release/restok train-tokenizer --preset tiny \
+		--source 'data/fashion-mnist/fashion-mnist-train-{000000..000005}.tar' \
+		--validation-source data/fashion-mnist/fashion-mnist-test-000000.tar \
+		--output data/fashion-mnist-tokenizer --steps 16000 --learning-rate 1.5e-3 --smallest-scale 1.0 \
+		--device cpu --device-threads 2 --publish-precision fp16 --log-every 25 --validate-every 500 \
+		--validation-images 500 --sheet-every 500 --save-every 500 --progress-seconds 60
+
 .PHONY: tokenize-imagenet
 tokenize-imagenet: ## tokenize IMAGENET= into TOKENS= with the published checkpoint; without them, the sample
 ifeq ($(IMAGENET)$(TOKENS),)
@@ -94,5 +120,5 @@ bench: build setup-tables ## compare with the published implementation (RESTOK_P
 .PHONY: docs clean
 docs: setup ## build the documentation of the crates
 	cargo doc --locked --workspace --no-deps
-clean: ## remove what was built and fetched
+clean: ## remove what was built and fetched, but data/
 	rm -rf target .venv .deps demo-output

@@ -1,35 +1,40 @@
 #!/usr/bin/env bash
-# The main job on the built-in sample: the same images in three layouts become three token tables, then they are looked at.
-# Run again, it finds its units done and only looks. `make demo` builds what it needs first.
+# The jobs on two small samples: images in three layouts become the same tokens, and ten pictures of clothes become tokens and
+# pictures again, with the tokenizer that ships. Run again, it finds its units done and only looks. `make demo` builds what it needs first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly restok=${RESTOK_BINARY:-target/debug/restok}
 readonly output=${1:-demo-output}
-readonly tokenizer=tests/fixtures/tokenizer
+# Of the published shape, with random weights: 128 tokens an image, and small enough to ship.
+readonly random_tokenizer=tests/fixtures/tokenizer
+readonly clothes=samples/fashion-mnist
 
-step() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
+current="before the first step"
+step() { current=$*; printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
 # Shows a command as a user would type it, and runs it.
 run() { printf '$ %s\n' "${*/#$restok/restok}" >&2; "$@"; }
+failed() {
+  local code=$?
+  [ "$code" = 0 ] && return
+  printf '\ndemo: failed with exit code %s in: %s\n' "$code" "$current" >&2
+  printf 'If an older version has left its tables there: rm -r %s, then again.\n' "$output" >&2
+}
+trap failed EXIT
 
 step "1. Images become tables: one sample in three layouts, two broken files in each"
 for layout in folder webdataset parquet; do
   # One image in twenty is broken on purpose, above the usual limit of 1 %.
-  run "$restok" tokenize --source "samples/$layout" --output "$output/$layout" --tokenizer "$tokenizer" \
-    --split sample --unit-size 16 --batch-size 8 --max-reject-rate 10%
+  run "$restok" tokenize --source "samples/$layout" --output "$output/$layout" --tokenizer "$random_tokenizer" \
+    --split sample --unit-size 16 --batch-size 8 --max-reject-rate 10% --log-level warn | sed -n '/^Books/,/^$/p'
 done
 
-step "2. The books, the provenance and the use of the codebook, level by level"
-run "$restok" inspect "$output/folder"
-
-step "3. Every file is what its marker says"
+step "2. Every file is what its marker says"
 run "$restok" verify "$output/folder"
 
-step "4. Tokens become images again: originals above what the first 1, 2, 4 … 128 tokens tell"
-run "$restok" reconstruct --tokens "$output/folder" --tokenizer "$tokenizer" --to "$output/images" --images 6
-
-step "5. The tables are plain Parquet: one SQL query over the three of them"
+step "3. The tables are plain Parquet: one SQL query over the three of them, whose tokens must be equal"
 OUTPUT=$output .venv/bin/python - <<'PYTHON'
 import os
+import sys
 import duckdb
 
 root = os.environ["OUTPUT"]
@@ -39,15 +44,31 @@ SELECT split_part(filename, '/', -4) AS layout,
        count(DISTINCT tokens[1])      AS codes_level_0,
        count(DISTINCT tokens[5:8])    AS patterns_level_3,
        md5(string_agg(image_id || tokens::VARCHAR, '' ORDER BY image_id))[:8] AS digest_of_all_tokens
-FROM read_parquet('{root}/*/tokens/**/*.parquet', filename = true)
+FROM read_parquet('{root}/*/tokens/split=sample/*.parquet', filename = true)
 GROUP BY layout ORDER BY layout
 """
 print("D " + query.strip())
-print(duckdb.sql(query))
+rows = duckdb.sql(query)
+print(rows)
+digests = {row[-1] for row in rows.fetchall()}
+if len(digests) != 1:
+    sys.exit(f"the three layouts gave different tokens: {digests}")
 PYTHON
+
+step "4. Ten test pictures of Fashion-MNIST, one of each class, become 32 tokens each"
+run "$restok" tokenize --source "$clothes/images" --output "$output/fashion-mnist" --tokenizer "$clothes/tokenizer" \
+  --crop adm-center-32 --split test --batch-size 10 --log-level warn
+
+step "5. What the tables hold: the books, what they were made from, and the codes that each level uses"
+run "$restok" inspect "$output/fashion-mnist"
+
+step "6. Tokens become pictures again: the originals, and what the first 1, 2, 4, 8, 16 and all 32 tokens tell of them"
+run "$restok" reconstruct --tokens "$output/fashion-mnist" --tokenizer "$clothes/tokenizer" --to "$output/pictures" --images 10
+
 cat >&2 <<END
 
-Look at  $output/images/contact-sheet.png
-The demo's tokenizer has random weights: it shows that everything works, but its pictures are noise. With the published checkpoint,
-  restok tokenize --source samples/folder --output my-tokens --tokenizer hf://xushu-me/restok_l_128.r256_in1k --max-reject-rate 10%
+Look at  $output/pictures/contact-sheet.png
+The tokenizer of steps 4 to 6 was trained by \`restok train-tokenizer\`: $clothes/README.md has the command and the figures.
+That of steps 1 to 3 has the published shape and random weights. With the published checkpoint and a folder of pictures,
+  restok tokenize --source ./images --output ./tokens --tokenizer hf://xushu-me/restok_l_128.r256_in1k
 END

@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Tokenize(Arguments<TokenizeOptions>),
     /// Train a tokenizer on images
     #[command(long_about = TRAIN_TOKENIZER_ABOUT, after_help = TRAIN_TOKENIZER_AFTER_HELP)]
-    TrainTokenizer(Arguments<TrainTokenizerOptions>),
+    TrainTokenizer(Box<Arguments<TrainTokenizerOptions>>),
     /// Check that every unit of an output is there and whole, and close it
     #[command(long_about = FINALIZE_ABOUT, after_help = FINALIZE_AFTER_HELP)]
     Finalize(Arguments<FinalizeOptions>),
@@ -101,7 +101,14 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
                 // Every command obeys the limits on storage; those on work say nothing where nothing is encoded.
                 let is_work = argument.get_help_heading() == Some(WORK_HEADING);
                 let is_limit = is_work || argument.get_help_heading() == Some(STORAGE_HEADING);
-                argument.hide(is_work && !["tokenize", "train-tokenizer"].contains(&name)).hide_short_help(is_limit)
+                // Training has no units, no queue in front of many devices and no watchdog.
+                let is_tokenizing = ["units_in_flight", "queued_batches_per_device", "stall_seconds"];
+                let unused = match name {
+                    "tokenize" => false,
+                    "train-tokenizer" => is_tokenizing.contains(&argument.get_id().as_str()),
+                    _ => is_work,
+                };
+                argument.hide(unused).hide_short_help(is_limit)
             })
         });
     }
@@ -186,8 +193,8 @@ Reads images from any source that `restok tokenize` reads, shuffled anew in ever
 config.json with the published objective. The output folder holds checkpoints, metrics.csv, TensorBoard's event files, contact sheets, \
 the best tokenizer so far by validation (best/) and in the end the trained one (tokenizer/), which `restok tokenize --tokenizer` takes.
 
-A run that was stopped, killed or drained goes on with the same command, and ends with the same weights as one that was not, bit for \
-bit on the same device with the same number of threads. A term of the objective whose frozen network has no file is an error; its \
+A run that was stopped, killed or drained goes on with the same command; on a processor, with the same number of threads, it ends with \
+the very weights of one that was not. A term of the objective whose frozen network has no file is an error; its \
 weight 0 switches it off.";
 
 const TRAIN_TOKENIZER_AFTER_HELP: &str = "\

@@ -153,6 +153,11 @@ pub(crate) const SHEET_EVERY: &str = "RESTOK_SHEET_EVERY";
 /// Stop early.
 pub(crate) const STOP_AFTER: &str = "RESTOK_STOP_AFTER";
 
+/// Numbers of the trained tokenizer's weights.
+pub(crate) const PUBLISH_PRECISION: &str = "RESTOK_PUBLISH_PRECISION";
+/// Go on with a run that was begun with other settings.
+pub(crate) const ALLOW_OTHER_SETTINGS: &str = "RESTOK_ALLOW_OTHER_SETTINGS";
+
 /// Objects being fetched at once.
 pub(crate) const FETCH_REQUESTS: &str = "RESTOK_FETCH_REQUESTS";
 /// Encoded bytes waiting to be decoded.

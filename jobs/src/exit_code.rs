@@ -1,6 +1,6 @@
 //! How the program ends, for schedulers: whether the same command again may succeed.
 
-use crate::{hub::HubError, settings::SettingsError};
+use crate::{hub::HubError, settings::SettingsError, training::run_folder::RunFolderError};
 use models::ModelError;
 use pipeline::PipelineError;
 
@@ -37,6 +37,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ExitCode> {
     }
     if let Some(error) = cause.downcast_ref::<HubError>() {
         return Some(temporary(error.is_temporary()));
+    }
+    if cause.downcast_ref::<RunFolderError>().is_some() {
+        return Some(ExitCode::Temporary);
     }
     if let Some(error) = cause.downcast_ref::<ModelError>() {
         return Some(temporary(is_temporary(error)));

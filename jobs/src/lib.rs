@@ -98,7 +98,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             })
         }
         Command::TrainTokenizer(arguments) => {
-            let Some((options, limits)) = start.prepare("train-tokenizer", &arguments, |file| &file.train_tokenizer)? else {
+            let Some((options, limits)) = start.prepare("train-tokenizer", &arguments, |file| &file.train_tokenizer)?
+            else {
                 return Ok(());
             };
             let progress = start.log()?;

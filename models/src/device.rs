@@ -34,13 +34,6 @@ impl Device {
         }
     }
 
-    /// Waits until the device has finished what was asked of it; for clocks.
-    pub fn synchronize(self) {
-        if let Self::Cuda(index) = self {
-            tch::Cuda::synchronize(index as i64);
-        }
-    }
-
     pub(crate) fn torch(self) -> tch::Device {
         match self {
             Self::Cpu => tch::Device::Cpu,
@@ -55,6 +48,23 @@ impl fmt::Display for Device {
             Self::Cpu => formatter.write_str("cpu"),
             Self::Cuda(index) => write!(formatter, "cuda:{index}"),
         }
+    }
+}
+
+/// What the last bits of a training depend on: the kind of device, and on a processor the number of threads.
+pub fn machine(device: Device) -> String {
+    match device {
+        Device::Cpu => format!("{}, {} threads", device.kind(), tch::get_num_threads()),
+        Device::Cuda(_) => device.kind(),
+    }
+}
+
+/// Brings a tensor from main memory to `device`. From pinned memory the copy runs beside what the device is computing, and nothing
+/// waits for it; torch's allocator keeps the pinned block until it is done.
+pub(crate) fn upload(tensor: &tch::Tensor, device: tch::Device) -> Result<tch::Tensor, ModelError> {
+    match device {
+        tch::Device::Cuda(_) => Ok(tensor.f_pin_memory(device)?.f_internal_to_copy((tensor.kind(), device), true)?),
+        _ => Ok(tensor.f_to_device(device)?),
     }
 }
 

@@ -25,13 +25,13 @@ mod training;
 mod visual_tokenizer;
 mod weight_file;
 
-pub use device::{Device, DeviceChoice, initialise, libtorch_version};
+pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
 pub use metrics::{ReconstructionMeter, ReconstructionScores};
 pub use precision::Precision;
 pub use training::{
-    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe,
-    TokenizerTrainer,
+    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, StepReport, TokenizerPreset,
+    TokenizerRecipe, TokenizerTrainer,
 };
 pub use visual_tokenizer::{
     EncoderStages, LoadOptions, Quantized, TokenizerConfig, VisualTokenizer,

@@ -135,8 +135,8 @@ impl<'a> Parameters<'a> {
         let found = match &self.source {
             Source::Memory(tensors) => {
                 self.asked.borrow_mut().insert(name.clone());
-                let tensor = tensors.get(&name);
-                fits(name, tensor)
+                let tensor = tensors.get(&name).map(|tensor| tensor.f_to_kind(Kind::Float)).transpose()?;
+                fits(name, tensor.as_ref())
             }
             Source::Store { store, gradients } => {
                 store.draw_if_new(Role::Trained, &name, shape, start)?;
@@ -228,7 +228,8 @@ impl ParameterStore {
         if self.sealed.get() || tensors.contains_key(name) {
             return Ok(());
         }
-        let tensor = tch::no_grad(|| draw(self.seed, name, shape, start)?.f_to_device(self.device).map_err(ModelError::from))?;
+        let tensor =
+            tch::no_grad(|| draw(self.seed, name, shape, start)?.f_to_device(self.device).map_err(ModelError::from))?;
         tensors.insert(name.to_owned(), tensor.f_set_requires_grad(role == Role::Trained)?);
         Ok(())
     }
@@ -279,7 +280,7 @@ impl Scope<'_> {
         Self { kind, ..self.clone() }
     }
 
-    /// A tensor of this folder in main memory, in float32.
+    /// A tensor of this folder in float32: in main memory as it is loaded or drawn, on its device in training.
     pub(crate) fn tensor(&self, name: &str, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
         self.parameters.get(format!("{}{name}", self.prefix), shape, start)
     }

@@ -165,31 +165,33 @@ pub(crate) fn sha256(path: &Path) -> Result<String, ModelError> {
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Writes tensors in float32 as a weight file that Python's libraries read too; on the disk when this returns.
+/// Writes tensors as a weight file that Python's libraries read too: float16 as it is, everything else in float32. On the disk when
+/// this returns.
 pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<(), ModelError> {
-    write_as(path, tensors, Kind::Float)
-}
-
-/// Writes tensors in float32 or float16 as a weight file that Python's libraries read too; on the disk when this returns.
-pub(crate) fn write_as(path: &Path, tensors: &BTreeMap<String, Tensor>, kind: Kind) -> Result<(), ModelError> {
-    let (dtype, element_bytes) = if kind == Kind::Half { (Dtype::F16, 2) } else { (Dtype::F32, 4) };
     let mut buffers = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
+        let (kind, dtype, element_bytes) = match tensor.kind() {
+            Kind::Half => (Kind::Half, Dtype::F16, 2),
+            _ => (Kind::Float, Dtype::F32, 4),
+        };
         let flat = tensor.detach().f_to_device(tch::Device::Cpu)?.f_to_kind(kind)?.f_reshape([-1])?;
         let mut bytes = vec![0; flat.numel() * element_bytes];
         let count = bytes.len();
         flat.f_view_dtype(Kind::Uint8)?.f_copy_data_u8(&mut bytes, count)?;
-        buffers.push((name, tensor.size().iter().map(|&size| size as usize).collect::<Vec<_>>(), bytes));
+        buffers.push((name, tensor.size().iter().map(|&size| size as usize).collect::<Vec<_>>(), bytes, dtype));
     }
-    let views = buffers.iter().map(|(name, shape, bytes)| {
-        TensorView::new(dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
+    let views = buffers.iter().map(|(name, shape, bytes, dtype)| {
+        TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
     });
     let failed = |source| ModelError::File { file: path.to_owned(), source };
     let unwritten = |error: safetensors::SafeTensorError| failed(std::io::Error::other(error.to_string()));
     let views: Vec<_> = views.collect::<Result<_, _>>().map_err(unwritten)?;
     // "format" is what the Python side looks for.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    // The library's temporary file is for its owner's eyes only; a tokenizer has the permissions of any new file.
+    let permissions = File::create(path).and_then(|file| file.metadata()).map_err(failed)?.permissions();
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(unwritten)?;
+    std::fs::set_permissions(path, permissions).map_err(failed)?;
     File::open(path).and_then(|file| file.sync_all()).map_err(failed)
 }
 

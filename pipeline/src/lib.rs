@@ -76,7 +76,7 @@ pub use source::{
     FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,
     list_storage,
 };
-pub use storage::{PutOutcome, Storage, StoredObject};
+pub use storage::{PutOutcome, Storage, StoredObject, without_secrets};
 pub use tables::{TableFile, TableReader};
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};
 pub use training_images::{

@@ -57,10 +57,13 @@ fn result(workspace: &Workspace, output: &str) -> (BTreeMap<String, Vec<u8>>, Ve
         let last = format!("checkpoints/step-{STEPS:08}/");
         name.starts_with(&last) || name.starts_with("tokenizer/") || name.starts_with("best/")
     });
-    // Epoch, images, rate, speed and waiting come before the losses; speed and waiting are the clock's.
-    let losses = metrics(&workspace.path(output)).into_iter().map(|mut line| {
-        line.drain(4..6);
-        line.join(",")
+    // Speed and waiting are the clock's, and broken images are counted from every start anew.
+    let lines = metrics(&workspace.path(output));
+    let of_the_start = ["images_per_second", "data_wait_share", "images_rejected"];
+    let kept: Vec<bool> = lines[0].iter().map(|column| !of_the_start.contains(&column.as_str())).collect();
+    let losses = lines.iter().map(|line| {
+        let cells: Vec<_> = line.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(cell, _)| cell.as_str()).collect();
+        cells.join(",")
     });
     (files.collect(), losses.collect())
 }
@@ -97,6 +100,16 @@ fn a_run_leaves_checkpoints_metrics_sheets_and_a_tokenizer_that_tokenizes() {
     assert_eq!(steps("sheets/step-", ".png"), ["00000006", "00000012"]);
     assert!(files.keys().any(|name| name.starts_with("tensorboard/") && name.contains("tfevents")));
 
+    let about: serde_json::Value = serde_json::from_slice(&files["tokenizer/training.json"]).expect("JSON");
+    assert_eq!((&about["steps"], &about["settings"]["recipe"]["seed"]), (&STEPS.into(), &10_086.into()));
+    let kept: Vec<_> = about["scores"]["by_tokens"].as_array().expect("a list").iter().collect();
+    assert_eq!(kept.iter().map(|score| score["tokens"].as_u64()).collect::<Vec<_>>(), [1, 2, 4, 8, 16].map(Some));
+    assert!(kept.iter().all(|score| score["psnr"].as_f64().is_some_and(f64::is_finite)), "{kept:?}");
+
+    run(&mut train(&workspace, "run")).expect_code(0);
+    assert_eq!(workspace.files("run").keys().collect::<Vec<_>>().len(), files.len() + 1, "another event file, no more");
+    assert_eq!(workspace.files("run")["tokenizer/training.json"], files["tokenizer/training.json"]);
+
     let lines = metrics(&workspace.path("run"));
     assert_eq!(lines.len(), 1 + STEPS as usize);
     let column = |name: &str| lines[0].iter().position(|column| column == name).expect(name);
@@ -105,13 +118,9 @@ fn a_run_leaves_checkpoints_metrics_sheets_and_a_tokenizer_that_tokenizes() {
     let psnr: Vec<_> = lines[1..].iter().map(|line| !line[column("validation_psnr")].is_empty()).collect();
     assert_eq!(psnr, (1..=STEPS).map(|step| step % 6 == 0).collect::<Vec<_>>(), "validated at 6 and 12");
 
-    let mut tokenize = workspace.tokenize("images", "tokens");
-    let arguments: Vec<_> = tokenize.get_args().map(std::ffi::OsStr::to_owned).collect();
-    let place = arguments.iter().position(|argument| argument == "--tokenizer").expect("it is given") + 1;
-    let mut with_ours = workspace.restok([]);
-    with_ours.args(&arguments[..place]).arg(workspace.path("run/tokenizer")).args(&arguments[place + 1..]);
-    drop(std::mem::replace(&mut tokenize, with_ours));
-    run(&mut tokenize).expect_code(0);
+    let mut tokenize =
+        workspace.restok(["tokenize", "--source=images", "--output=tokens", "--tokenizer=run/tokenizer"]);
+    run(tokenize.args(["--max-reject-rate=0.5", "--devices=cpu", "--device-threads=1"])).expect_code(0);
     run(&mut workspace.restok(["verify", "tokens"])).expect_code(0);
 }
 
@@ -162,16 +171,15 @@ fn a_run_with_other_settings_or_other_images_is_refused_by_what_differs() {
     let workspace = prepared();
     run(train(&workspace, "run").arg("--stop-after=2")).expect_code(0);
     let before = workspace.files("run");
-    run(train(&workspace, "run").args(["--learning-rate=0.5", "--seed=3"]))
-        .expect_code(42)
-        .expect_message(&["recipe.learning_rate.peak", "0.5 now", "recipe.seed", "--output"]);
+    run(train(&workspace, "run").args(["--learning-rate=0.5", "--seed=3"])).expect_code(42).expect_message(&[
+        "recipe.learning_rate.peak",
+        "0.5 now",
+        "recipe.seed",
+        "--output",
+    ]);
     let extra = workspace.path("images").join("another_class");
     std::fs::create_dir_all(&extra).expect("a folder");
-    let (name, picture) = workspace
-        .files("images")
-        .into_iter()
-        .next()
-        .expect("the sample has images");
+    let (name, picture) = workspace.files("images").into_iter().next().expect("the sample has images");
     let suffix = Path::new(&name).extension().and_then(|suffix| suffix.to_str()).expect("it has one");
     std::fs::write(extra.join(format!("another.{suffix}")), picture).expect("a file");
     run(&mut train(&workspace, "run")).expect_code(42).expect_message(&["the images have changed", "images"]);
@@ -180,6 +188,24 @@ fn a_run_with_other_settings_or_other_images_is_refused_by_what_differs() {
         files.iter().filter(|(name, _)| name.starts_with("checkpoints")).map(|(k, v)| (k.clone(), v.clone())).collect()
     };
     assert_eq!(checkpoint(&after), checkpoint(&before), "a refused start changes nothing");
+}
+
+#[test]
+fn a_run_told_to_go_on_with_other_settings_keeps_what_changed_and_when() {
+    let workspace = prepared();
+    run(train(&workspace, "run").arg("--stop-after=2")).expect_code(0);
+    run(train(&workspace, "run").args(["--learning-rate=0.002", "--allow-other-settings", "--stop-after=4"]))
+        .expect_code(0)
+        .expect_message(&["recipe.learning_rate.peak"]);
+    // From here on these are the settings of the run.
+    run(&mut train(&workspace, "run")).expect_code(42).expect_message(&["0.002 then"]);
+    run(train(&workspace, "run").arg("--learning-rate=0.002")).expect_code(0);
+    let about = std::fs::read(workspace.path("run/tokenizer/training.json")).expect("a file");
+    let about: serde_json::Value = serde_json::from_slice(&about).expect("JSON");
+    let changes = about["changes"].as_array().expect("a list");
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0]["after_step"], 2);
+    assert!(changes[0]["settings"][0].as_str().is_some_and(|line| line.contains("learning_rate.peak")), "{changes:?}");
 }
 
 #[test]
@@ -195,12 +221,9 @@ fn a_damaged_checkpoint_is_refused_by_its_file() {
 #[test]
 fn a_term_without_its_frozen_network_is_an_error_that_names_the_flag() {
     let workspace = prepared();
-    for (term, flag) in [
-        ("--perceptual-weight=1", "--vgg16"),
-        ("--adversarial-weight=0.5", "--dino"),
-    ] {
+    for (term, flag) in [("--perceptual-weight=1", "--vgg16"), ("--adversarial-weight=0.5", "--dino")] {
         let mut command = train(&workspace, "run");
-        command.args([term, "--adversary=dino"]);
+        command.args([term, "--adversary=dino", "--adversarial-start=1"]);
         run(&mut command).expect_code(42).expect_message(&[flag, "docs/frozen-networks.md"]);
     }
 }
@@ -210,6 +233,6 @@ fn two_processes_do_not_train_one_run() {
     let workspace = prepared();
     let mut running = start(&mut train(&workspace, "run"));
     assert!(running.wait_until(|| workspace.path("run/metrics.csv").exists()), "it ended too early");
-    run(&mut train(&workspace, "run")).expect_code(42).expect_message(&["in use by another process"]);
+    run(&mut train(&workspace, "run")).expect_code(75).expect_message(&["in use by another process"]);
     running.finish().expect_code(0);
 }

@@ -27,7 +27,7 @@ pub(crate) async fn run(
             storage.display(),
             counted(u64::from(manifest.units), "unit"),
             books_text(&manifest.books),
-            crate::settings::without_credentials(output),
+            pipeline::without_secrets(output),
         ))?,
     }
     Ok(())

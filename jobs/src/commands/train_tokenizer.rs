@@ -4,7 +4,7 @@ mod validation;
 
 use crate::{
     progress::Progress,
-    settings::{TrainTokenizerSettings, without_credentials},
+    settings::TrainTokenizerSettings,
     training::{
         run_folder::RunFolder,
         run_loop::{self, Schedule, Training},
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use anyhow::Result;
-use models::{Device, StepReport, TokenizerTrainer};
+use models::{Device, Precision, StepReport, TokenizerTrainer};
 use pipeline::{DataPosition, Limits, RandomCrop, SourceOptions, TrainingCrop, TrainingImages, TrainingImagesOptions};
 use schemas::{ImageIdRule, PixelBatch};
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,12 @@ struct TokenizerTraining {
     accumulation: usize,
     batch_size: usize,
     batches: Vec<PixelBatch>,
+    /// Whether the batches are of the step to come.
+    loaded: bool,
     epoch: u64,
     next: DataPosition,
     validation: Validation,
+    publish_precision: Precision,
 }
 
 /// Trains until all is done or a signal comes.
@@ -53,11 +56,17 @@ pub(crate) fn run(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let mut folder = RunFolder::open(&settings.output, settings.keep_checkpoints, fixed(&settings)?)?;
-    let mut trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
+    let mut trainer =
+        TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
+    trainer.check_batch_size(settings.batch_size)?;
+    tracing::info!(device = %models::machine(device), precision = %settings.recipe.precision, "training");
     if !settings.recipe.precision.is_native(device) {
-        tracing::warn!("{device} has no instructions for {0}: --precision fp32 will be faster", settings.recipe.precision);
+        tracing::warn!(
+            "{device} has no instructions for {0}: --precision fp32 will be faster",
+            settings.recipe.precision
+        );
     }
-    let newest = folder.newest::<Position>()?;
+    let newest = folder.newest::<Position>(settings.allow_other_settings, &models::machine(device))?;
     let from = newest.as_ref().map_or_else(DataPosition::default, |(_, state)| state.position.data);
     let images = TrainingImages::open(&image_options(&settings, limits), from)?;
     if let Some((checkpoint, state)) = &newest {
@@ -65,7 +74,7 @@ pub(crate) fn run(
             images.source_digest() == state.position.source_digest,
             "{}: the images have changed since this run was begun (found {}, expected {}). Train on the same ones, or into \
              another --output",
-            without_credentials(&settings.source),
+            pipeline::without_secrets(&settings.source),
             images.source_digest(),
             state.position.source_digest,
         );
@@ -77,11 +86,17 @@ pub(crate) fn run(
         accumulation: settings.accumulation,
         batch_size: settings.batch_size,
         batches: Vec::new(),
+        loaded: false,
         epoch: from.epoch,
         next: from,
+        publish_precision: settings.publish_precision,
         trainer,
         images,
     };
+    // The first batch waits for a whole window of images, which says nothing of the batches after it.
+    if training.steps_done() < settings.steps {
+        training.load()?;
+    }
     let mut columns: Vec<String> = training.trainer.scalars().into_iter().map(str::to_owned).collect();
     columns.extend(training.validation.columns(&settings.config));
     let mut watch = Watch::new(&training, &folder, &columns, settings.steps, progress)?;
@@ -93,8 +108,19 @@ pub(crate) fn run(
         validate: settings.periods.validate,
         sheet: settings.periods.sheet,
     };
-    run_loop::run(&mut training, schedule, &mut folder, &mut watch, cancel)?;
+    let result = run_loop::run(&mut training, schedule, &mut folder, &mut watch, cancel);
+    drop(watch);
+    tell_rejected(&training.images);
+    result?;
     Ok(crate::output::print(&report(&training, &settings))?)
+}
+
+/// Says what became of broken images; more of them than allowed are an error long before.
+fn tell_rejected(images: &TrainingImages) {
+    let reasons: Vec<String> = images.rejected().iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    if !reasons.is_empty() {
+        tracing::warn!("broken images passed over, each counted once an epoch: {}", reasons.join(", "));
+    }
 }
 
 /// What must stay the same from the first start of a run to its last.
@@ -102,6 +128,7 @@ fn fixed(settings: &TrainTokenizerSettings) -> Result<serde_json::Value> {
     Ok(serde_json::json!({
         "tokenizer": serde_json::from_str::<serde_json::Value>(&settings.config.to_json())?,
         "recipe": settings.recipe,
+        "frozen_networks": settings.frozen.digests(&settings.recipe, &settings.config)?,
         "batch_size": settings.batch_size,
         "accumulation": settings.accumulation,
         "smallest_scale": settings.scales.0,
@@ -160,6 +187,9 @@ impl Training for TokenizerTraining {
     }
 
     fn load(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.loaded, true) {
+            return Ok(());
+        }
         self.batches.clear();
         for _ in 0..self.accumulation {
             let batch = self.images.next()?;
@@ -175,6 +205,7 @@ impl Training for TokenizerTraining {
     }
 
     fn step(&mut self) -> Result<StepReport> {
+        self.loaded = false;
         Ok(self.trainer.step(&self.batches)?)
     }
 
@@ -194,7 +225,23 @@ impl Training for TokenizerTraining {
         Ok(self.trainer.save(folder)?)
     }
 
+    fn final_scores(&self) -> Result<serde_json::Value> {
+        self.validation.final_scores(&self.trainer.averaged(self.publish_precision)?)
+    }
+
+    fn rejected(&self) -> u64 {
+        self.images.rejected().values().sum()
+    }
+
+    fn validated_on(&self) -> String {
+        self.validation.name()
+    }
+
+    fn published_precision(&self) -> String {
+        self.publish_precision.to_string()
+    }
+
     fn publish(&self, folder: &Path) -> Result<()> {
-        Ok(self.trainer.averaged()?.save(folder)?)
+        Ok(self.trainer.averaged(self.publish_precision)?.save(folder)?)
     }
 }

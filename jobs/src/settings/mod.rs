@@ -20,7 +20,7 @@ pub(crate) use error::SettingsError;
 pub(crate) use file::SettingsFile;
 pub(crate) use general::{GeneralOptions, LogFormat, ProgressStyle};
 pub(crate) use limits::{LimitOptions, STORAGE_HEADING, WORK_HEADING};
-pub(crate) use show::{show, without_credentials};
+pub(crate) use show::show;
 pub(crate) use table_commands::{
     FinalizeOptions, ImageChoice, InspectOptions, ReconstructOptions, ReconstructSettings, ReportFormat, VerifyOptions,
 };

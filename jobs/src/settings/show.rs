@@ -3,7 +3,7 @@
 use super::{Layered, Options, SettingsError};
 
 /// Key whose value may hold credentials (a presigned URL, a user and password), which are never shown.
-const ADDRESS_KEYS: [&str; 3] = ["source", "output", "tokens"];
+const ADDRESS_KEYS: [&str; 4] = ["source", "validation-source", "output", "tokens"];
 
 /// One section as TOML, each line with where its value came from; what has no value stands there as a comment.
 ///
@@ -20,7 +20,7 @@ pub(crate) fn show<O: Options>(section: &str, layered: &Layered<O>) -> Result<St
         .map(|(key, value)| match (layered.origins.get(&key), value) {
             (Some(origin), value) if !value.is_null() => {
                 let value = match value.as_str() {
-                    Some(address) if ADDRESS_KEYS.contains(&key.as_str()) => without_credentials(address).into(),
+                    Some(address) if ADDRESS_KEYS.contains(&key.as_str()) => pipeline::without_secrets(address).into(),
                     _ => value,
                 };
                 let value = toml::Value::try_from(value).map_err(SettingsError::internal)?;
@@ -34,26 +34,6 @@ pub(crate) fn show<O: Options>(section: &str, layered: &Layered<O>) -> Result<St
         text.push_str(&format!("{line:width$}  # {origin}\n"));
     }
     Ok(text)
-}
-
-/// An address without user, password and query: presigned URLs and SAS tokens keep their secrets there.
-pub(crate) fn without_credentials(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let rest = match scheme {
-        // Only these have queries; elsewhere a question mark is a letter of a pattern.
-        "http" | "https" => rest.split(['?', '#']).next().unwrap_or(rest),
-        _ => rest,
-    };
-    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
-    // `container@account` of an Azure address is no secret; `user:password@host` is.
-    let host = match host.rsplit_once('@') {
-        Some((user, host)) if user.contains(':') || matches!(scheme, "http" | "https") => host,
-        _ => host,
-    };
-    match path {
-        Some(path) => format!("{scheme}://{host}/{path}"),
-        None => format!("{scheme}://{host}"),
-    }
 }
 
 #[cfg(test)]
@@ -71,20 +51,5 @@ mod tests {
         let file: SettingsFile = toml::from_str(&text).expect("it is a settings file");
         assert_eq!(file.tokenize.source.as_deref(), Some("s3://bucket/a \"b\""));
         assert_eq!(file.tokenize.batch_size, Some(32));
-    }
-
-    #[test]
-    fn credentials_are_never_shown() {
-        for (address, shown) in [
-            ("https://user:secret@host/a/b?sig=secret", "https://host/a/b"),
-            ("https://token@host/a", "https://host/a"),
-            ("s3://key:secret@bucket/a", "s3://bucket/a"),
-            ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
-            ("s3://bucket/img-?.tar", "s3://bucket/img-?.tar"),
-            ("/data/a?b", "/data/a?b"),
-            ("https://host", "https://host"),
-        ] {
-            assert_eq!(without_credentials(address), shown);
-        }
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::environment;
 use models::{
-    AdamWOptions, Adversary, CosineSchedule, DeviceChoice, FrozenFiles, ReconstructionKind, TokenizerConfig,
+    AdamWOptions, Adversary, CosineSchedule, DeviceChoice, FrozenFiles, Precision, ReconstructionKind, TokenizerConfig,
     TokenizerPreset, TokenizerRecipe,
 };
 use schemas::SourceLayout;
@@ -139,7 +139,7 @@ pub(crate) struct TrainTokenizerOptions {
     /// Device: auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", env = environment::DEVICE, help_heading = "How it runs")]
     pub(crate) device: Option<String>,
-    /// Threads that torch uses on the processor; all cores when absent. The last bits of sums depend on it: a run keeps the number it began with
+    /// Threads that torch uses on the processor; all cores when absent. The last bits of sums depend on it: give a run the same number at every start
     #[arg(long, value_name = "COUNT", env = environment::DEVICE_THREADS, help_heading = "How it runs")]
     pub(crate) device_threads: Option<usize>,
     /// Steps between two lines of the metrics
@@ -160,6 +160,12 @@ pub(crate) struct TrainTokenizerOptions {
     /// Steps between two contact sheets
     #[arg(long, value_name = "STEPS", env = environment::SHEET_EVERY, help_heading = "How it runs")]
     pub(crate) sheet_every: Option<u64>,
+    /// Numbers of the trained tokenizer's weights: fp32, or fp16, half as large
+    #[arg(long, value_parser = ["fp32", "fp16"], value_name = "PRECISION", env = environment::PUBLISH_PRECISION, help_heading = "How it runs")]
+    pub(crate) publish_precision: Option<String>,
+    /// Go on with a run that was begun with other settings; what changed, and at which step, is kept in its checkpoints
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_SETTINGS, help_heading = "How it runs")]
+    pub(crate) allow_other_settings: Option<bool>,
     /// Stop, with a checkpoint, when this many steps are done; the schedule goes on to be that of --steps
     #[arg(long, value_name = "STEPS", env = environment::STOP_AFTER, help_heading = "How it runs")]
     pub(crate) stop_after: Option<u64>,
@@ -182,6 +188,8 @@ impl Options for TrainTokenizerOptions {
             validate_every: Some(5_000),
             validation_images: Some(2_048),
             sheet_every: Some(5_000),
+            publish_precision: Some(Precision::Fp32.to_string()),
+            allow_other_settings: Some(false),
             ..Self::default()
         }
     }
@@ -230,6 +238,10 @@ pub(crate) struct TrainTokenizerSettings {
     pub(crate) keep_checkpoints: usize,
     /// Images of a validation.
     pub(crate) validation_images: u64,
+    /// Numbers of the trained weights.
+    pub(crate) publish_precision: Precision,
+    /// Whether a run may go on with other settings.
+    pub(crate) allow_other_settings: bool,
     /// Steps after which to stop early.
     pub(crate) stop_after: Option<u64>,
 }
@@ -305,14 +317,24 @@ impl TrainTokenizerOptions {
             },
             steps: period("--steps", Some(recipe.learning_rate.steps))?,
             recipe,
-            batch_size: positive("--batch-size", Some(self.batch_size.unwrap_or(images_a_step / accumulation)))?,
+            batch_size: match self.batch_size {
+                None if !images_a_step.is_multiple_of(accumulation) => {
+                    return Err(SettingsError::invalid(
+                        "--accumulation",
+                        accumulation.to_string(),
+                        format!("a divisor of the preset's {images_a_step} images a step, or --batch-size as well"),
+                    ));
+                }
+                None => images_a_step / accumulation,
+                given => positive("--batch-size", given)?,
+            },
             accumulation,
             scales: (smallest, largest),
             flip: self.no_flip != Some(true),
             shuffle_images: positive("--shuffle-images", self.shuffle_images)?,
-            device: device.parse().map_err(|_| {
-                SettingsError::invalid("--device", format!("{device:?}"), "auto, cpu or cuda:N")
-            })?,
+            device: device
+                .parse()
+                .map_err(|_| SettingsError::invalid("--device", format!("{device:?}"), "auto, cpu or cuda:N"))?,
             device_threads: self.device_threads,
             periods: Periods {
                 log: period("--log-every", self.log_every)?,
@@ -322,6 +344,8 @@ impl TrainTokenizerOptions {
             },
             keep_checkpoints: positive("--keep-checkpoints", self.keep_checkpoints)?,
             validation_images: period("--validation-images", self.validation_images)?,
+            publish_precision: precision(self.publish_precision)?,
+            allow_other_settings: self.allow_other_settings == Some(true),
             stop_after: self.stop_after,
         })
     }
@@ -393,12 +417,33 @@ impl TrainTokenizerOptions {
             ("--alignment-weight", recipe.alignment_weight),
             ("--adversarial-weight", recipe.adversarial_weight),
             ("--lecam-weight", recipe.lecam_weight),
+            ("--alignment-margin", recipe.alignment_margin),
         ] {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(SettingsError::invalid(key, value.to_string(), "a number of at least 0"));
             }
         }
-        if !(recipe.largest_gradient_norm > 0.0) {
+        if recipe.learning_rate.warmup_steps > recipe.learning_rate.steps {
+            let (warmup, steps) = (recipe.learning_rate.warmup_steps, recipe.learning_rate.steps);
+            return Err(SettingsError::invalid(
+                "--warmup-steps",
+                warmup.to_string(),
+                format!("at most --steps, {steps}"),
+            ));
+        }
+        if recipe.learning_rate.end > recipe.learning_rate.peak {
+            let (end, peak) = (recipe.learning_rate.end, recipe.learning_rate.peak);
+            let expected = format!("at most --learning-rate, {peak}");
+            return Err(SettingsError::invalid("--end-learning-rate", end.to_string(), expected));
+        }
+        if recipe.adversarial_weight > 0.0 && recipe.adversarial_start >= recipe.learning_rate.steps {
+            return Err(SettingsError::invalid(
+                "--adversarial-start",
+                recipe.adversarial_start.to_string(),
+                format!("less than --steps, {}, or --adversarial-weight 0", recipe.learning_rate.steps),
+            ));
+        }
+        if recipe.largest_gradient_norm.is_nan() || recipe.largest_gradient_norm <= 0.0 {
             return Err(SettingsError::invalid(
                 "--gradient-norm",
                 recipe.largest_gradient_norm.to_string(),
@@ -457,6 +502,10 @@ mod tests {
             (TrainTokenizerOptions { save_every: Some(0), ..complete() }, "--save-every"),
             (TrainTokenizerOptions { steps: Some(0), ..complete() }, "--steps"),
             (TrainTokenizerOptions { learning_rate: Some(f64::NAN), ..complete() }, "--learning-rate"),
+            (TrainTokenizerOptions { accumulation: Some(3), ..complete() }, "--accumulation"),
+            (TrainTokenizerOptions { steps: Some(10_000), ..complete() }, "--adversarial-start"),
+            (TrainTokenizerOptions { warmup_steps: Some(2_000_000), ..complete() }, "--warmup-steps"),
+            (TrainTokenizerOptions { end_learning_rate: Some(1.0), ..complete() }, "--end-learning-rate"),
             (TrainTokenizerOptions { beta2: Some(1.0), ..complete() }, "--beta2"),
             (TrainTokenizerOptions { smallest_scale: Some(1.1), ..complete() }, "--smallest-scale"),
             (TrainTokenizerOptions { preset: Some("restok-xl".to_owned()), ..complete() }, "--preset"),

@@ -25,10 +25,11 @@ pub(crate) struct MetricsTable {
 impl MetricsTable {
     /// Opens the table at `path`, with `columns` after the step, for a run that has made `from_step` steps; a table that is not
     /// there is begun. Lines of later steps are dropped, for they will be made again, and so is a last line that a killed
-    /// process left unfinished; of a run that starts at 0, all lines are.
+    /// process left unfinished; of a run that starts at 0, all lines are. Columns that a table lacks are added at its right, and
+    /// those that it has beyond `columns` stay: a run may be told to go on with other terms.
     ///
     /// # Errors
-    /// When the file cannot be read or written, is no such table, or has other columns.
+    /// When the file cannot be read or written, or is no such table.
     pub(crate) fn open(path: &Path, columns: &[String], from_step: u64) -> Result<Self> {
         for column in columns {
             let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./".contains(letter);
@@ -38,14 +39,13 @@ impl MetricsTable {
                 path.display()
             );
         }
-        let header = std::iter::once(STEP).chain(columns.iter().map(String::as_str)).collect::<Vec<_>>().join(",");
         let found = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
         };
-        let kept = keep(&found, &header, columns.len(), from_step)
-            .with_context(|| format!("{} is not the table of this run: move it away", path.display()))?;
+        let (columns, kept) = keep(&found, columns, from_step)
+            .with_context(|| format!("{} is not the table of a run: move it away", path.display()))?;
         if kept != found {
             // Under another name first: whoever looks sees the old table or the new one.
             let partial = path.with_extension("csv.partial");
@@ -54,7 +54,7 @@ impl MetricsTable {
         }
         let file = OpenOptions::new().append(true).open(path);
         let file = file.with_context(|| format!("{} cannot be written", path.display()))?;
-        Ok(Self { path: path.to_owned(), file, columns: columns.to_vec() })
+        Ok(Self { path: path.to_owned(), file, columns })
     }
 
     /// Adds the line of a step, and hands it to the system at once; columns without a value stay empty.
@@ -75,26 +75,31 @@ impl MetricsTable {
     }
 }
 
-/// What stays of a table's text: the header and the whole lines of the steps up to `from_step`.
-fn keep(text: &str, header: &str, columns: usize, from_step: u64) -> Result<String> {
-    let mut kept = format!("{header}\n");
+/// The columns after the step, and what stays of a table's text: a header and the whole lines of the steps up to `from_step`.
+fn keep(text: &str, asked: &[String], from_step: u64) -> Result<(Vec<String>, String)> {
     // After the last line break there is nothing, or a line that was being written when the process died.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    for (index, line) in whole.lines().enumerate() {
-        if index == 0 {
-            ensure!(line == header, "found columns {line}, expected {header}");
-            continue;
-        }
+    let mut lines = whole.lines().enumerate();
+    let old: Vec<&str> = lines.next().map_or_else(|| vec![STEP], |(_, header)| header.split(',').collect());
+    ensure!(old[0] == STEP, "found a first column {:?}, expected {STEP:?}", old[0]);
+    // Nothing stays of a run that starts again, its columns neither.
+    let staying = if from_step == 0 { &[] } else { &old[1..] };
+    let mut columns: Vec<String> = staying.iter().map(ToString::to_string).collect();
+    columns.extend(asked.iter().filter(|column| !staying.contains(&column.as_str())).cloned());
+    let header = std::iter::once(STEP).chain(columns.iter().map(String::as_str)).collect::<Vec<_>>().join(",");
+    let mut kept = format!("{header}\n");
+    for (index, line) in lines {
         let cells = line.split(',').count();
-        ensure!(cells == columns + 1, "line {}: found {cells} cells, expected {}", index + 1, columns + 1);
+        ensure!(cells == old.len(), "line {}: found {cells} cells, expected {}", index + 1, old.len());
         let step: u64 =
             line.split(',').next().unwrap_or_default().parse().with_context(|| format!("line {}", index + 1))?;
         if step <= from_step && from_step > 0 {
             kept.push_str(line);
+            kept.push_str(&",".repeat(columns.len() + 1 - cells));
             kept.push('\n');
         }
     }
-    Ok(kept)
+    Ok((columns, kept))
 }
 
 #[cfg(test)]
@@ -158,11 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_goes_on_with_other_terms_adds_columns_and_keeps_those_it_had() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.csv");
+        let mut table = MetricsTable::open(&path, &columns(&["loss", "psnr"]), 0).expect("begun");
+        table.append(10, &[("loss", 1.5), ("psnr", 20.0)]).expect("a line");
+        let mut table = MetricsTable::open(&path, &columns(&["rate", "loss"]), 10).expect("opened");
+        table.append(20, &[("rate", 0.5), ("loss", 1.0)]).expect("a line");
+        assert_eq!(read(&path), "step,loss,psnr,rate\n10,1.5,20.0,\n20,1.0,,0.5\n");
+    }
+
+    #[test]
     fn another_table_is_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("metrics.csv");
         let names = columns(&["loss"]);
-        for other in ["step,loss,rate\n1,2.0,3.0\n", "step,loss\n1\n", "step,loss\none,2.0\n"] {
+        for other in ["when,loss\n1,2.0\n", "step,loss\n1\n", "step,loss\none,2.0\n"] {
             fs::write(&path, other).expect("written");
             let error = format!("{:#}", MetricsTable::open(&path, &names, 0).expect_err("another table"));
             assert!(error.contains("metrics.csv") && error.contains("move it away"), "{error}");

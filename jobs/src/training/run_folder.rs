@@ -3,7 +3,7 @@
 //! ```text
 //! checkpoints/step-00005000/   config.json, model, ema and optimizer tensors, state.json: all that the next step depends on
 //! best -> best-step-00004000/  the average of the weights with the best validation score, as others load it
-//! tokenizer/                   the finished one
+//! tokenizer/                   the finished one, with training.json: its settings and scores
 //! metrics.csv, tensorboard/, sheets/
 //! ```
 //! Everything is written under another name and renamed when it is on the disk. One process at a time works in a folder.
@@ -37,15 +37,54 @@ pub(crate) struct State<P> {
     pub(crate) position: P,
     /// The settings that must not change within a run.
     settings: serde_json::Value,
+    /// What was changed in the middle of the run.
+    #[serde(default)]
+    changes: Vec<Change>,
+    /// What it ran on last: the last bits of the weights depend on it.
+    #[serde(default)]
+    machine: String,
     best: Option<Best>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// Settings that a run was told to go on with although it had begun with others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    /// Steps made before.
+    after_step: u64,
+    /// A line each.
+    settings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Best {
     step: u64,
     score: f64,
+    /// What it was scored on: scores on other images are not compared.
+    #[serde(default)]
+    validated_on: String,
 }
 
+/// Why a run folder cannot be used now; later it may be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunFolderError {
+    /// Another process trains there.
+    #[error("{} is in use by another process: a run is trained by one at a time", folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Something cannot be written: the disk is full, or gone.
+    #[error("{} cannot be written", path.display())]
+    Write {
+        /// What was to be written.
+        path: PathBuf,
+        /// Why not.
+        source: anyhow::Error,
+    },
+}
+
+/// How the finished weights were trained, and what they score.
+const ABOUT_FILE: &str = "training.json";
 const FORMAT: u32 = 1;
 
 /// The folder, open for one process.
@@ -54,6 +93,8 @@ pub(crate) struct RunFolder {
     root: PathBuf,
     keep: usize,
     settings: serde_json::Value,
+    changes: Vec<Change>,
+    machine: String,
     best: Option<Best>,
     /// Held as long as this lives; the system lets go of it when the process dies.
     _lock: File,
@@ -72,16 +113,33 @@ impl RunFolder {
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                bail!("{} is in use by another process: a run is trained by one at a time", root.display())
+                return Err(RunFolderError::InUse { folder: root.to_owned() }.into());
             }
             Err(fs::TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
             }
         }
-        let folder = Self { root: root.to_owned(), keep, settings, best: None, _lock: lock };
+        let folder = Self {
+            root: root.to_owned(),
+            keep,
+            settings,
+            changes: Vec::new(),
+            machine: String::new(),
+            best: None,
+            _lock: lock,
+        };
         folder.clear_partial(root)?;
         folder.clear_partial(&root.join(CHECKPOINTS))?;
         Ok(folder)
+    }
+
+    /// Notes on what the run goes on; says so if it is something else than before.
+    fn compare_machine(then: &str, now: &str) {
+        if !then.is_empty() && then != now {
+            tracing::warn!(
+                "the run was last on {then} and is now on {now}: it goes on well, but not with the very bits that it would have had"
+            );
+        }
     }
 
     /// The folder.
@@ -92,26 +150,41 @@ impl RunFolder {
     /// The newest checkpoint, if there is one: its folder and what its state says.
     ///
     /// # Errors
-    /// When it does not read, or was made with other settings; those that differ are named.
-    pub(crate) fn newest<P: DeserializeOwned>(&mut self) -> Result<Option<(PathBuf, State<P>)>> {
+    /// When it does not read, or was made with other settings and `allow_other_settings` is not said; those that differ are named.
+    pub(crate) fn newest<P: DeserializeOwned>(
+        &mut self,
+        allow_other_settings: bool,
+        machine: &str,
+    ) -> Result<Option<(PathBuf, State<P>)>> {
+        self.machine = machine.to_owned();
         let Some((_, folder)) = self.checkpoints()?.pop() else { return Ok(None) };
         let file = folder.join(STATE_FILE);
         let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
         let state: State<P> = serde_json::from_str(&text).with_context(|| {
-            format!("{}: this is no state of a run by this version; delete the checkpoint to go on from the one before", file.display())
+            format!(
+                "{}: this is no state of a run by this version; delete the checkpoint to go on from the one before",
+                file.display()
+            )
         })?;
         if state.format != FORMAT {
             bail!("{}: found format {}, expected {FORMAT}", file.display(), state.format);
         }
+        self.best.clone_from(&state.best);
+        Self::compare_machine(&state.machine, machine);
+        self.changes.clone_from(&state.changes);
         let differences = differences(&state.settings, &self.settings);
         if !differences.is_empty() {
-            bail!(
-                "{} holds a run with other settings:\n{}\nGo on with the settings it was begun with, or train into another --output",
-                self.root.display(),
-                differences.join("\n")
-            );
+            let listed = differences.join("\n");
+            if !allow_other_settings {
+                bail!(
+                    "{} holds a run with other settings:\n{listed}\nGo on with the settings it was begun with, train into another \
+                     --output, or say --allow-other-settings",
+                    self.root.display(),
+                );
+            }
+            tracing::warn!("going on with other settings:\n{listed}");
+            self.changes.push(Change { after_step: state.steps_done, settings: differences });
         }
-        self.best = state.best;
         Ok(Some((folder, state)))
     }
 
@@ -131,7 +204,9 @@ impl RunFolder {
             steps_done,
             position: training.position(),
             settings: self.settings.clone(),
-            best: self.best,
+            changes: self.changes.clone(),
+            machine: self.machine.clone(),
+            best: self.best.clone(),
         };
         place(&folder, &name, |partial| {
             training.save(partial)?;
@@ -150,21 +225,21 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn keep_best<T: Training>(&mut self, training: &T, score: f64) -> Result<()> {
-        let better = score.is_finite() && self.best.is_none_or(|best| score > best.score);
+        let validated_on = training.validated_on();
+        let comparable = self.best.as_ref().filter(|best| best.validated_on == validated_on);
+        let better = score.is_finite() && comparable.is_none_or(|best| score > best.score);
         if !better {
             return Ok(());
         }
         let step = training.steps_done();
         let name = format!("{BEST_PREFIX}{step:08}");
-        if !self.root.join(&name).exists() {
-            place(&self.root, &name, |partial| training.publish(partial))?;
-        }
+        place(&self.root, &name, |partial| training.publish(partial))?;
         // A link is replaced in one step; a folder is not.
         let (link, partial) = (self.root.join(BEST), self.root.join(format!("{PARTIAL_PREFIX}{BEST}")));
         std::os::unix::fs::symlink(&name, &partial)
             .and_then(|()| fs::rename(&partial, &link))
             .with_context(|| format!("{} cannot be written", link.display()))?;
-        self.best = Some(Best { step, score });
+        self.best = Some(Best { step, score, validated_on });
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let found = entry.file_name();
@@ -175,16 +250,30 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes the finished weights.
+    /// Writes the finished weights, unless they are there.
     ///
     /// # Errors
     /// When they cannot be written.
     pub(crate) fn publish<T: Training>(&self, training: &T) -> Result<()> {
         let published = self.root.join(PUBLISHED);
-        if published.exists() {
-            remove(&published)?;
+        let mut about = serde_json::json!({
+            "steps": training.steps_done(),
+            "settings": self.settings,
+            "changes": self.changes,
+            "weights": training.published_precision(),
+        });
+        let there = fs::read(published.join(ABOUT_FILE)).ok();
+        let there = there.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+        if there
+            .is_some_and(|there| ["steps", "settings", "changes", "weights"].iter().all(|key| there[key] == about[key]))
+        {
+            return Ok(());
         }
-        place(&self.root, PUBLISHED, |partial| training.publish(partial))
+        about["scores"] = training.final_scores()?;
+        place(&self.root, PUBLISHED, |partial| {
+            training.publish(partial)?;
+            Ok(fs::write(partial.join(ABOUT_FILE), serde_json::to_string_pretty(&about)? + "\n")?)
+        })
     }
 
     /// Step and folder of every checkpoint, oldest first.
@@ -204,7 +293,8 @@ impl RunFolder {
             let entry = entry?;
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(PARTIAL_PREFIX)) {
                 let path = entry.path();
-                let cleared = if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                let cleared =
+                    if entry.file_type()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
                 cleared.with_context(|| format!("{} cannot be cleared away", path.display()))?;
             }
         }
@@ -212,7 +302,7 @@ impl RunFolder {
     }
 }
 
-/// Fills a folder under another name, brings it to the disk, and gives it its own name.
+/// Fills a folder under another name, brings it to the disk, and gives it its own name; one that has the name already goes then.
 fn place(parent: &Path, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (partial, target) = (parent.join(format!("{PARTIAL_PREFIX}{name}")), parent.join(name));
     let written = (|| {
@@ -222,14 +312,17 @@ fn place(parent: &Path, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> R
             File::open(entry?.path())?.sync_all()?;
         }
         File::open(&partial)?.sync_all()?;
+        if target.exists() {
+            remove(&target)?;
+        }
         fs::rename(&partial, &target)?;
         File::open(parent)?.sync_all()?;
         Ok(())
     })();
-    written.map_err(|error: anyhow::Error| {
+    written.map_err(|source: anyhow::Error| {
         // A full disk needs the room more than anyone needs half of a checkpoint.
         drop(fs::remove_dir_all(&partial));
-        error.context(format!("{} cannot be written", target.display()))
+        RunFolderError::Write { path: target, source }.into()
     })
 }
 
@@ -254,6 +347,8 @@ fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String>
                     collect(&path, left.get(key).unwrap_or(absent), right.get(key).unwrap_or(absent), found);
                 }
             }
+            // A setting that an older version did not have, and that says nothing.
+            (serde_json::Value::Null, serde_json::Value::Object(empty)) if empty.is_empty() => {}
             (then, now) if then != now => found.push(format!("  {path}: {then} then, {now} now")),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! The training loop, the same for everything that is trained.
 
 use super::{run_folder::RunFolder, sheet::Sheet, watch::Watch};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use models::StepReport;
 use pipeline::PipelineError;
 use serde::{Serialize, de::DeserializeOwned};
@@ -35,6 +35,14 @@ pub(crate) trait Training {
     fn position(&self) -> Self::Position;
     /// Writes every tensor that the next step depends on into `folder`.
     fn save(&self, folder: &Path) -> Result<()>;
+    /// Images (or rows) that could not be used so far.
+    fn rejected(&self) -> u64;
+    /// What [`Self::validate`] scores on.
+    fn validated_on(&self) -> String;
+    /// What the finished weights score on everything that there is to validate on; null without validation.
+    fn final_scores(&self) -> Result<serde_json::Value>;
+    /// The numbers of the published weights, by name.
+    fn published_precision(&self) -> String;
     /// Writes the average of the weights into `folder` as others load it.
     fn publish(&self, folder: &Path) -> Result<()>;
 }
@@ -70,31 +78,31 @@ pub(crate) fn run<T: Training>(
     let last = schedule.stop_after.unwrap_or(schedule.steps).min(schedule.steps);
     let mut saved = training.steps_done();
     while training.steps_done() < last {
-        if cancel.is_cancelled() {
-            if saved < training.steps_done() {
-                folder.save(training)?;
-            }
-            return Err(PipelineError::Drained.into());
-        }
         let learning_rate = training.learning_rate();
         training.load()?;
         let report = training.step()?;
         let step = training.steps_done();
         // An early stop adds a checkpoint and nothing else: the run must be the one that was not stopped.
         let due = |period: u64| step.is_multiple_of(period) || step == schedule.steps;
-        let scores = if due(schedule.validate) { training.validate()? } else { Vec::new() };
-        if due(schedule.log) || !scores.is_empty() {
-            watch.log(training, &report, learning_rate, &scores)?;
+        let cancelled = cancel.is_cancelled();
+        let tell = due(schedule.log) || due(schedule.validate);
+        let save = due(schedule.save) || step == last || cancelled;
+        // The one wait for the device. Nothing is saved of a step whose losses nobody has looked at.
+        let scalars = if tell || save { watch.look(step, &report)? } else { Vec::new() };
+        let shown = show(training, schedule, folder, watch, (learning_rate, &scalars));
+        if save || shown.is_err() {
+            // Also where telling of it failed: the steps since the last checkpoint are not lost for a picture.
+            if !save {
+                watch.look(step, &report)?;
+            }
+            if saved < step {
+                watch.aside(|| folder.save(training))?;
+                saved = step;
+            }
         }
-        if due(schedule.sheet) {
-            watch.sheet(step, &training.sheet()?, folder)?;
-        }
-        if let Some((_, score)) = scores.first() {
-            folder.keep_best(training, *score)?;
-        }
-        if due(schedule.save) || step == last {
-            folder.save(training)?;
-            saved = step;
+        shown?;
+        if cancelled && step < last {
+            return Err(PipelineError::Drained.into());
         }
     }
     if last == schedule.steps {
@@ -103,18 +111,26 @@ pub(crate) fn run<T: Training>(
     Ok(())
 }
 
-/// Refuses to go on with a loss that is no number: every weight would soon be none either.
-pub(super) fn check_finite(step: u64, scalars: &[(&'static str, f64)]) -> Result<()> {
-    let broken: Vec<_> =
-        scalars.iter().filter(|(name, value)| name.ends_with("_loss") && !value.is_finite()).map(|(name, _)| *name).collect();
-    ensure!(
-        broken.is_empty(),
-        "step {step}: {} no number any more. The last checkpoint is from before; go on from it with a lower --learning-rate \
-         or --gradient-norm in a new --output, or with --precision bf16 or fp32",
-        match &broken[..] {
-            [one] => format!("{one} is"),
-            several => format!("{} are", several.join(", ")),
-        }
-    );
-    Ok(())
+/// Everything that is told of a step: scores, metrics, a sheet, the best.
+fn show<T: Training>(
+    training: &mut T,
+    schedule: Schedule,
+    folder: &mut RunFolder,
+    watch: &mut Watch,
+    (learning_rate, scalars): (f64, &[(&'static str, f64)]),
+) -> Result<()> {
+    let step = training.steps_done();
+    let due = |period: u64| step.is_multiple_of(period) || step == schedule.steps;
+    let scores = if due(schedule.validate) { watch.aside(|| training.validate())? } else { Vec::new() };
+    if due(schedule.log) || !scores.is_empty() {
+        watch.log(training, scalars, learning_rate, &scores)?;
+    }
+    if due(schedule.sheet) {
+        let sheet = watch.aside(|| training.sheet())?;
+        watch.sheet(step, &sheet, folder)?;
+    }
+    match scores.first() {
+        Some((_, score)) => watch.aside(|| folder.keep_best(training, *score)),
+        None => Ok(()),
+    }
 }

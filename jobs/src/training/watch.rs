@@ -1,22 +1,25 @@
 //! What a run tells while it runs: a line of progress, a table, event files and pictures.
 
 use super::{
-    metrics_table::MetricsTable,
-    run_folder::RunFolder,
-    run_loop::{Training, check_finite},
-    sheet::Sheet,
-    tensorboard::EventFile,
+    metrics_table::MetricsTable, run_folder::RunFolder, run_loop::Training, sheet::Sheet, tensorboard::EventFile,
 };
 use crate::{
     aligned::{duration, percent},
     progress::{Progress, StepProgress},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use models::StepReport;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Share of the time spent waiting for data above which a run says so.
 const MUCH_WAITING: f64 = 0.1;
+
+/// Looks in a row at steps that overflowed after which a run gives up: the scale of the loss is halved at every step between.
+const MOST_OVERFLOWS: u32 = 20;
+
+/// What to do when the numbers are gone.
+const NEXT: &str = "The last checkpoint is from before. The same command with a lower --learning-rate or --gradient-norm, or with \
+                    --precision fp32 or bf16, and --allow-other-settings goes on from it";
 
 /// Everything that is told of a run.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Watch {
     steps: u64,
     since: Since,
     warned_of_waiting: bool,
+    /// Looks in a row at steps that overflowed.
+    overflows: u32,
 }
 
 /// Where the clock and the counters stood at the last line.
@@ -35,6 +40,8 @@ struct Since {
     clock: Instant,
     step: u64,
     waited: Duration,
+    /// Time since then that was not spent on training.
+    aside: Duration,
 }
 
 impl Watch {
@@ -50,39 +57,69 @@ impl Watch {
         progress: &Progress,
     ) -> Result<Self> {
         let step = training.steps_done();
-        let common = ["epoch", "images_seen", "learning_rate", "images_per_second", "data_wait_share"];
+        let common =
+            ["epoch", "images_seen", "images_rejected", "learning_rate", "images_per_second", "data_wait_share"];
         let columns: Vec<String> = common.iter().map(ToString::to_string).chain(columns.iter().cloned()).collect();
         Ok(Self {
             table: MetricsTable::open(&folder.root().join("metrics.csv"), &columns, step)?,
             events: EventFile::create(&folder.root().join("tensorboard"), step as i64)?,
             progress: progress.steps(steps, step),
             steps,
-            since: Since { clock: Instant::now(), step, waited: training.waited() },
+            since: Since { clock: Instant::now(), step, waited: training.waited(), aside: Duration::ZERO },
             warned_of_waiting: false,
+            overflows: 0,
         })
     }
 
-    /// Tells of a step. This is where the loop waits for the device.
+    /// Waits for the device and looks at the scalars of a step.
     ///
     /// # Errors
-    /// When a loss is no number, or a file cannot be written.
+    /// When a loss is no number: every weight would soon be none either, and checkpoints with them.
+    pub(crate) fn look(&mut self, step: u64, report: &StepReport) -> Result<Vec<(&'static str, f64)>> {
+        let scalars = report.read()?;
+        let overflowed = scalars.contains(&(StepReport::OVERFLOWED, 1.0));
+        self.overflows = if overflowed { self.overflows + 1 } else { 0 };
+        ensure!(
+            self.overflows < MOST_OVERFLOWS,
+            "step {step}: {MOST_OVERFLOWS} looks in a row found float16 overflowing. {NEXT}"
+        );
+        let broken: Vec<_> = scalars
+            .iter()
+            .filter(|(name, value)| name.ends_with("_loss") && !value.is_finite() && !overflowed)
+            .map(|(name, _)| *name)
+            .collect();
+        ensure!(broken.is_empty(), "step {step}: no number any more: {}. {NEXT}", broken.join(", "));
+        Ok(scalars)
+    }
+
+    /// Does something beside training, whose time does not count.
+    pub(crate) fn aside<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        let started = Instant::now();
+        let result = work();
+        self.since.aside += started.elapsed();
+        result
+    }
+
+    /// Tells of a step.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
     pub(crate) fn log<T: Training>(
         &mut self,
         training: &T,
-        report: &StepReport,
+        scalars: &[(&'static str, f64)],
         learning_rate: f64,
         scores: &[(String, f64)],
     ) -> Result<()> {
         let step = training.steps_done();
-        let scalars = report.read()?;
-        check_finite(step, &scalars)?;
-        let seconds = self.since.clock.elapsed().as_secs_f64().max(1e-9);
+        let seconds = self.since.clock.elapsed().saturating_sub(self.since.aside).as_secs_f64().max(1e-9);
         let steps = step - self.since.step;
         let images_a_second = (steps * training.images_a_step()) as f64 / seconds;
         let wait_share = training.waited().saturating_sub(self.since.waited).as_secs_f64() / seconds;
         let mut values = vec![
             ("epoch", training.epoch() as f64),
             ("images_seen", (step * training.images_a_step()) as f64),
+            ("images_rejected", training.rejected() as f64),
             ("learning_rate", learning_rate),
             ("images_per_second", images_a_second),
             ("data_wait_share", wait_share),
@@ -112,7 +149,7 @@ impl Watch {
             let scores: Vec<String> = scores.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             tracing::info!(step, "{}", scores.join(", "));
         }
-        self.since = Since { clock: Instant::now(), step, waited: training.waited() };
+        self.since = Since { clock: Instant::now(), step, waited: training.waited(), aside: Duration::ZERO };
         Ok(())
     }
 
@@ -128,14 +165,15 @@ impl Watch {
         self.events.flush()
     }
 
+    /// Says once that the device waits, and again when it does after it did not.
     fn warn_of_waiting(&mut self, share: f64) {
         if share > MUCH_WAITING && !self.warned_of_waiting {
-            self.warned_of_waiting = true;
             tracing::warn!(
                 "the device waits for images {} of the time: give more --decode-threads, or a source that is nearer",
                 percent(share)
             );
         }
+        self.warned_of_waiting = share > MUCH_WAITING || (self.warned_of_waiting && share > MUCH_WAITING / 2.0);
     }
 }
 

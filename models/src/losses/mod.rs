@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 
 #[cfg(test)]
-mod figures;
+pub(crate) mod figures;
 
 use crate::ModelError;
 use tch::{Kind, Tensor};

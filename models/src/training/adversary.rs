@@ -1,6 +1,6 @@
 //! The discriminator in training: its tensors, its optimizer, and what it tells the tokenizer.
 
-use super::{StepReport, TokenizerRecipe, optimizer::AdamW, recipe, tensor_lists};
+use super::{Adversary, FrozenFiles, StepReport, TokenizerRecipe, optimizer::AdamW, tensor_lists};
 use crate::{
     Device, ModelError,
     losses::discriminator::{
@@ -37,8 +37,9 @@ impl AdversaryTrainer {
     /// `dino`: the frozen network's file, where the recipe's discriminator looks through one.
     pub(super) fn new(recipe: &TokenizerRecipe, dino: Option<&Path>, device: Device) -> Result<Self, ModelError> {
         let network = match (recipe.adversary, dino) {
-            (recipe::Adversary::Dino, Some(file)) => DiscriminatorNetwork::Dino(DinoTrunk::load(file, device.torch())?),
-            _ => DiscriminatorNetwork::Patch,
+            (Adversary::Patch, _) => DiscriminatorNetwork::Patch,
+            (Adversary::Dino, Some(file)) => DiscriminatorNetwork::Dino(DinoTrunk::load(file, device.torch())?),
+            (Adversary::Dino, None) => return Err(FrozenFiles::missing_dino()),
         };
         let store = ParameterStore::new(recipe.seed as i64, device.torch());
         build(Parameters::from_store(&store), &network, recipe.lecam_weight, device)?;
@@ -89,13 +90,20 @@ impl AdversaryTrainer {
         ["adversarial_loss", "discriminator_loss", "logits_real", "logits_fake"].into_iter().chain(lecam).collect()
     }
 
-    /// Moves the discriminator after `steps` steps of its own.
-    pub(super) fn step(&mut self, steps: u64) -> Result<(), ModelError> {
+    /// Moves the discriminator after `steps` steps of its own. Where the tokenizer computes in float16, what it rebuilt may have
+    /// overflowed: then nothing moves.
+    pub(super) fn step(&mut self, steps: u64, may_overflow: bool) -> Result<(), ModelError> {
         let gradients = self.optimizer.gradients();
+        let found_infinite = may_overflow.then(|| tensor_lists::found_infinite(&gradients)).transpose()?;
         drop(tch::no_grad(|| tensor_lists::clip(&gradients, self.recipe.largest_gradient_norm))?);
-        self.optimizer.step(self.recipe.discriminator_learning_rate.rate(steps), None)?;
+        self.optimizer.step(self.recipe.discriminator_learning_rate.rate(steps), found_infinite.as_ref())?;
         self.optimizer.clear_gradients();
         Ok(())
+    }
+
+    /// Whether batches of `images` can be judged.
+    pub(super) fn check_batch_size(&self, images: usize) -> Result<(), ModelError> {
+        self.network.check_batch_size(images as i64)
     }
 
     /// Its weights and running estimates, under the names of the published loss module.

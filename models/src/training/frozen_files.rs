@@ -1,8 +1,11 @@
 //! Weights of the networks that training listens to and does not change.
 
 use super::{Adversary, TokenizerRecipe};
-use crate::{ModelError, TokenizerConfig};
-use std::path::{Path, PathBuf};
+use crate::{ModelError, TokenizerConfig, weight_file::sha256};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Files of frozen networks; docs/frozen-networks.md says which public file each is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,39 @@ pub(super) struct Needed<'a> {
 }
 
 impl FrozenFiles {
+    /// SHA-256 of every file that `recipe` and `config` need, by its name here: what a run listens to must not change within it.
+    ///
+    /// # Errors
+    /// When a file is needed and absent, or cannot be read.
+    pub fn digests(
+        &self,
+        recipe: &TokenizerRecipe,
+        config: &TokenizerConfig,
+    ) -> Result<BTreeMap<&'static str, String>, ModelError> {
+        let needed = self.needed(recipe, config)?;
+        let files = [
+            ("vgg16", needed.perceptual.map(|(vgg16, _)| vgg16)),
+            ("lpips", needed.perceptual.map(|(_, lpips)| lpips)),
+            ("dino", needed.dino),
+            ("foundation_model", needed.foundation_model.map(|(_, file)| file)),
+        ];
+        files
+            .into_iter()
+            .filter_map(|(name, file)| Some((name, file?)))
+            .map(|(name, file)| Ok((name, sha256(file)?)))
+            .collect()
+    }
+
+    /// The error of a discriminator without its network.
+    pub(super) fn missing_dino() -> ModelError {
+        ModelError::MissingFrozenNetwork {
+            term: "the discriminator",
+            network: "DINO ViT-S/16",
+            flag: "--dino",
+            weight: "--adversary patch or --adversarial-weight 0",
+        }
+    }
+
     /// What `recipe` and `config` need of these files.
     ///
     /// # Errors
@@ -48,10 +84,7 @@ impl FrozenFiles {
             })
             .transpose()?;
         let dino = (recipe.adversarial_weight > 0.0 && recipe.adversary == Adversary::Dino)
-            .then(|| {
-                let weight = "--adversary patch or --adversarial-weight 0";
-                file(&self.dino, "the discriminator", "DINO ViT-S/16", "--dino", weight)
-            })
+            .then(|| self.dino.as_deref().ok_or_else(Self::missing_dino))
             .transpose()?;
         let aligned = config.encoder_features_are_aligned() || config.decoder_features_are_aligned();
         let name = config.foundation_model().filter(|_| aligned && recipe.alignment_weight > 0.0);

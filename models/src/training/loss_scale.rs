@@ -5,6 +5,8 @@ use crate::ModelError;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
+/// Names of its state begin so.
+pub(super) const STATE_PREFIX: &str = "loss_scale.";
 const FIRST_SCALE: f64 = 65_536.0;
 /// Steps without an overflow after which the scale doubles.
 const GROWTH_INTERVAL: i64 = 2_000;
@@ -39,10 +41,10 @@ impl LossScale {
     }
 
     /// Everything that the next step depends on.
-    pub(super) fn state(&self, prefix: &str) -> BTreeMap<String, Tensor> {
+    pub(super) fn state(&self) -> BTreeMap<String, Tensor> {
         BTreeMap::from([
-            (format!("{prefix}loss_scale"), self.scale.shallow_clone()),
-            (format!("{prefix}steps_without_overflow"), self.steps_without_overflow.shallow_clone()),
+            (format!("{STATE_PREFIX}scale"), self.scale.shallow_clone()),
+            (format!("{STATE_PREFIX}steps_without_overflow"), self.steps_without_overflow.shallow_clone()),
         ])
     }
 }

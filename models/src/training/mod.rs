@@ -5,6 +5,8 @@
 //! until somebody reads them.
 
 mod adversary;
+#[cfg(test)]
+mod all_terms;
 mod average;
 mod frozen_files;
 mod loss_scale;

@@ -20,12 +20,21 @@ pub(super) struct Objective {
 
 impl Objective {
     pub(super) fn new(needed: &Needed<'_>, config: &TokenizerConfig, device: Device) -> Result<Self, ModelError> {
-        let perceptual = needed.perceptual.map(|(vgg16, lpips)| PerceptualLoss::load(vgg16, lpips, device.torch()));
         let grid = [config.decoder_grid; 2];
-        let foundation = needed.foundation_model.map(|(name, file)| {
-            FoundationModel::load(FoundationKind::from_setting(name)?, file, device.torch(), grid)
-        });
-        Ok(Self { perceptual: perceptual.transpose()?, foundation: foundation.transpose()? })
+        let foundation = needed
+            .foundation_model
+            .map(|(name, file)| FoundationModel::load(FoundationKind::from_setting(name)?, file, device.torch(), grid));
+        Self::with_foundation(needed, foundation.transpose()?, device)
+    }
+
+    /// With a vision foundation model that is loaded already.
+    pub(super) fn with_foundation(
+        needed: &Needed<'_>,
+        foundation: Option<FoundationModel>,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let perceptual = needed.perceptual.map(|(vgg16, lpips)| PerceptualLoss::load(vgg16, lpips, device.torch()));
+        Ok(Self { perceptual: perceptual.transpose()?, foundation })
     }
 
     /// The projections of alignment, whose tensors stand beside the tokenizer's; `None` where nothing is aligned.

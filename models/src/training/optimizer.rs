@@ -174,14 +174,16 @@ mod tests {
     fn an_overflow_moves_nothing_and_is_not_counted() {
         let parameter = Tensor::from_slice(&[1.0_f32, 2.0]).set_requires_grad(true);
         let options = AdamWOptions { beta1: 0.9, beta2: 0.999, weight_decay: 0.1 };
-        let mut optimizer =
-            AdamW::new(&[("weight".to_owned(), parameter.shallow_clone())], options).expect("built");
+        let mut optimizer = AdamW::new(&[("weight".to_owned(), parameter.shallow_clone())], options).expect("built");
         parameter.sum(Kind::Float).backward();
         optimizer.step(0.1, Some(&Tensor::from(1.0_f32))).expect("refused on the device");
         assert_eq!(Vec::<f32>::try_from(parameter.detach()).expect("a vector"), [1.0, 2.0]);
         assert_eq!(optimizer.step.double_value(&[]), 0.0);
         optimizer.step(0.1, Some(&Tensor::from(0.0_f32))).expect("moved");
-        assert!((parameter.detach().double_value(&[0]) - 0.9).abs() < 1e-5, "the first step of Adam is the rate itself");
+        assert!(
+            (parameter.detach().double_value(&[0]) - 0.9).abs() < 1e-5,
+            "the first step of Adam is the rate itself"
+        );
     }
 
     #[test]

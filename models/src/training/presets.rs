@@ -3,7 +3,7 @@
 use super::{AdamWOptions, Adversary, CosineSchedule, ReconstructionKind, TokenizerRecipe};
 use crate::{ModelError, Precision, Preset, TokenizerConfig};
 use schemas::SchemaError;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
 
 /// A recipe with everything that belongs to it.
@@ -27,7 +27,7 @@ impl TokenizerPreset {
     /// When there is none of that name.
     pub fn named(name: &str) -> Result<Self, ModelError> {
         let published = |size| Self {
-            config: published_config(size),
+            config: TokenizerConfig::preset(size),
             recipe: TokenizerRecipe::published(),
             images_a_step: 256,
         };
@@ -45,31 +45,10 @@ impl TokenizerPreset {
     }
 }
 
-/// configs/training/ResTok/restok_l_128.yaml, with transformers of `size`.
-fn published_config(size: Preset) -> TokenizerConfig {
-    from_value(json!({
-        "model": { "vq_model": {
-            "codebook_size": 8192, "token_size": 8, "use_l2_norm": true,
-            "commitment_cost": 0.25, "entropy_loss_ratio": 0.0,
-            "vit_enc_model_size": size, "vit_dec_model_size": size,
-            "vit_enc_patch_size": 16, "vit_dec_patch_size": 16, "rope_base_len": 10_000,
-            "num_latent_tokens": 128, "num_min_tokens": 4, "test_num_latent_tokens": 128,
-            "merge_tokens": true, "hierarchy_stages": 4, "reduction_ratio": 0.5,
-            "residual_image_tokens": true, "residual_latent_tokens": true,
-            "learnable_latent_tokens": false, "learnable_dec_image_tokens": true,
-            "multi_quant": true, "vae_encoder": true,
-            "drop_latent_tokens": true, "drop_prob": 0.2, "latent_hierarchy": true,
-            "encoder_feature_supervision": true, "decoder_feature_supervision": true,
-            "learnable_dec_feat_tokens": true, "use_vf": "dinov3", "reverse_proj": true,
-        } },
-        "dataset": { "preprocessing": { "crop_size": 256 } },
-    }))
-}
-
-/// For images of 32 by 32 pixels, without any frozen network: what two cores train in an hour or two. The entropy loss keeps the
+/// For images of 32 by 32 pixels, without any frozen network: what two cores train in hours. The entropy loss keeps the
 /// codebook in use from the first steps, which the published recipe leaves to a much longer training.
 fn tiny() -> TokenizerPreset {
-    let config = from_value(json!({
+    let config = json!({
         "model": { "vq_model": {
             "codebook_size": 1024, "token_size": 8, "use_l2_norm": true,
             "commitment_cost": 0.25, "entropy_loss_ratio": 0.1,
@@ -85,9 +64,10 @@ fn tiny() -> TokenizerPreset {
         } },
         "dataset": { "preprocessing": { "crop_size": 32 } },
         "architecture": { "width": 96, "layers": 3, "heads": 3, "z": 64, "hidden": 32, "mult": [1, 1, 2], "nres": 1 },
-    }));
-    let steps = 10_000;
-    let learning_rate = CosineSchedule { peak: 1e-3, end: 5e-5, warmup_steps: 100, steps };
+    });
+    let config = TokenizerConfig::from_json(&config.to_string(), Path::new("preset")).expect("the preset is sound");
+    let steps = 16_000;
+    let learning_rate = CosineSchedule { peak: 1.5e-3, end: 5e-5, warmup_steps: 100, steps };
     let recipe = TokenizerRecipe {
         precision: Precision::Fp32,
         reconstruction: ReconstructionKind::L2,
@@ -104,10 +84,6 @@ fn tiny() -> TokenizerPreset {
         ..TokenizerRecipe::published()
     };
     TokenizerPreset { config, recipe, images_a_step: 16 }
-}
-
-fn from_value(value: Value) -> TokenizerConfig {
-    TokenizerConfig::from_json(&value.to_string(), Path::new("preset")).expect("presets are sound")
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub enum Adversary {
 }
 
 /// The recipe of a run. A term whose weight is 0 is not computed at all.
+///
+/// Rates follow the number of the step. The published training does not count steps that overflowed in float16; here they count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerRecipe {

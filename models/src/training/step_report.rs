@@ -11,6 +11,9 @@ pub struct StepReport {
 }
 
 impl StepReport {
+    /// The scalar that is 1 where the step overflowed in float16, and moved nothing.
+    pub const OVERFLOWED: &'static str = "overflowed";
+
     /// Adds `share` of `value` to the scalar `name`; over the micro-batches of a step the shares come to one.
     pub(super) fn add(&mut self, name: &'static str, value: &Tensor, share: f64) -> Result<(), ModelError> {
         let _no_grad = tch::no_grad_guard();

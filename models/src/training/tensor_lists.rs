@@ -125,16 +125,22 @@ pub(super) fn lerp(averages: &[Tensor], values: &[Tensor], weight: f64) -> Resul
 }
 
 /// Multiplies `gradients` by `inverse_scale` in place and sets `found_infinite` to 1 if any is not finite.
-pub(super) fn unscale(
-    gradients: &[Tensor],
-    found_infinite: &Tensor,
-    inverse_scale: &Tensor,
-) -> Result<(), ModelError> {
+pub(super) fn unscale(gradients: &[Tensor], found_infinite: &Tensor, inverse_scale: &Tensor) -> Result<(), ModelError> {
     let pointers = pointers(gradients.iter());
     #[expect(unsafe_code, reason = "all tensors outlive the call")]
     check(unsafe {
         shim::restok_unscale(pointers.as_ptr(), pointers.len(), found_infinite.as_ptr(), inverse_scale.as_ptr())
     })
+}
+
+/// A float32 scalar on the gradients' device: 1 if any of them is not finite, else 0.
+pub(super) fn found_infinite(gradients: &[Tensor]) -> Result<Tensor, ModelError> {
+    let _no_grad = tch::no_grad_guard();
+    let device = gradients.first().map_or(tch::Device::Cpu, Tensor::device);
+    let options = (tch::Kind::Float, device);
+    let found = Tensor::f_zeros([1], options)?;
+    unscale(gradients, &found, &Tensor::f_ones([1], options)?)?;
+    Ok(found.f_squeeze()?)
 }
 
 /// Halves `scale` where `found_infinite` is 1; doubles it after `interval` steps where it was 0.

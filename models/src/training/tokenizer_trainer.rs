@@ -5,7 +5,7 @@ use super::{
     objective::Objective, optimizer::AdamW, state, tensor_lists,
 };
 use crate::{
-    Device, LoadOptions, ModelError, Precision, TokenizerConfig, VisualTokenizer,
+    Device, LoadOptions, ModelError, Precision, TokenizerConfig, VisualTokenizer, device,
     losses::{Alignment, NestedDropout},
     parameters::{ParameterStore, Parameters},
     visual_tokenizer::{Kept, Networks, upload},
@@ -58,8 +58,20 @@ impl TokenizerTrainer {
         recipe.precision.apply()?;
         // A tokenizer that is not aligned is not made to carry the tensors of alignment.
         let config = if recipe.alignment_weight > 0.0 { config } else { config.without_alignment() };
+        config.check_alignment()?;
         let needed = frozen.needed(&recipe, &config)?;
         let objective = Objective::new(&needed, &config, device)?;
+        Self::with_objective(config.clone(), recipe, objective, needed.dino, device)
+    }
+
+    /// With the frozen networks loaded, but for the discriminator's.
+    pub(super) fn with_objective(
+        config: TokenizerConfig,
+        recipe: TokenizerRecipe,
+        objective: Objective,
+        dino: Option<&Path>,
+        device: Device,
+    ) -> Result<Self, ModelError> {
         let store = ParameterStore::new(recipe.seed as i64, device.torch());
         build(&store, &objective, &config, &recipe, device)?;
         let trained = store.trained();
@@ -69,7 +81,7 @@ impl TokenizerTrainer {
             loss_scale: (recipe.precision == Precision::Fp16).then(|| LossScale::new(device.torch())).transpose()?,
             nested_dropout: NestedDropout::of(&config)?,
             adversary: (recipe.adversarial_weight > 0.0)
-                .then(|| AdversaryTrainer::new(&recipe, needed.dino, device))
+                .then(|| AdversaryTrainer::new(&recipe, dino, device))
                 .transpose()?,
             steps_done: 0,
             objective,
@@ -96,6 +108,7 @@ impl TokenizerTrainer {
         let mut names = self.objective.scalars(&self.config);
         names.extend(self.adversary.iter().flat_map(AdversaryTrainer::scalars));
         names.extend(self.nested_dropout.is_some().then_some("kept_tokens"));
+        names.extend(self.loss_scale.is_some().then_some(StepReport::OVERFLOWED));
         names.push("gradient_norm");
         names
     }
@@ -121,13 +134,16 @@ impl TokenizerTrainer {
         }
         let gradients = self.optimizer.gradients();
         let found_infinite = self.loss_scale.as_ref().map(|scale| scale.unscale(&gradients)).transpose()?;
+        if let Some(found_infinite) = &found_infinite {
+            report.add(StepReport::OVERFLOWED, found_infinite, 1.0)?;
+        }
         let norm = tch::no_grad(|| tensor_lists::clip(&gradients, self.recipe.largest_gradient_norm))?;
         report.add("gradient_norm", &norm, 1.0)?;
         self.optimizer.step(self.learning_rate(), found_infinite.as_ref())?;
         self.optimizer.clear_gradients();
         let adversarial_steps = self.adversarial_steps();
         if let (Some(adversary), Some(steps)) = (&mut self.adversary, adversarial_steps) {
-            adversary.step(steps)?;
+            adversary.step(steps, self.loss_scale.is_some())?;
         }
         self.steps_done += 1;
         self.average.update(self.steps_done)?;
@@ -188,23 +204,39 @@ impl TokenizerTrainer {
         let Some(nested_dropout) = &self.nested_dropout else { return Ok(None) };
         let latent_tokens = self.config.levels().tokens_per_image();
         let lengths: Vec<i64> = (0..images).map(|_| nested_dropout.draw(drawn) as i64).collect();
-        let lengths = Tensor::f_from_slice(&lengths)?.f_view([-1, 1, 1])?;
+        let lengths = device::upload(&Tensor::f_from_slice(&lengths)?.f_view([-1, 1, 1])?, self.device.torch())?;
         report.add("kept_tokens", &lengths, share)?;
-        let positions = Tensor::f_arange(latent_tokens as i64, (Kind::Int64, tch::Device::Cpu))?.f_view([1, -1, 1])?;
-        Ok(Some(positions.f_lt_tensor(&lengths)?.f_to_device(self.device.torch())?))
+        let positions =
+            Tensor::f_arange(latent_tokens as i64, (Kind::Int64, self.device.torch()))?.f_view([1, -1, 1])?;
+        Ok(Some(positions.f_lt_tensor(&lengths)?))
     }
 
-    /// The average of the weights as a tokenizer: what is validated and published.
+    /// Whether every batch of `images` can be judged; to be asked before the first step, for the discriminator begins later.
+    ///
+    /// # Errors
+    /// When the discriminator's batch norm cannot cut such batches into equal groups.
+    pub fn check_batch_size(&self, images: usize) -> Result<(), ModelError> {
+        self.adversary.as_ref().map_or(Ok(()), |adversary| adversary.check_batch_size(images))
+    }
+
+    /// The average of the weights as a tokenizer: what is validated and published. With [`Precision::Fp16`] it is rounded to float16,
+    /// and saves as such; it computes in float32 all the same.
     ///
     /// # Errors
     /// When libtorch refuses.
-    pub fn averaged(&self) -> Result<VisualTokenizer, ModelError> {
+    pub fn averaged(&self, stored: Precision) -> Result<VisualTokenizer, ModelError> {
+        let mut tensors = self.average.tensors();
+        if stored == Precision::Fp16 {
+            for tensor in tensors.values_mut() {
+                *tensor = tensor.f_to_kind(Kind::Half)?;
+            }
+        }
         let options = LoadOptions { device: self.device, precision: Precision::Fp32, name: Some("average".to_owned()) };
-        VisualTokenizer::from_tensors(self.config.clone(), self.average.tensors(), options)
+        VisualTokenizer::from_tensors(self.config.clone(), tensors, options)
     }
 
     /// Writes everything that the next step depends on into `folder`, which exists: `config.json`, `model.safetensors`,
-    /// `ema.safetensors`, `optimizer.safetensors` and, with a discriminator, `discriminator.safetensors`. Each file is on the disk when this returns.
+    /// `ema.safetensors`, `optimizer.safetensors` and, with a discriminator, `discriminator.safetensors`.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -234,6 +266,13 @@ impl TokenizerTrainer {
         Ok(())
     }
 
+    /// A copy of everything that is trained, the discriminator's part under its own names.
+    #[cfg(test)]
+    pub(super) fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let all = self.weights().into_iter().chain(self.adversary.iter().flat_map(AdversaryTrainer::weights));
+        all.map(|(name, tensor)| (name, tensor.detach().copy())).collect()
+    }
+
     fn weights(&self) -> BTreeMap<String, Tensor> {
         self.store.trained().into_iter().chain(self.store.buffers()).collect()
     }
@@ -242,7 +281,7 @@ impl TokenizerTrainer {
         let mut state = self.optimizer.state("");
         state.extend(self.adversary.iter().flat_map(AdversaryTrainer::optimizer_state));
         if let Some(scale) = &self.loss_scale {
-            state.extend(scale.state(""));
+            state.extend(scale.state());
         }
         state
     }

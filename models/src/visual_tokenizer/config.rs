@@ -75,12 +75,11 @@ pub struct TokenizerConfig {
     pub(crate) encoder_grid: i64,
     pub(crate) decoder_grid: i64,
     pub(crate) image_input: ImageInput,
-    pub(crate) default_keep_tokens: usize,
 }
 
 impl TokenizerConfig {
-    /// The published configuration with 128 latent tokens at 256 by 256 pixels: `restok_s_128`, `restok_b_128`, `restok_l_128`.
-    /// Source: configs/infer/ResTok/llamagen_l_c2i_restok_l_128.yaml.
+    /// The published configuration with 128 latent tokens at 256 by 256 pixels, with transformers of `preset`'s size.
+    /// Source: configs/training/ResTok/restok_l_128.yaml.
     pub fn preset(preset: Preset) -> Self {
         let size = serde_json::to_value(preset).expect("a preset is a word");
         let value = serde_json::json!({
@@ -93,10 +92,10 @@ impl TokenizerConfig {
                 "merge_tokens": true, "hierarchy_stages": 4, "reduction_ratio": 0.5,
                 "residual_image_tokens": true, "residual_latent_tokens": true,
                 "learnable_latent_tokens": false, "learnable_dec_image_tokens": true,
-                "multi_quant": true, "vae_encoder": true, "latent_hierarchy": true,
-                "drop_latent_tokens": false, "drop_prob": 0.0,
-                "encoder_feature_supervision": false, "decoder_feature_supervision": false,
-                "learnable_dec_feat_tokens": true,
+                "multi_quant": true, "vae_encoder": true,
+                "drop_latent_tokens": true, "drop_prob": 0.2, "latent_hierarchy": true,
+                "encoder_feature_supervision": true, "decoder_feature_supervision": true,
+                "learnable_dec_feat_tokens": true, "use_vf": "dinov3", "reverse_proj": true,
             } },
             "dataset": { "preprocessing": { "crop_size": 256 } },
         });
@@ -150,7 +149,6 @@ impl TokenizerConfig {
             encoder_grid: resolution / options.vit_enc_patch_size.max(1),
             decoder_grid: resolution / options.vit_dec_patch_size.max(1),
             image_input,
-            default_keep_tokens: options.test_num_latent_tokens.unwrap_or(options.num_latent_tokens),
             pixel_networks,
             raw,
         };
@@ -209,9 +207,11 @@ impl TokenizerConfig {
                 return wrong(setting, &patch, &by_convolutions);
             }
         }
-        if !(1..=options.num_latent_tokens).contains(&self.default_keep_tokens) {
+        if let Some(kept) =
+            options.test_num_latent_tokens.filter(|kept| !(1..=options.num_latent_tokens).contains(kept))
+        {
             let expected = format!("1 to num_latent_tokens, which is {}", options.num_latent_tokens);
-            return wrong("test_num_latent_tokens", &self.default_keep_tokens, &expected);
+            return wrong("test_num_latent_tokens", &kept, &expected);
         }
         if options.rope_base_len <= 1.0 {
             return wrong("rope_base_len", &options.rope_base_len, "more than 1");
@@ -247,6 +247,18 @@ impl TokenizerConfig {
         self
     }
 
+    /// Whether training can align this tokenizer as it is told to.
+    ///
+    /// # Errors
+    /// When features of the foundation model are to be projected onto the tokenizer's: only the published direction is there.
+    pub(crate) fn check_alignment(&self) -> Result<(), ModelError> {
+        let aligned = self.encoder_features_are_aligned() || self.decoder_features_are_aligned();
+        match self.options().reverse_proj {
+            Some(false) if aligned => Err(ModelError::setting("reverse_proj", false, "true, or no use_vf")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether training spreads the use of codes (`entropy_loss_ratio`).
     pub fn has_entropy_loss(&self) -> bool {
         self.options().entropy_loss_ratio != 0.0
@@ -280,11 +292,6 @@ impl TokenizerConfig {
     /// How the tokens of an image divide into levels.
     pub fn levels(&self) -> &TokenLevels {
         &self.levels
-    }
-
-    /// Tokens that the published evaluation decodes from; all of them unless the configuration says otherwise.
-    pub fn default_keep_tokens(&self) -> usize {
-        self.default_keep_tokens
     }
 
     /// Size of the encoder.

@@ -209,3 +209,141 @@ impl LatentDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        DeviceChoice,
+        losses::figures::{Of, figures, integers, same, signed, weight},
+        parameters::{ParameterStore, Parameters},
+        weight_file::WeightFile,
+    };
+    use std::path::PathBuf;
+    use tch::Device;
+
+    const BATCH: i64 = 2;
+    const TOKENS: i64 = 128;
+
+    fn fixture(name: &str) -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tokenizer")).join(name)
+    }
+
+    fn config(decoder_feature_supervision: bool) -> TokenizerConfig {
+        // One thread: test processes run side by side.
+        crate::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
+        let file = fixture("config.json");
+        let text = std::fs::read_to_string(&file).expect("the fixture is part of the project");
+        let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        config["model"]["vq_model"]["use_vf"] = "dinov3".into();
+        config["model"]["vq_model"]["decoder_feature_supervision"] = decoder_feature_supervision.into();
+        TokenizerConfig::from_json(&config.to_string(), &file).expect("sound")
+    }
+
+    fn weights() -> WeightFile {
+        WeightFile::open(&fixture("model.safetensors")).expect("the fixture is part of the project")
+    }
+
+    fn build(parameters: &Parameters<'_>, config: &TokenizerConfig) -> LatentDecoder {
+        let root = parameters.root(Device::Cpu, Kind::Float);
+        LatentDecoder::new(&root.sub("decoder"), &root, config).expect("built")
+    }
+
+    /// The fixture's weights in training; the feature token, which it lacks, by the formula of the figures.
+    fn store(config: &TokenizerConfig) -> ParameterStore {
+        let (store, weights) = (ParameterStore::new(1, Device::Cpu), weights());
+        build(&Parameters::from_store(&store), config);
+        let _no_grad = tch::no_grad_guard();
+        for (name, mut tensor) in store.trained() {
+            let known = weights.shape(&name).is_some();
+            assert!(known || name == "decoder.feat_mask_token", "{name}");
+            let value = if known { weights.read(&name).expect("read") } else { weight(&name, &tensor.size()) };
+            tensor.copy_(&value);
+        }
+        store
+    }
+
+    fn parameter(store: &ParameterStore, name: &str) -> Tensor {
+        let tensor = store.trained().into_iter().find(|(found, _)| found == name);
+        tensor.expect("asked for while the decoder was built").1
+    }
+
+    fn vectors() -> Tensor {
+        signed("vectors", &[BATCH, TOKENS, 8])
+    }
+
+    /// Keeps the first so many tokens of each image, as nested dropout does.
+    fn first_of_each(lengths: &[i64]) -> Tensor {
+        let places = Tensor::arange(TOKENS, (Kind::Int64, Device::Cpu)).view([1, TOKENS, 1]);
+        places.lt_tensor(&Tensor::from_slice(lengths).view([BATCH, 1, 1]))
+    }
+
+    fn difference(left: &Tensor, right: &Tensor) -> f64 {
+        assert_eq!(left.size(), right.size());
+        (left - right).abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn a_mask_keeps_of_every_image_what_a_count_keeps() {
+        let (config, weights) = (config(false), weights());
+        let decoder = build(&Parameters::from_file(&weights), &config);
+        let _no_grad = tch::no_grad_guard();
+        let pixels = |kept: Kept<'_>| decoder.forward(&vectors(), kept).expect("decoded").pixels;
+        let counts = [1, 7, 64, TOKENS];
+        let first = counts.map(|count| pixels(Kept::First(count)));
+        for pair in first.windows(2) {
+            assert!(difference(&pair[0], &pair[1]) > 1e-3, "more tokens, another image");
+        }
+        for (left, right) in [(0, 0), (1, 1), (2, 2), (3, 3), (0, 3), (2, 1)] {
+            let found = pixels(Kept::Where(&first_of_each(&[counts[left], counts[right]])));
+            let expected = Tensor::stack(&[first[left].get(0), first[right].get(1)], 0);
+            let difference = difference(&found, &expected);
+            assert!(difference <= 1e-6, "{} and {} tokens: {difference}", counts[left], counts[right]);
+        }
+    }
+
+    #[test]
+    fn features_are_decoded_beside_the_image_and_leave_it_as_it_is() {
+        let (plain, aligned) = (config(false), config(true));
+        let (plain_store, store) = (store(&plain), store(&aligned));
+        let decode = |store: &ParameterStore, config: &TokenizerConfig| {
+            let decoder = build(&Parameters::from_store(store), config);
+            decoder.forward(&vectors(), Kept::First(32)).expect("decoded")
+        };
+        let without = decode(&plain_store, &plain);
+        assert!(without.features.is_none());
+        let with = decode(&store, &aligned);
+        let features = with.features.expect("training with decoder_feature_supervision makes them");
+        assert_eq!(features.size(), [BATCH, 64, 16, 16]);
+        let changed = difference(&with.pixels, &without.pixels);
+        assert!(changed <= 1e-5, "the image with features differs by {changed}");
+
+        let start = parameter(&store, "decoder.feat_mask_token");
+        tch::no_grad(|| start.shallow_clone().f_add_scalar_(0.5).map(drop)).expect("written");
+        let other = decode(&store, &aligned);
+        assert_eq!(difference(&other.pixels, &with.pixels), 0.0, "the image does not see the feature token");
+        assert!(difference(&other.features.expect("made"), &features) > 1e-3);
+    }
+
+    #[test]
+    fn features_and_their_gradients_equal_the_published_ones() {
+        let (figures, config) = (figures(), config(true));
+        let cases = figures["decoder_features"].as_array().expect("cases");
+        assert_eq!(cases.len(), 2);
+        for case in cases {
+            let (store, lengths) = (store(&config), integers(&case["kept"]));
+            let decoder = build(&Parameters::from_store(&store), &config);
+            let decoded = decoder.forward(&vectors(), Kept::Where(&first_of_each(&lengths))).expect("decoded");
+            let features = decoded.features.expect("training with decoder_feature_supervision makes them");
+            let what = format!("{lengths:?} tokens");
+            same(&what, &features, "features", &case["features"], Of::Values, 0.0);
+            (&features * signed("direction", &features.size())).mean(Kind::Float).backward();
+            for (name, expected) in case["gradients"].as_object().expect("gradients") {
+                let gradient = parameter(&store, name).grad();
+                same(&format!("{what}, {name}"), &gradient, name, expected, Of::Gradients, 0.0);
+            }
+            let image_start = parameter(&store, "decoder.mask_token").grad();
+            assert_eq!(image_start.norm().double_value(&[]), 0.0, "features do not see the image");
+        }
+    }
+}

@@ -19,11 +19,14 @@ pub use self::{config::TokenizerConfig, quantizer::Quantized};
 
 pub(crate) use self::latent_decoder::{Decoded, Kept};
 use self::{
-    config::ImageInput, latent_decoder::LatentDecoder, latent_encoder::LatentEncoder, pixel_networks::PixelEncoder,
+    config::ImageInput,
+    latent_decoder::LatentDecoder,
+    latent_encoder::LatentEncoder,
+    pixel_networks::PixelEncoder,
     quantizer::{Quantizer, TrainingQuantized},
 };
 use crate::{
-    Device, ModelError, Precision,
+    Device, ModelError, Precision, device,
     parameters::{Parameters, Scope},
 };
 use schemas::{PixelBatch, SchemaError, TokenBatch, TokenLevels};
@@ -144,14 +147,7 @@ impl Networks {
 pub(crate) fn upload(batch: &PixelBatch, device: Device) -> Result<Tensor, ModelError> {
     let shape = [batch.rows() as i64, batch.height() as i64, batch.width() as i64, PixelBatch::CHANNELS as i64];
     let bytes = Tensor::f_from_data_size(batch.pixels(), &shape, Kind::Uint8)?;
-    let bytes = match device {
-        Device::Cpu => bytes,
-        // From pinned memory the copy runs beside the computation of the batch before. torch's allocator keeps the pinned
-        // block until the copy is done.
-        Device::Cuda(_) => {
-            bytes.f_pin_memory(device.torch())?.f_internal_to_copy((Kind::Uint8, device.torch()), true)?
-        }
-    };
+    let bytes = device::upload(&bytes, device.torch())?;
     // Pixels lie in channels-last order as they come; from here on that is the order of every image.
     Ok(bytes.f_permute([0, 3, 1, 2])?)
 }
@@ -261,7 +257,8 @@ impl VisualTokenizer {
         &self.name
     }
 
-    /// SHA-256 of `model.safetensors`, lowercase hexadecimal; of the drawn numbers where there is no file.
+    /// SHA-256 of `model.safetensors`, lowercase hexadecimal; of the drawn numbers where there is no file, empty for
+    /// the average of a run.
     pub fn weights_sha256(&self) -> &str {
         &self.weights_sha256
     }

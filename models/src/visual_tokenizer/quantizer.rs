@@ -16,7 +16,7 @@ const ROWS_AT_ONCE: i64 = 2048;
 
 /// Nearest codes of a codebook.
 #[derive(Debug)]
-pub(super) struct Quantizer {
+pub(crate) struct Quantizer {
     /// `[codes, token size]`, of length one if `normalize`.
     codebook: Tensor,
     /// Minus half the squared length of each code, `[codes]`.
@@ -42,8 +42,6 @@ pub struct Quantized {
 pub(crate) struct TrainingQuantized {
     /// Vectors of the nearest codes, whose gradients pass straight through to `z`: `[B, L, token size]`.
     pub(crate) vectors: Tensor,
-    /// Nearest codes, int64 `[B, L]`.
-    pub(crate) codes: Tensor,
     /// Pulls `z` to its codes; times its cost.
     pub(crate) commitment: Tensor,
     /// Pulls codes to their `z`.
@@ -53,7 +51,7 @@ pub(crate) struct TrainingQuantized {
 }
 
 impl Quantizer {
-    pub(super) fn new(scope: &Scope<'_>, config: &TokenizerConfig) -> Result<Self, ModelError> {
+    pub(crate) fn new(scope: &Scope<'_>, config: &TokenizerConfig) -> Result<Self, ModelError> {
         let options = config.options();
         let codes = options.codebook_size;
         let shape = [codes as i64, options.token_size];
@@ -75,7 +73,7 @@ impl Quantizer {
     ///
     /// A vector that is no number (half precision can overflow) is nearest to nothing. torch would call it code 0; here it gets
     /// -1, which nobody takes for a code.
-    pub(super) fn codes(&self, z: &Tensor) -> Result<Tensor, ModelError> {
+    pub(crate) fn codes(&self, z: &Tensor) -> Result<Tensor, ModelError> {
         let (batch, tokens, channels) = z.size3()?;
         let rows = self.prepared(z)?.f_reshape([-1, channels])?;
         let codebook = self.codebook.f_transpose(0, 1)?;
@@ -105,16 +103,16 @@ impl Quantizer {
         let distances = self.distances(&z.f_reshape([-1, channels])?)?;
         let (nearest, _) = distances.f_topk(2, 1, false, true)?;
         let gap = nearest.f_select(1, 1)?.f_sub(&nearest.f_select(1, 0)?)?.f_view([batch, tokens])?;
-        let error = self.vectors(&codes)?.f_sub(&z)?.f_square()?.f_mean(Kind::Float)?;
-        let mut loss = error.f_mul_scalar(1.0 + self.commitment_cost)?;
-        if self.entropy_loss_ratio != 0.0 {
-            loss = loss.f_add(&entropy_loss(&distances)?.f_mul_scalar(self.entropy_loss_ratio)?)?;
+        let trained = self.train(&z)?;
+        let mut loss = trained.commitment.f_add(&trained.codebook)?;
+        if let Some(entropy) = &trained.entropy {
+            loss = loss.f_add(entropy)?;
         }
         Ok(Quantized { codes, gap, loss })
     }
 
     /// Codes and losses with gradients (`VectorQuantizer.forward` in modeling/quantizer/quantizer.py).
-    pub(super) fn train(&self, z: &Tensor) -> Result<TrainingQuantized, ModelError> {
+    pub(crate) fn train(&self, z: &Tensor) -> Result<TrainingQuantized, ModelError> {
         let codes = tch::no_grad(|| self.codes(&z.detach()))?;
         let z = self.prepared(z)?;
         let (_, _, channels) = z.size3()?;
@@ -133,7 +131,6 @@ impl Quantizer {
             codebook: mean_square(&nearest, &z.detach())?,
             entropy,
             vectors: z.f_add(&nearest.f_sub(&z)?.detach())?,
-            codes,
         })
     }
 

@@ -47,6 +47,7 @@ impl VisualTokenizer {
         let config = TokenizerConfig::from_json(&text, &config_file)?;
         let file = WeightFile::open(&folder.join(WEIGHTS_FILE))?;
         let name = options.name.clone().unwrap_or_else(|| folder_name(folder));
+        options.precision.apply()?;
         let parameters = Parameters::from_file(&file);
         let weights_sha256 = file.sha256()?;
         Self::build(config, options, name, parameters, Origin::Folder(folder.to_owned()), Some(weights_sha256))
@@ -59,11 +60,13 @@ impl VisualTokenizer {
     pub fn init(config: TokenizerConfig, seed: i64, options: LoadOptions) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let name = options.name.clone().unwrap_or_else(|| format!("random-{seed}"));
+        options.precision.apply()?;
         let parameters = Parameters::random(seed);
         Self::build(config, options, name, parameters, Origin::Memory(BTreeMap::new()), None)
     }
 
-    /// A tokenizer of tensors in memory, by their published names; those of training only are passed over.
+    /// A tokenizer of tensors in memory, by their published names; those of training only are passed over. It has no digest, and
+    /// leaves the process's switches as the training has set them.
     pub(crate) fn from_tensors(
         config: TokenizerConfig,
         tensors: BTreeMap<String, Tensor>,
@@ -71,9 +74,10 @@ impl VisualTokenizer {
     ) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let name = options.name.clone().unwrap_or_else(|| "memory".to_owned());
-        let weights_sha256 = digest(&tensors)?;
+        let weights_sha256 = String::new();
         let parameters = Parameters::from_memory(&tensors);
-        let origin = Origin::Memory(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+        let origin =
+            Origin::Memory(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
         Self::build(config, options, name, parameters, origin, Some(weights_sha256))
     }
 
@@ -85,7 +89,6 @@ impl VisualTokenizer {
         origin: Origin,
         weights_sha256: Option<String>,
     ) -> Result<Self, ModelError> {
-        options.precision.apply()?;
         let networks = Networks::new(&parameters, &config, options.device, options.precision.kind())?;
         let legacy = config.options().is_legacy;
         let drawn = parameters.finish(|name| {
@@ -150,7 +153,7 @@ fn digest(tensors: &BTreeMap<String, Tensor>) -> Result<String, ModelError> {
     for (name, tensor) in tensors {
         let count = tensor.numel() * 4;
         let mut bytes = vec![0; count];
-        let flat = tensor.f_to_device(tch::Device::Cpu)?.f_reshape([-1])?;
+        let flat = tensor.f_reshape([-1])?;
         flat.f_view_dtype(tch::Kind::Uint8)?.f_copy_data_u8(&mut bytes, count)?;
         hasher.update(name.as_bytes());
         hasher.update(&bytes);

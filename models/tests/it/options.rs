@@ -182,7 +182,7 @@ fn presets_have_the_published_sizes() {
         let config = TokenizerConfig::preset(preset);
         assert_eq!(config.encoder(), TransformerSize { width, layers, heads });
         assert_eq!(config.decoder(), config.encoder());
-        assert_eq!((config.resolution(), config.codebook_size(), config.default_keep_tokens()), (256, 8192, 128));
+        assert_eq!((config.resolution(), config.codebook_size(), config.levels().tokens_per_image()), (256, 8192, 128));
         assert_eq!(config.levels().sizes(), [1, 1, 2, 4, 8, 16, 32, 64]);
         let again = TokenizerConfig::from_json(&config.to_json(), Path::new("config.json")).expect("own words");
         assert_eq!(again, config);

@@ -1,7 +1,10 @@
 //! A tokenizer learns, and a run that was stopped goes on as if it had not been.
 
 use super::on_cpu;
-use models::{AdamWOptions, Adversary, CosineSchedule, Device, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe, TokenizerTrainer};
+use models::{
+    AdamWOptions, Adversary, CosineSchedule, Device, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe,
+    TokenizerTrainer,
+};
 use schemas::{PixelBatch, RandomStream};
 use std::path::Path;
 
@@ -81,8 +84,7 @@ fn sixty_steps_on_four_images_bring_the_reconstruction_loss_below_a_fifth() {
 /// Trains six steps at once, and six with a stop after three; both must report the same losses and leave the same files.
 fn assert_resumes(recipe: &TokenizerRecipe, batches_a_step: usize) {
     on_cpu(Precision::Fp32);
-    let new =
-        || TokenizerTrainer::new(config(), recipe.clone(), &FrozenFiles::default(), Device::Cpu).expect("built");
+    let new = || TokenizerTrainer::new(config(), recipe.clone(), &FrozenFiles::default(), Device::Cpu).expect("built");
     let folder = tempfile::tempdir().expect("a folder");
     let batches: Vec<Vec<_>> =
         (0..6).map(|step| (0..batches_a_step as u64).map(|part| images(4, 10 * step + part)).collect()).collect();
@@ -170,10 +172,15 @@ fn the_average_is_a_tokenizer_that_saves_and_loads() {
     for _ in 0..3 {
         trainer.step(std::slice::from_ref(&batch)).expect("a step");
     }
-    let averaged = trainer.averaged().expect("a tokenizer");
-    let folder = tempfile::tempdir().expect("a folder");
-    averaged.save(folder.path()).expect("saved");
-    let loaded = models::VisualTokenizer::load(folder.path(), on_cpu(Precision::Fp32)).expect("loaded");
-    let (left, right) = (averaged.encode(&batch).expect("codes"), loaded.encode(&batch).expect("codes"));
-    assert_eq!(left.codes(), right.codes());
+    let size = |precision| {
+        let averaged = trainer.averaged(precision).expect("a tokenizer");
+        let folder = tempfile::tempdir().expect("a folder");
+        averaged.save(folder.path()).expect("saved");
+        let loaded = models::VisualTokenizer::load(folder.path(), on_cpu(Precision::Fp32)).expect("loaded");
+        let (left, right) = (averaged.encode(&batch).expect("codes"), loaded.encode(&batch).expect("codes"));
+        assert_eq!(left.codes(), right.codes(), "{precision}");
+        std::fs::metadata(folder.path().join("model.safetensors")).expect("a file").len()
+    };
+    let (half, full) = (size(Precision::Fp16), size(Precision::Fp32));
+    assert!(half < full * 3 / 5, "{half} bytes in float16, {full} in float32");
 }

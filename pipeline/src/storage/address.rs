@@ -26,7 +26,9 @@ impl Address {
     /// # Errors
     /// When it is no address, or its scheme is not supported. The error never repeats a query or a password.
     pub(crate) fn parse(address: &str) -> Result<Self, PipelineError> {
-        let problem = |problem: String| PipelineError::Address { url: without_secrets(address), problem };
+        // What does not parse may be a signed URL in the wrong place: nothing after a question mark is repeated.
+        let front = address.split('?').next().unwrap_or_default();
+        let problem = |problem: String| PipelineError::Address { url: without_secrets(front), problem };
         let secret_url = if has_scheme(address) {
             Url::parse(address).map_err(|error| problem(format!("{error}; expected {SCHEMES}")))?
         } else {
@@ -81,18 +83,23 @@ pub(crate) fn join_url(base: &Url, path: &str) -> String {
     url.into()
 }
 
-/// Everything in front of a query, and nothing of a password: for texts that could not even be parsed.
-pub(crate) fn without_secrets(address: &str) -> String {
-    let front = address.split('?').next().unwrap_or_default();
-    match front.split_once("://") {
-        Some((scheme, rest)) => {
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            match authority.rsplit_once('@') {
-                Some((user, host)) if user.contains(':') => format!("{scheme}://{host}{path}"),
-                _ => front.to_owned(),
-            }
-        }
-        None => front.to_owned(),
+/// An address without user, password and query: presigned URLs and SAS tokens keep their secrets there.
+pub fn without_secrets(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let rest = match scheme {
+        // Only these have queries; elsewhere a question mark is a letter of a pattern.
+        "http" | "https" => rest.split(['?', '#']).next().unwrap_or(rest),
+        _ => rest,
+    };
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    // `container@account` of an Azure address is no secret; `user:password@host` is.
+    let host = match host.rsplit_once('@') {
+        Some((user, host)) if user.contains(':') || matches!(scheme, "http" | "https") => host,
+        _ => host,
+    };
+    match path {
+        Some(path) => format!("{scheme}://{host}/{path}"),
+        None => format!("{scheme}://{host}"),
     }
 }
 
@@ -167,6 +174,21 @@ mod tests {
             let Err(error) = Address::parse(address) else { panic!("{address} must be refused") };
             assert!(!error.to_string().contains("secret"), "{error}");
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_never_shown() {
+        for (address, shown) in [
+            ("https://user:secret@host/a/b?sig=secret", "https://host/a/b"),
+            ("https://token@host/a", "https://host/a"),
+            ("s3://key:secret@bucket/a", "s3://bucket/a"),
+            ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
+            ("s3://bucket/img-?.tar", "s3://bucket/img-?.tar"),
+            ("/data/a?b", "/data/a?b"),
+            ("https://host", "https://host"),
+        ] {
+            assert_eq!(without_secrets(address), shown);
         }
     }
 

@@ -8,7 +8,8 @@ mod open_store;
 mod retry;
 mod store_error;
 
-pub(crate) use address::{Address, has_scheme, without_secrets};
+pub use address::without_secrets;
+pub(crate) use address::{Address, has_scheme};
 
 use crate::{Limits, PipelineError};
 use bytes::{Bytes, BytesMut};

@@ -3,7 +3,7 @@
 use crate::{
     aligned::{aligned, bytes, count, counted, duration, percent},
     commands::books_text,
-    settings::{ReportFormat, TokenizeSettings, without_credentials},
+    settings::{ReportFormat, TokenizeSettings},
 };
 use anyhow::Result;
 use pipeline::{RunReport, Snapshot, Stage, StageSnapshot, Storage};
@@ -51,7 +51,7 @@ pub(super) fn print(settings: &TokenizeSettings, plan: &Plan, output: &Storage, 
     match settings.format {
         ReportFormat::Json => crate::output::print_json(&json(plan, output, report))?,
         ReportFormat::Text => {
-            let shown = without_credentials(&settings.output);
+            let shown = pipeline::without_secrets(&settings.output);
             crate::output::print(&text(&shown, plan.units(), report))?;
         }
     }

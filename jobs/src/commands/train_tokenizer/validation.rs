@@ -3,7 +3,9 @@
 use super::source_options;
 use crate::{settings::TrainTokenizerSettings, training::sheet::Sheet};
 use anyhow::Result;
-use models::{Device, ReconstructionMeter, TokenizerConfig, TokenizerTrainer};
+use models::{
+    Device, Precision, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer, VisualTokenizer,
+};
 use pipeline::{EvaluationImages, EvaluationImagesOptions, Limits};
 use schemas::{Crop, PixelBatch};
 
@@ -36,6 +38,14 @@ impl Validation {
         Ok(Self { device, options: Some(options), shown })
     }
 
+    /// What is validated on.
+    pub(super) fn name(&self) -> String {
+        self.options.as_ref().map_or_else(String::new, |options| {
+            let images = options.source.max_images.map_or_else(String::new, |images| format!(", {images} images"));
+            format!("{}{images}", pipeline::without_secrets(&options.source.url))
+        })
+    }
+
     /// Names of all scores.
     pub(super) fn columns(&self, config: &TokenizerConfig) -> Vec<String> {
         if self.options.is_none() {
@@ -43,35 +53,75 @@ impl Validation {
         }
         let fixed = ["validation_psnr", "validation_ssim", "validation_codebook_used", "validation_codebook_entropy"];
         let levels = 1..=config.levels().sizes().len();
-        fixed.iter().map(ToString::to_string).chain(levels.map(|level| format!("validation_codebook_used_level_{level}"))).collect()
+        fixed
+            .iter()
+            .map(ToString::to_string)
+            .chain(levels.map(|level| format!("validation_codebook_used_level_{level}")))
+            .collect()
     }
 
     /// Scores of reconstructions from all tokens; the first is the one by which the best is kept.
     pub(super) fn scores(&self, trainer: &TokenizerTrainer) -> Result<Vec<(String, f64)>> {
         let Some(options) = &self.options else { return Ok(Vec::new()) };
-        let tokenizer = trainer.averaged()?;
-        let levels = tokenizer.levels().clone();
-        let keep_tokens = levels.tokens_per_image();
-        let mut meter = ReconstructionMeter::new(self.device, levels, tokenizer.codebook_size())?;
-        let mut images = EvaluationImages::open(options)?;
-        while let Some(batch) = images.next()? {
-            let tokens = tokenizer.encode(&batch)?;
-            meter.update(&batch, &tokenizer.decode(&tokens, keep_tokens)?, &tokens)?;
-        }
-        let scores = meter.finish()?;
+        let tokenizer = trainer.averaged(Precision::Fp32)?;
+        let keep_tokens = tokenizer.levels().tokens_per_image();
+        let scores = self.measure(&tokenizer, options, &[keep_tokens])?.remove(0);
         let all = &scores.codebook;
         let values = [scores.psnr, scores.ssim, all.share, all.entropy_bits];
         let values = values.into_iter().chain(scores.codebook_by_level.iter().map(|level| level.share));
         Ok(self.columns(trainer.config()).into_iter().zip(values).collect())
     }
 
+    /// Scores on all images of the validation source, rebuilt from every number of levels; null without one.
+    pub(super) fn final_scores(&self, tokenizer: &VisualTokenizer) -> Result<serde_json::Value> {
+        let Some(options) = &self.options else { return Ok(serde_json::Value::Null) };
+        let mut options = options.clone();
+        options.source.max_images = None;
+        let ends = tokenizer.levels().offsets().split_off(1);
+        let scores = self.measure(tokenizer, &options, &ends)?;
+        let Some(all) = scores.last() else { return Ok(serde_json::Value::Null) };
+        let by_tokens: Vec<_> = ends
+            .iter()
+            .zip(&scores)
+            .map(|(tokens, scores)| serde_json::json!({ "tokens": tokens, "psnr": scores.psnr, "ssim": scores.ssim }))
+            .collect();
+        Ok(serde_json::json!({
+            "images": all.images,
+            "psnr": all.psnr,
+            "ssim": all.ssim,
+            "by_tokens": by_tokens,
+            "codebook": all.codebook,
+            "codebook_by_level": all.codebook_by_level,
+        }))
+    }
+
+    /// Scores of reconstructions from each of `kept` tokens, in one pass over the images.
+    fn measure(
+        &self,
+        tokenizer: &VisualTokenizer,
+        options: &EvaluationImagesOptions,
+        kept: &[usize],
+    ) -> Result<Vec<ReconstructionScores>> {
+        let meter = || ReconstructionMeter::new(self.device, tokenizer.levels().clone(), tokenizer.codebook_size());
+        let mut meters = kept.iter().map(|_| meter()).collect::<Result<Vec<_>, _>>()?;
+        let mut images = EvaluationImages::open(options)?;
+        while let Some(batch) = images.next()? {
+            let tokens = tokenizer.encode(&batch)?;
+            for (meter, &keep_tokens) in meters.iter_mut().zip(kept) {
+                meter.update(&batch, &tokenizer.decode(&tokens, keep_tokens)?, &tokens)?;
+            }
+        }
+        Ok(meters.into_iter().map(ReconstructionMeter::finish).collect::<Result<_, _>>()?)
+    }
+
     /// A few images, and what is rebuilt from more and more of their tokens; of the last batch where there is no validation.
     pub(super) fn sheet(&self, trainer: &TokenizerTrainer, trained_on: &[PixelBatch]) -> Result<Sheet> {
-        let tokenizer = trainer.averaged()?;
+        let tokenizer = trainer.averaged(Precision::Fp32)?;
         let images = self.shown.as_ref().or(trained_on.first());
         let images = images.ok_or_else(|| anyhow::anyhow!("there is no image to show"))?.first(SHEET_IMAGES)?;
         let tokens = tokenizer.encode(&images)?;
-        let ends = tokenizer.levels().offsets().into_iter().filter(|&end| end >= trainer.config().fewest_tokens().max(1));
+        let ends =
+            tokenizer.levels().offsets().into_iter().filter(|&end| end >= trainer.config().fewest_tokens().max(1));
         let rebuilt = ends.map(|keep| Ok((keep, tokenizer.decode(&tokens, keep)?))).collect::<Result<Vec<_>>>()?;
         let labels: Vec<String> = (1..=images.filled()).map(|image| image.to_string()).collect();
         Sheet::draw(&format!("step {}", trainer.steps_done()), &labels, &images, &rebuilt)

@@ -47,7 +47,8 @@ impl LeCam {
         tch::no_grad(|| -> Result<(), ModelError> {
             for (mean, logit) in [(&self.real_mean, &real), (&self.fake_mean, &fake)] {
                 let next = mean.f_mul_scalar(self.decay)?.f_add(&logit.f_mul_scalar(1.0 - self.decay)?)?;
-                mean.shallow_clone().f_copy_(&next)?;
+                // What overflowed in float16 would stay for ever.
+                mean.shallow_clone().f_copy_(&next.f_where_self(&next.f_isfinite()?, mean)?)?;
             }
             Ok(())
         })?;

@@ -2,7 +2,7 @@
 //! cannot learn few images by heart (Zhao and others, "Differentiable Augmentation for Data-Efficient GAN Training", 2020;
 //! published as modeling/modules/diff_aug.py with the policy `color,translation,cutout_0.2`).
 
-use crate::ModelError;
+use crate::{ModelError, device::upload};
 use schemas::RandomStream;
 use tch::{Device, Kind, Tensor};
 
@@ -86,7 +86,7 @@ impl Colours {
     fn apply(&self, images: &Tensor) -> Result<Tensor, ModelError> {
         let device = images.device();
         let column = |values: &[f32]| -> Result<Tensor, ModelError> {
-            Ok(Tensor::f_from_slice(values)?.f_view([-1, 1, 1, 1])?.f_to_device(device)?)
+            upload(&Tensor::f_from_slice(values)?.f_view([-1, 1, 1, 1])?, device)
         };
         let images = images.f_add(&column(&self.brightness)?)?;
         let stretched = |images: &Tensor, axes: &[i64], factor: &[f32]| -> Result<Tensor, ModelError> {
@@ -102,7 +102,7 @@ impl Colours {
 fn sources(side: i64, shifts: impl Iterator<Item = i64>, device: Device) -> Result<Tensor, ModelError> {
     let sources: Vec<i64> =
         shifts.flat_map(|shift| (0..side).map(move |place| (place + shift + 1).clamp(0, side + 1))).collect();
-    Ok(Tensor::f_from_slice(&sources)?.f_view([-1, side])?.f_to_device(device)?)
+    upload(&Tensor::f_from_slice(&sources)?.f_view([-1, side])?, device)
 }
 
 fn shift(images: &Tensor, shifts: &[[i64; 2]]) -> Result<Tensor, ModelError> {
@@ -126,7 +126,7 @@ fn covered(side: i64, middles: impl Iterator<Item = i64>, device: Device) -> Res
         (0..side).map(move |place| if size > 0 && (first..=last).contains(&place) { 1.0_f32 } else { 0.0 })
     };
     let covered: Vec<f32> = middles.flat_map(line).collect();
-    Ok(Tensor::f_from_slice(&covered)?.f_view([-1, side])?.f_to_device(device)?)
+    upload(&Tensor::f_from_slice(&covered)?.f_view([-1, side])?, device)
 }
 
 fn cover(images: &Tensor, middles: &[[i64; 2]]) -> Result<Tensor, ModelError> {

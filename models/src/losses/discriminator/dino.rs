@@ -121,7 +121,7 @@ impl LocalBatchNorm {
 }
 
 /// Number of groups of a batch.
-fn groups(batch: i64) -> Result<i64, ModelError> {
+pub(super) fn groups(batch: i64) -> Result<i64, ModelError> {
     let groups = (batch + NORM_GROUP - 1) / NORM_GROUP;
     if groups == 0 || batch % groups != 0 {
         let expected = format!(

@@ -42,6 +42,17 @@ pub(crate) struct View {
 }
 
 impl DiscriminatorNetwork {
+    /// Whether batches of `images` can be judged.
+    ///
+    /// # Errors
+    /// When the DINO discriminator's batch norm cannot cut them into equal groups.
+    pub(crate) fn check_batch_size(&self, images: i64) -> Result<(), ModelError> {
+        match self {
+            Self::Patch => Ok(()),
+            Self::Dino(_) => dino::groups(images).map(drop),
+        }
+    }
+
     /// Draws how to look at a batch of `batch` images of `height` by `width` pixels. Each batch that is judged gets its own.
     pub(crate) fn draw_view(&self, stream: &mut RandomStream, [batch, height, width]: [i64; 3]) -> View {
         match self {

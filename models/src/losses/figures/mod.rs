@@ -4,6 +4,7 @@ mod alignment;
 mod discriminators;
 mod foundation;
 mod perceptual;
+mod quantizer;
 
 use crate::{DeviceChoice, parameters::ParameterStore, weight_file};
 use serde_json::Value;
@@ -15,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 /// What is compared, which decides what difference is allowed.
 #[derive(Clone, Copy)]
-enum Of {
+pub(crate) enum Of {
     Values,
     Gradients,
 }
@@ -39,7 +40,7 @@ impl Of {
     }
 }
 
-fn figures() -> Value {
+pub(crate) fn figures() -> Value {
     // One thread: test processes run side by side.
     crate::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/losses/figures.json");
@@ -69,7 +70,7 @@ fn tensor(name: &str, shape: &[i64], value: impl Fn(f64) -> f64) -> Tensor {
 }
 
 /// Numbers between -1 and 1.
-fn signed(name: &str, shape: &[i64]) -> Tensor {
+pub(crate) fn signed(name: &str, shape: &[i64]) -> Tensor {
     tensor(name, shape, |number| number)
 }
 
@@ -79,7 +80,7 @@ fn images(name: &str, shape: &[i64]) -> Tensor {
 }
 
 /// A weight as its name has it: of a size that keeps features near 1, norms near 1, LPIPS' linear layers positive.
-fn weight(name: &str, shape: &[i64]) -> Tensor {
+pub(crate) fn weight(name: &str, shape: &[i64]) -> Tensor {
     let last = name.rsplit('.').next().unwrap_or_default();
     let inputs: i64 = shape.iter().skip(1).product();
     let bound = ((if shape.len() == 4 { 6.0 } else { 3.0 }) / inputs as f64).sqrt();
@@ -92,7 +93,7 @@ fn weight(name: &str, shape: &[i64]) -> Tensor {
     }
 }
 
-fn integers(value: &Value) -> Vec<i64> {
+pub(crate) fn integers(value: &Value) -> Vec<i64> {
     value.as_array().expect("an array").iter().map(|number| number.as_i64().expect("an integer")).collect()
 }
 
@@ -101,7 +102,7 @@ fn number(value: &Value) -> f64 {
 }
 
 /// A safetensors file of weights by their names and shapes.
-fn file(folder: &Path, name: &str, shapes: &Value) -> PathBuf {
+pub(crate) fn file(folder: &Path, name: &str, shapes: &Value) -> PathBuf {
     let shapes = shapes.as_object().expect("names and shapes");
     let tensors: BTreeMap<_, _> =
         shapes.iter().map(|(name, shape)| (name.clone(), weight(name, &integers(shape)))).collect();
@@ -125,7 +126,7 @@ fn close(what: &str, found: f64, expected: f64) {
 }
 
 /// Holds a tensor against its published norm and probe. `least` is a norm below which nothing is told apart from rounding.
-fn same(what: &str, found: &Tensor, name: &str, expected: &Value, of: Of, least: f64) {
+pub(crate) fn same(what: &str, found: &Tensor, name: &str, expected: &Value, of: Of, least: f64) {
     let found = found.detach().to_kind(Kind::Double).flatten(0, -1);
     let (norm, expected_norm) = (found.norm().double_value(&[]), number(&expected["norm"]));
     let scale = expected_norm.max(least);
