@@ -10,7 +10,7 @@ use crate::{
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Turns images in object storage into Parquet tables of visual tokens, and tables back into images
+/// Turns images in object storage into Parquet tables of visual tokens, and tables back into images; trains the tokenizer for it
 #[derive(Debug, Parser)]
 #[command(name = "restok", bin_name = "restok", version, long_about = LONG_ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
 #[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
@@ -142,7 +142,8 @@ const LONG_ABOUT: &str = "\
 Turns images in object storage into Parquet tables of ResTok's hierarchical visual tokens, and tables back into images.
 
 An image becomes 128 codes of 8,192, in levels of 1, 1, 2, 4, 8, 16, 32 and 64 tokens from coarse to fine. The tables are plain \
-Parquet: DuckDB, Polars, pandas and Spark read them as they are.";
+Parquet: DuckDB, Polars, pandas and Spark read them as they are. The tokenizer is a published checkpoint or one that \
+`restok train-tokenizer` has trained.";
 
 const AFTER_HELP: &str = "\
 Examples:
