@@ -96,7 +96,7 @@ fashion-mnist-tokenizer: fashion-mnist build ## train the tokenizer of samples/f
 	target/release/restok train-tokenizer --preset tiny \
 		--source 'data/fashion-mnist/fashion-mnist-train-{000000..000005}.tar' \
 		--validation-source data/fashion-mnist/fashion-mnist-test-000000.tar \
-		--output data/fashion-mnist-tokenizer --steps 16000 --learning-rate 1.5e-3 --smallest-scale 1.0 \
+		--output data/fashion-mnist-tokenizer --steps 17000 --learning-rate 1.5e-3 --smallest-scale 1.0 \
 		--device cpu --device-threads 2 --publish-precision fp16 --log-every 25 --validate-every 500 \
 		--validation-images 500 --sheet-every 500 --save-every 500 --progress-seconds 60
 

@@ -88,7 +88,8 @@ fn every_term_is_computed_reported_and_learned_from_and_a_stop_changes_nothing()
     }
     let mut names: Vec<_> = expected.iter().map(|(name, _)| *name).collect();
     let mut known = whole.scalars();
-    (names.sort_unstable(), known.sort_unstable());
+    names.sort_unstable();
+    known.sort_unstable();
     assert_eq!(names, known);
     for name in ["perceptual_loss", "alignment_loss", "encoder_cosine", "decoder_cosine", "adversarial_loss"] {
         assert!(names.contains(&name), "{name} is not in {names:?}");

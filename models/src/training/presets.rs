@@ -66,7 +66,7 @@ fn tiny() -> TokenizerPreset {
         "architecture": { "width": 96, "layers": 3, "heads": 3, "z": 64, "hidden": 32, "mult": [1, 1, 2], "nres": 1 },
     });
     let config = TokenizerConfig::from_json(&config.to_string(), Path::new("preset")).expect("the preset is sound");
-    let steps = 16_000;
+    let steps = 17_000;
     let learning_rate = CosineSchedule { peak: 1.5e-3, end: 5e-5, warmup_steps: 100, steps };
     let recipe = TokenizerRecipe {
         precision: Precision::Fp32,
