@@ -3,9 +3,10 @@
 //! | Crosses | Type |
 //! |---|---|
 //! | pixels to a tokenizer, and back from a decoder | [`PixelBatch`] |
+//! | samples to a generator, and how it draws them | [`SampleBatch`], [`Sampling`] with its [`Guidance`] |
 //! | codes from a tokenizer | [`TokenBatch`], divided by [`TokenLevels`] |
 //! | how much of the codebook is used | [`CodebookStatistics`], a [`CodebookUse`] a level |
-//! | what a run will do | [`Plan`] of [`PlannedInput`]s under [`PlanSettings`], named by its [`PlanHash`] |
+//! | what a run will do | [`Plan`] of [`PlannedInput`]s under [`PlanSettings`] with their [`Origin`], named by its [`PlanHash`] |
 //! | rows of the two tables | [`TokenRows`] in [`token_schema`], [`ImageRow`]s in [`image_schema`] |
 //! | what a file says of its making | [`Provenance`] |
 //! | what is random, from a seed | [`RandomStream`] |
@@ -18,12 +19,15 @@ mod crop;
 mod error;
 mod image_id;
 mod image_table;
+mod origin;
 mod output_paths;
 mod pixel_batch;
 mod plan;
 mod provenance;
 mod random_stream;
 mod reject_reason;
+mod sample_batch;
+mod sampling;
 mod source_layout;
 mod token_batch;
 mod token_levels;
@@ -35,8 +39,12 @@ pub use crop::Crop;
 pub use error::SchemaError;
 pub use image_id::ImageIdRule;
 pub use image_table::{ImageRow, STATUS_OK, image_record_batch, image_rows, image_schema};
+pub use origin::{
+    GeneratorIdentity, ImageOrigin, Origin, PictureFormat, Pictures, Rounding, SampleOrigin, TokenOrigin,
+};
 pub use output_paths::{
-    MANIFEST_PATH, PLAN_OWNER_PATH, SUCCESS_PATH, images_path, marker_path, marker_prefix, plan_path, tokens_path,
+    MANIFEST_PATH, NPZ_PATH, PICTURES_PREFIX, PLAN_OWNER_PATH, SUCCESS_PATH, images_path, marker_path, marker_prefix,
+    picture_name, picture_path, plan_path, tokens_path, unit_pictures_path,
 };
 pub use pixel_batch::PixelBatch;
 pub use plan::{Plan, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex};
@@ -46,8 +54,10 @@ pub use provenance::{
 };
 pub use random_stream::RandomStream;
 pub use reject_reason::RejectReason;
+pub use sample_batch::SampleBatch;
+pub use sampling::{Guidance, GuidanceSchedule, Sampling};
 pub use source_layout::SourceLayout;
 pub use token_batch::{TokenBatch, check_codebook_size};
 pub use token_levels::TokenLevels;
-pub use token_table::{TokenRows, token_schema};
+pub use token_table::{TokenColumns, TokenRows, token_schema};
 pub use unit_report::{Books, FileRecord, Manifest, UnitReport, from_json, to_json};

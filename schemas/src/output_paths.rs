@@ -20,6 +20,29 @@ pub fn images_path(split: &str, unit: u32, plan: &PlanHash) -> String {
     format!("images/split={split}/{}", part_name(unit, plan))
 }
 
+/// Folder of all pictures that are decoded from tokens, with its slash.
+pub const PICTURES_PREFIX: &str = "pictures/";
+
+/// The file with all pictures of a unit, `format` being `parquet` or `webdataset`.
+pub fn unit_pictures_path(format: &str, unit: u32, plan: &PlanHash) -> String {
+    let extension = if format == "webdataset" { "tar" } else { format };
+    format!("{PICTURES_PREFIX}{format}/part-{unit:05}-{}.{extension}", plan.short())
+}
+
+/// File name of a picture by its number: six digits, and more only from a million on, as published
+/// (autoregressive/sample/sample_c2i_ddp_cfg_search.py).
+pub fn picture_name(number: u64) -> String {
+    format!("{number:06}.png")
+}
+
+/// The PNG file of one picture. All in one folder, for the usual metrics do not look into subfolders.
+pub fn picture_path(number: u64) -> String {
+    format!("{PICTURES_PREFIX}png/{}", picture_name(number))
+}
+
+/// The evaluation archive with all pictures.
+pub const NPZ_PATH: &str = "pictures/samples.npz";
+
 /// The unit's marker; its presence means that the unit is complete.
 pub fn marker_path(unit: u32, plan: &PlanHash) -> String {
     format!("{}{unit:05}.json", marker_prefix(plan))
@@ -38,4 +61,15 @@ pub const SUCCESS_PATH: &str = "_SUCCESS";
 
 fn part_name(unit: u32, plan: &PlanHash) -> String {
     format!("part-{unit:05}-{}.parquet", plan.short())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_pictures_have_six_digits_and_never_collide() {
+        assert_eq!(picture_path(49_999), "pictures/png/049999.png");
+        assert_eq!(picture_name(1_000_000), "1000000.png");
+    }
 }

@@ -4,8 +4,8 @@
 //! plan, and with it every file of the output, so that a run with other inputs, another checkpoint or another crop can never
 //! mix with this one.
 
-use crate::{Crop, ImageIdRule, SchemaError, SourceLayout, TokenLevels};
-use serde::{Deserialize, Serialize};
+use crate::{Origin, SchemaError, TokenLevels};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use sha2::{Digest, Sha256};
 use std::{fmt, ops::Range};
 
@@ -26,30 +26,65 @@ pub struct TokenizerIdentity {
 }
 
 /// Everything besides the inputs that decides what the tables hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PlanSettings {
-    /// Where the images are, as given, without credentials.
+    /// Where the rows come from, as given, without credentials: images, a generator, or another output.
     pub source: String,
-    /// How they lie there.
-    pub layout: SourceLayout,
     /// Value of the `split=` partition, such as `train`.
     pub split: String,
-    /// How an image's key is made.
-    pub image_id: ImageIdRule,
-    /// The tokenizer.
+    /// The tokenizer: of images that are encoded, or of codes that are drawn or decoded.
     pub tokenizer: TokenizerIdentity,
-    /// The crop, by name.
-    pub crop: Crop,
-    /// Arithmetic of the networks: `fp32`, `tf32`, `bf16` or `fp16`.
+    /// Arithmetic of the network that gives the codes: `fp32`, `tf32`, `bf16` or `fp16`.
     pub precision: String,
-    /// Rows (views) of a batch. Part of the plan because kernels, and so the last bits of a latent, depend on it.
+    /// Rows of a batch. Part of the plan because kernels, and so the last bits of what they compute, depend on it.
     pub batch_size: usize,
     /// Largest number of images in a unit.
     pub unit_size: usize,
-    /// Encoded images above this many bytes are rejected.
-    pub max_image_bytes: u64,
-    /// Images above this many pixels are rejected.
-    pub max_image_pixels: u64,
+    /// What the inputs are.
+    #[serde(flatten)]
+    pub origin: Origin,
+}
+
+impl Serialize for PlanSettings {
+    /// In one flat map. The order of its keys is part of every plan's hash: that of plans of images is the order they have had since
+    /// the first version, so that outputs of every version are read.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let images = self.origin.images();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("source", &self.source)?;
+        if let Some(images) = images {
+            map.serialize_entry("layout", &images.layout)?;
+        }
+        map.serialize_entry("split", &self.split)?;
+        if let Some(images) = images {
+            map.serialize_entry("image_id", &images.image_id)?;
+        }
+        map.serialize_entry("tokenizer", &self.tokenizer)?;
+        if let Some(images) = images {
+            map.serialize_entry("crop", &images.crop)?;
+        }
+        map.serialize_entry("precision", &self.precision)?;
+        map.serialize_entry("batch_size", &self.batch_size)?;
+        map.serialize_entry("unit_size", &self.unit_size)?;
+        match &self.origin {
+            Origin::Images(images) => {
+                map.serialize_entry("max_image_bytes", &images.max_image_bytes)?;
+                map.serialize_entry("max_image_pixels", &images.max_image_pixels)?;
+            }
+            Origin::Samples(samples) => {
+                map.serialize_entry("generator", &samples.generator)?;
+                map.serialize_entry("sampling", &samples.sampling)?;
+                map.serialize_entry("count", &samples.count)?;
+                map.serialize_entry("classes", &samples.classes)?;
+                map.serialize_entry("pictures", &samples.pictures)?;
+            }
+            Origin::Tokens(tokens) => {
+                map.serialize_entry("tokens_plan", &tokens.tokens_plan)?;
+                map.serialize_entry("pictures", &tokens.pictures)?;
+            }
+        }
+        map.end()
+    }
 }
 
 impl PlanSettings {
@@ -78,14 +113,14 @@ impl PlanSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedInput {
-    /// Full address of the object, without credentials.
+    /// Full address of the object, without credentials; [`Self::SAMPLES`] for numbers of samples.
     pub uri: String,
-    /// Size of the object in bytes.
+    /// Size of the object in bytes; 0 for samples.
     pub size: u64,
     /// The store's version tag, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
-    /// Rows of the object that this unit reads; absent when it reads all of it.
+    /// Rows of the object that this unit reads, or numbers of its samples; absent when it reads all of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<Range<u64>>,
     /// Label, where the layout gives it by path (`folder`).
@@ -95,8 +130,13 @@ pub struct PlannedInput {
     pub unit: u32,
 }
 
+impl PlannedInput {
+    /// What stands for an address where there is no object: a range of samples to be drawn.
+    pub const SAMPLES: &str = "samples";
+}
+
 /// First line of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanHeader {
     schema_version: u32,
@@ -105,7 +145,7 @@ struct PlanHeader {
 }
 
 /// The plan of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     settings: PlanSettings,
     class_names: Vec<String>,

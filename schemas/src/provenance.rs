@@ -2,7 +2,7 @@
 //!
 //! No clock and no host name: the same plan on the same kind of device gives the same bytes.
 
-use crate::{PlanHash, PlanSettings, SCHEMA_VERSION, SchemaError, TokenLevels};
+use crate::{Origin, PlanHash, PlanSettings, SCHEMA_VERSION, Sampling, SchemaError, TokenLevels};
 use std::collections::BTreeMap;
 
 /// The software and hardware that made a file, beyond what the plan fixes.
@@ -19,7 +19,7 @@ pub struct Maker {
 }
 
 /// Provenance of one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Provenance {
     /// The plan's hash.
     pub plan: PlanHash,
@@ -57,23 +57,55 @@ impl Provenance {
             (KEY_CODEBOOK_SIZE, settings.tokenizer.codebook_size.to_string()),
             ("restok.tokenizer", settings.tokenizer.name.clone()),
             ("restok.tokenizer_sha256", settings.tokenizer.sha256.clone()),
-            ("restok.crop", settings.crop.to_string()),
-            ("restok.views", settings.crop.views().to_string()),
-            ("restok.exif_orientation", "ignored".to_owned()),
+            ("restok.views", settings.origin.views().to_string()),
             ("restok.precision", settings.precision.clone()),
             ("restok.batch_size", settings.batch_size.to_string()),
             ("restok.source", settings.source.clone()),
             ("restok.split", settings.split.clone()),
-            ("restok.image_id", settings.image_id.name().to_owned()),
             (KEY_DEVICE_KIND, self.maker.device_kind.clone()),
             ("restok.libtorch", self.maker.libtorch.clone()),
             ("restok.decoder", self.maker.decoder.clone()),
             ("restok.version", self.maker.version.clone()),
         ]
         .into_iter()
+        .chain(origin_key_values(&settings.origin))
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
     }
+}
+
+/// What a file says of where its rows come from.
+fn origin_key_values(origin: &Origin) -> Vec<(&'static str, String)> {
+    let mut pairs = match origin {
+        Origin::Images(images) => vec![
+            ("restok.crop", images.crop.to_string()),
+            ("restok.exif_orientation", "ignored".to_owned()),
+            ("restok.image_id", images.image_id.name().to_owned()),
+        ],
+        Origin::Samples(samples) => {
+            let Sampling { seed, temperature, top_k, top_p, guidance } = &samples.sampling;
+            let schedule = serde_json::to_string(&guidance.schedule).unwrap_or_default();
+            let interval = guidance.interval.map(|last| ("restok.guidance_interval", last.to_string()));
+            let mut pairs = vec![
+                ("restok.generator", samples.generator.name.clone()),
+                ("restok.generator_sha256", samples.generator.sha256.clone()),
+                ("restok.seed", seed.to_string()),
+                ("restok.temperature", temperature.to_string()),
+                ("restok.top_k", top_k.to_string()),
+                ("restok.top_p", top_p.to_string()),
+                ("restok.guidance", guidance.scale.to_string()),
+                ("restok.guidance_schedule", schedule),
+            ];
+            pairs.extend(interval);
+            pairs
+        }
+        Origin::Tokens(tokens) => vec![("restok.tokens_plan", tokens.tokens_plan.to_string())],
+    };
+    if let Some(pictures) = origin.pictures() {
+        pairs.push(("restok.rounding", pictures.rounding.name().to_owned()));
+        pairs.push(("restok.decoder_precision", pictures.decoder_precision.clone()));
+    }
+    pairs
 }
 
 /// The levels that a file's metadata states.

@@ -1,8 +1,8 @@
-//! The tokens table: one row for each view of each image that was encoded.
+//! The tokens table: one row for each view of each image that was encoded, or for each sample that was drawn.
 
 use crate::{SchemaError, TokenBatch};
 use arrow_array::{
-    Array, FixedSizeListArray, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray,
+    Array, FixedSizeListArray, Int8Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
     cast::AsArray,
     types::{Int8Type, Int16Type, Int32Type},
 };
@@ -65,7 +65,52 @@ impl TokenRows {
         .map_err(problem)
     }
 
-    /// Reads rows back, checking columns, types, lengths and nulls.
+    /// The rows of samples that were drawn under `seed`: [`Self::to_record_batch`], and behind it `sample`, the number of each, and
+    /// `seed`, both int64. Whoever reads the tokens of images reads these too.
+    ///
+    /// # Errors
+    /// When a key is no number, or a number has no place in 63 bits.
+    pub fn to_sample_record_batch(&self, seed: u64) -> Result<RecordBatch, SchemaError> {
+        let problem = |problem: String| SchemaError::Document { document: "tokens table".to_owned(), problem };
+        let seed = i64::try_from(seed).map_err(|error| problem(format!("seed {seed}: {error}")))?;
+        let number = |key: &String| key.parse().map_err(|error| problem(format!("sample {key:?}: {error}")));
+        let samples = self.image_ids.iter().map(number).collect::<Result<Vec<i64>, _>>()?;
+        let batch = self.to_record_batch()?;
+        let seeds = vec![seed; samples.len()];
+        let mut fields: Vec<_> = batch.schema().fields().iter().cloned().collect();
+        fields.extend(["sample", "seed"].map(|name| Arc::new(Field::new(name, DataType::Int64, false))));
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(Int64Array::from(samples)));
+        columns.push(Arc::new(Int64Array::from(seeds)));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| problem(error.to_string()))
+    }
+
+    /// Reads rows back, checking columns, types, lengths and nulls. Columns that it does not know are passed over.
+    ///
+    /// # Errors
+    /// When a column is missing, of another type, or holds a null where none may be.
+    pub fn from_record_batch(batch: &RecordBatch, tokens_per_image: usize) -> Result<Self, SchemaError> {
+        let columns = TokenColumns::from_record_batch(batch, tokens_per_image)?;
+        Ok(Self {
+            image_ids: columns.image_ids.iter().flatten().map(str::to_owned).collect(),
+            views: columns.views().to_vec(),
+            labels: columns.labels.iter().collect(),
+            tokens: TokenBatch::try_new(columns.codes().to_vec(), tokens_per_image)?,
+        })
+    }
+}
+
+/// The columns of some rows where Arrow has them, for readers that keep less than all of it.
+#[derive(Clone, Debug)]
+pub struct TokenColumns {
+    image_ids: StringArray,
+    views: Int8Array,
+    labels: Int32Array,
+    codes: Int16Array,
+}
+
+impl TokenColumns {
+    /// Checks columns, types, lengths and nulls, and copies nothing.
     ///
     /// # Errors
     /// When a column is missing, of another type, or holds a null where none may be.
@@ -79,13 +124,37 @@ impl TokenRows {
         let codes = lists.values().as_primitive::<Int16Type>();
         // A sliced list array keeps all its values; take only those of this slice.
         let start = lists.value_offset_at(0);
-        let codes = codes.values()[start..start + batch.num_rows() * tokens_per_image].to_vec();
         Ok(Self {
-            image_ids: column("image_id").as_string::<i32>().iter().flatten().map(str::to_owned).collect(),
-            views: column("view").as_primitive::<Int8Type>().values().to_vec(),
-            labels: column("label").as_primitive::<Int32Type>().iter().collect(),
-            tokens: TokenBatch::try_new(codes, tokens_per_image)?,
+            image_ids: column("image_id").as_string::<i32>().clone(),
+            views: column("view").as_primitive::<Int8Type>().clone(),
+            labels: column("label").as_primitive::<Int32Type>().clone(),
+            codes: codes.slice(start, batch.num_rows() * tokens_per_image),
         })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.views.len()
+    }
+
+    /// Key of a row's image.
+    pub fn image_id(&self, row: usize) -> &str {
+        self.image_ids.value(row)
+    }
+
+    /// View of each row.
+    pub fn views(&self) -> &[i8] {
+        self.views.values()
+    }
+
+    /// Class of a row, where its source gives one.
+    pub fn label(&self, row: usize) -> Option<i32> {
+        self.labels.is_valid(row).then(|| self.labels.value(row))
+    }
+
+    /// All codes, `[rows, tokens_per_image]`.
+    pub fn codes(&self) -> &[i16] {
+        self.codes.values()
     }
 }
 

@@ -20,6 +20,13 @@ pub struct Books {
     pub bytes_read: u64,
 }
 
+impl UnitReport {
+    /// Every file of the unit.
+    pub fn files(&self) -> impl Iterator<Item = &FileRecord> {
+        [&self.tokens, &self.images].into_iter().chain(&self.pictures)
+    }
+}
+
 impl Books {
     /// Images without tokens, whatever the reason.
     pub fn rejected_total(&self) -> u64 {
@@ -98,6 +105,9 @@ pub struct UnitReport {
     pub tokens: FileRecord,
     /// Its part of the images table.
     pub images: FileRecord,
+    /// Its pictures, where tokens were turned into pictures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pictures: Vec<FileRecord>,
     /// Kind of device that encoded it, such as `cpu` or a GPU's name.
     pub device_kind: String,
     /// Whether another attempt's files, with other bytes, were there first and were kept.
@@ -107,7 +117,7 @@ pub struct UnitReport {
 }
 
 /// What a finished output holds. No clock and no rank in it: the same output always has the same manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// [`crate::SCHEMA_VERSION`] of the writer.
@@ -126,6 +136,12 @@ pub struct Manifest {
     pub tokens: Vec<FileRecord>,
     /// Files of the images table, by unit.
     pub images: Vec<FileRecord>,
+    /// Files of pictures, by unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pictures: Vec<FileRecord>,
+    /// The evaluation archive, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<FileRecord>,
 }
 
 /// Writes a marker or manifest as its bytes.
