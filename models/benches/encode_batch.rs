@@ -39,5 +39,5 @@ fn decode_small(bencher: divan::Bencher<'_, '_>) {
     let tokens = tokenizer.encode(&views()).expect("encodes");
     bencher
         .counter(divan::counter::ItemsCount::new(VIEWS))
-        .bench_local(|| tokenizer.decode(&tokens, 128).expect("decodes"));
+        .bench_local(|| tokenizer.decode(&tokens, 128, schemas::Rounding::Nearest).expect("decodes"));
 }

@@ -1,8 +1,11 @@
-//! One update of the tiny preset: forward, backward, clip, AdamW, average.
+//! One update of the tiny presets: forward, backward, clip, AdamW, average.
 
 use divan::{Bencher, counter::ItemsCount};
-use models::{Device, DeviceChoice, FrozenFiles, TokenizerPreset, TokenizerTrainer};
-use schemas::{PixelBatch, RandomStream};
+use models::{
+    Device, DeviceChoice, FrozenFiles, GeneratorData, GeneratorPreset, GeneratorSize, GeneratorTrainer,
+    TokenizerPreset, TokenizerTrainer,
+};
+use schemas::{PixelBatch, RandomStream, TokenBatch};
 
 fn main() {
     divan::main();
@@ -15,7 +18,7 @@ fn batch(images: usize, side: usize) -> PixelBatch {
 }
 
 #[divan::bench(args = [1, 2], sample_count = 10)]
-fn tiny(bencher: Bencher, threads: usize) {
+fn tiny_tokenizer(bencher: Bencher, threads: usize) {
     models::initialise(&[DeviceChoice::Cpu], Some(threads)).expect("there is a processor");
     let TokenizerPreset { config, recipe, images_a_step } = TokenizerPreset::named("tiny").expect("a preset");
     let batch = batch(images_a_step, config.resolution());
@@ -23,4 +26,29 @@ fn tiny(bencher: Bencher, threads: usize) {
     bencher
         .counter(ItemsCount::new(images_a_step))
         .bench_local(|| trainer.step(std::slice::from_ref(&batch)).expect("a step").read().expect("read"));
+}
+
+fn generator_step(bencher: Bencher, threads: usize, size: GeneratorSize, data: GeneratorData, images: usize) {
+    models::initialise(&[DeviceChoice::Cpu], Some(threads)).expect("there is a processor");
+    let GeneratorPreset { config, mut recipe, .. } = GeneratorPreset::of_size(size, data).expect("a preset");
+    recipe.precision = models::Precision::Fp32;
+    let mut drawn = RandomStream::new(0, "tokens", 0);
+    let codes = (0..images * data.tokens_per_image).map(|_| drawn.below(data.codebook_size as u64) as i16).collect();
+    let tokens = TokenBatch::try_new(codes, data.tokens_per_image).expect("whole rows");
+    let rows = [(tokens, vec![0; images])];
+    let mut trainer = GeneratorTrainer::new(config, recipe, Device::Cpu).expect("built");
+    bencher.counter(ItemsCount::new(images)).bench_local(|| trainer.step(&rows).expect("a step").read().expect("read"));
+}
+
+#[divan::bench(args = [1, 2], sample_count = 10)]
+fn tiny_generator(bencher: Bencher, threads: usize) {
+    let data = GeneratorData { codebook_size: 1024, classes: 10, tokens_per_image: 32 };
+    generator_step(bencher, threads, GeneratorSize::Tiny, data, 64);
+}
+
+/// Too few images for a training, and enough for the shape of its products.
+#[divan::bench(args = [2], sample_count = 3)]
+fn gpt_b(bencher: Bencher, threads: usize) {
+    let data = GeneratorData { codebook_size: 8192, classes: 1000, tokens_per_image: 128 };
+    generator_step(bencher, threads, GeneratorSize::GptB, data, 4);
 }

@@ -16,8 +16,8 @@ pub enum ModelError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The folder lacks a file that every tokenizer has.
-    #[error("{} is missing: a tokenizer is a folder with config.json and model.safetensors", file.display())]
+    /// The folder lacks a file that every model has.
+    #[error("{} is missing: a tokenizer or a generator is a folder with config.json and model.safetensors", file.display())]
     MissingFile {
         /// The file.
         file: PathBuf,
@@ -104,6 +104,15 @@ pub enum ModelError {
         flag: &'static str,
         /// How to do without.
         weight: &'static str,
+    },
+    /// Alignment has a weight, and the tokenizer's configuration does not say what to align.
+    #[error(
+        "the alignment has a weight, and the tokenizer's configuration has {found}: set use_vf (dinov3, dinov2 or dinov2_b) and \
+         encoder_feature_supervision or decoder_feature_supervision in config.json, or train without it by --alignment-weight 0"
+    )]
+    NothingToAlign {
+        /// What the configuration has.
+        found: &'static str,
     },
 
     // --- devices -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-//! What the networks compute: the ResTok tokenizer over libtorch. No I/O engine; weights come from a local folder.
+//! What the networks compute: the ResTok tokenizer and the generator of its tokens, over libtorch. No I/O engine; weights come from a
+//! local folder.
 //!
 //! The doors, in the order in which a process uses them:
 //!
@@ -7,17 +8,24 @@
 //! 2. [`VisualTokenizer::load`] reads a published folder, strictly.
 //! 3. [`VisualTokenizer::encode`] and [`VisualTokenizer::decode`] turn [`schemas::PixelBatch`] into [`schemas::TokenBatch`]
 //!    and back. A tokenizer is `Send` but not `Sync`: one OS thread owns it, and tensors never cross its walls.
+//! 4. [`Generator::load`] reads a generator in the same way, and [`Generator::sample`] turns [`schemas::SampleBatch`], numbers and
+//!    classes, into [`schemas::TokenBatch`].
 //!
-//! Inside, tensors are named by their axes: B images, N tokens, C channels, H heads, D channels of a head, L latent tokens.
+//! [`TokenizerTrainer`] and [`GeneratorTrainer`] train the two: a step takes batches, and its losses stay on the device until they are
+//! read.
+//!
+//! Inside, tensors are named by their axes: B images, N tokens, C channels, H heads, D channels of a head, L latent tokens, n tokens of a step.
 //! Every operation that can fail in libtorch is called in its fallible form, so that running out of memory is a
 //! [`ModelError`] and no panic.
 
 mod device;
 mod error;
 mod foundation;
+mod generator;
 mod layers;
 mod losses;
 mod metrics;
+mod model_folder;
 mod parameters;
 mod precision;
 mod torch_switches;
@@ -27,11 +35,12 @@ mod weight_file;
 
 pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
-pub use metrics::{ReconstructionMeter, ReconstructionScores};
+pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize, SamplingTimes};
+pub use metrics::{LevelScores, ReconstructionMeter, ReconstructionScores, TokenMeter, TokenScores};
 pub use precision::Precision;
 pub use training::{
-    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, StepReport, TokenizerPreset,
-    TokenizerRecipe, TokenizerTrainer,
+    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, GeneratorPreset, GeneratorRecipe, GeneratorTrainer,
+    ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe, TokenizerTrainer,
 };
 pub use visual_tokenizer::{
     EncoderStages, LoadOptions, Quantized, TokenizerConfig, VisualTokenizer,

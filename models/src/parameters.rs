@@ -260,6 +260,16 @@ fn draw(seed: i64, name: &str, shape: &[i64], start: Start) -> Result<Tensor, Mo
     Ok(tensor)
 }
 
+/// Runs `body` with torch's generators started from `seed`, while nobody else draws: what `body` draws on a device follows from
+/// the seed alone, and no generator's state needs to be kept. `body` must not build parameters, which draw under the same lock.
+pub(crate) fn with_random_numbers<T>(seed: u64, body: impl FnOnce() -> T) -> T {
+    let guard = RANDOM.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    tch::manual_seed(seed as i64);
+    let result = body();
+    drop(guard);
+    result
+}
+
 /// A folder of names, and where its layers compute.
 #[derive(Clone)]
 pub(crate) struct Scope<'a> {

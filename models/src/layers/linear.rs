@@ -44,6 +44,12 @@ impl Linear {
         Self::from_tensors(scope, &weight, Some(&bias))
     }
 
+    /// The same without a bias, with a weight that begins as `start`.
+    pub(crate) fn without_bias(scope: &Scope<'_>, inputs: i64, outputs: i64, start: Start) -> Result<Self, ModelError> {
+        let weight = scope.tensor("weight", &[outputs, inputs], start)?;
+        Self::from_tensors(scope, &weight, None)
+    }
+
     /// A layer of `weight`, `[out, in]`, and `bias`, `[out]`, both in float32.
     pub(crate) fn from_tensors(scope: &Scope<'_>, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self, ModelError> {
         let weight = scope.place(&weight.f_contiguous()?)?;

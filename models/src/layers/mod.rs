@@ -1,4 +1,4 @@
-//! The layers that the tokenizer's networks are made of. Each is built from a scope of names and then only computes.
+//! The layers that the networks are made of. Each is built from a scope of names and then only computes.
 
 mod attention;
 mod block;
@@ -11,8 +11,8 @@ pub(crate) use attention::{Segment, Stage};
 pub(crate) use block::{Block, Merge};
 pub(crate) use convolution::{Convolution, NORM_GROUPS, ResidualBlock, SiluNorm};
 pub(crate) use linear::{Activation, Linear};
-pub(crate) use normalization::LayerNorm;
-pub(crate) use rotary::{rotary_table, rotate};
+pub(crate) use normalization::{LayerNorm, RmsNorm};
+pub(crate) use rotary::{rotary_line, rotary_table, rotate};
 
 use crate::ModelError;
 use tch::Tensor;

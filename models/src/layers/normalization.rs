@@ -1,4 +1,4 @@
-//! Layer normalisation over the last axis, always in float32.
+//! Layer and root-mean-square normalisation over the last axis, always in float32.
 
 use crate::{
     ModelError,
@@ -35,5 +35,28 @@ impl LayerNorm {
         let input = input.f_to_kind(Kind::Float)?;
         let shape = self.weight.size();
         Ok(input.f_layer_norm(shape, Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+    }
+}
+
+/// A root-mean-square norm: `x / sqrt(mean(x²) + ε)`, times a weight (`RMSNorm` in autoregressive/models/gpt_har.py).
+#[derive(Debug)]
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(scope: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self, ModelError> {
+        Ok(Self { weight: scope.placed("weight", &[channels], Start::Ones)?, epsilon })
+    }
+
+    /// # Shapes
+    /// `input`: `[…, channels]`; returns the same shape in float32.
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+        let input = input.f_to_kind(Kind::Float)?;
+        let mean = input.f_square()?.f_mean_dim([-1_i64].as_slice(), true, Kind::Float)?;
+        let scale = mean.f_add_scalar(self.epsilon)?.f_rsqrt()?;
+        let mut normal = input.f_mul(&scale)?;
+        if normal.requires_grad() { Ok(normal.f_mul(&self.weight)?) } else { Ok(normal.f_mul_(&self.weight)?) }
     }
 }

@@ -1,4 +1,5 @@
-//! Rotary position embedding over two axes: half of a head's channels turn with the row, half with the column.
+//! Rotary position embedding over two axes, where half of a head's channels turn with the row and half with the column, and over
+//! one.
 //!
 //! Channels are taken in neighbouring pairs; each pair is one complex number, turned by one complex factor. Published as
 //! `EmbedNDHybrid2DMaker` and `EmbedNDHybridMulti2DMaker` (modeling/modules/rope.py), which write the same turn as a 2x2 matrix.
@@ -32,7 +33,20 @@ pub(crate) fn rotary_table(
     Ok(table.f_view_as_complex()?)
 }
 
-/// Turns `input`, float32 `[B, N, projections, H, D]`, by a [`rotary_table`] of N rows; in place, unless gradients are wanted.
+/// Factors for tokens at positions 0, 1, … of one axis: complex `[1, tokens, 1, 1, head_channels / 2]` on `device`.
+///
+/// Computed in float32 throughout, as published (`precompute_freqs_cis_1d` in autoregressive/models/gpt_har.py): a weight was
+/// trained with these factors, rounding included.
+pub(crate) fn rotary_line(tokens: i64, head_channels: i64, base: f64, device: Device) -> Result<Tensor, ModelError> {
+    let options = (Kind::Float, Device::Cpu);
+    let exponents = Tensor::f_arange_start_step(0, head_channels, 2, options)?.f_div_scalar(head_channels as f64)?;
+    let frequencies = Tensor::f_pow_scalar(base, &exponents)?.f_reciprocal()?;
+    let angles = Tensor::f_arange(tokens, options)?.f_outer(&frequencies)?;
+    let table = Tensor::f_polar(&angles.f_ones_like()?, &angles)?.f_view([1, tokens, 1, 1, head_channels / 2])?;
+    Ok(table.f_to_device(device)?)
+}
+
+/// Turns `input`, float32 `[B, N, projections, H, D]`, by a [`rotary_table`] or [`rotary_line`] of N rows; in place, unless gradients are wanted.
 pub(crate) fn rotate(input: &Tensor, table: &Tensor) -> Result<Tensor, ModelError> {
     let [batch, tokens, projections, heads, channels] = input.size()[..] else {
         return Err(ModelError::torch("rotary embedding takes five axes"));

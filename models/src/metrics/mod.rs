@@ -4,8 +4,10 @@ mod codebook_use;
 mod psnr;
 mod reconstruction;
 mod ssim;
+mod token_prediction;
 
 pub use reconstruction::{ReconstructionMeter, ReconstructionScores};
+pub use token_prediction::{LevelScores, TokenMeter, TokenScores};
 
 #[cfg(test)]
 mod test_images;

@@ -67,12 +67,14 @@ impl FrozenFiles {
     /// What `recipe` and `config` need of these files.
     ///
     /// # Errors
-    /// When a term has a weight and its network no file: it is never left out in silence.
+    /// When a term has a weight and its network no file, or alignment a weight and nothing to align: no term is left out in silence.
     pub(super) fn needed<'a>(
         &'a self,
         recipe: &TokenizerRecipe,
         config: &'a TokenizerConfig,
     ) -> Result<Needed<'a>, ModelError> {
+        // Before any file is asked for: nobody is to fetch one for a recipe that cannot be.
+        let name = (recipe.alignment_weight > 0.0).then(|| aligned_with(config)).transpose()?;
         let file = |path: &'a Option<PathBuf>, term, network, flag, weight| {
             path.as_deref().ok_or(ModelError::MissingFrozenNetwork { term, network, flag, weight })
         };
@@ -86,8 +88,6 @@ impl FrozenFiles {
         let dino = (recipe.adversarial_weight > 0.0 && recipe.adversary == Adversary::Dino)
             .then(|| self.dino.as_deref().ok_or_else(Self::missing_dino))
             .transpose()?;
-        let aligned = config.encoder_features_are_aligned() || config.decoder_features_are_aligned();
-        let name = config.foundation_model().filter(|_| aligned && recipe.alignment_weight > 0.0);
         let foundation_model = name
             .map(|name| -> Result<_, ModelError> {
                 let weight = "--alignment-weight 0";
@@ -96,5 +96,14 @@ impl FrozenFiles {
             })
             .transpose()?;
         Ok(Needed { perceptual, dino, foundation_model })
+    }
+}
+
+/// The vision foundation model that `config` aligns a tokenizer with.
+fn aligned_with(config: &TokenizerConfig) -> Result<&str, ModelError> {
+    let name = config.foundation_model().ok_or(ModelError::NothingToAlign { found: "no use_vf" })?;
+    match config.encoder_features_are_aligned() || config.decoder_features_are_aligned() {
+        true => Ok(name),
+        false => Err(ModelError::NothingToAlign { found: "use_vf and neither supervision" }),
     }
 }

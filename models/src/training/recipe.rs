@@ -24,7 +24,8 @@ pub enum Adversary {
     Patch,
 }
 
-/// The recipe of a run. A term whose weight is 0 is not computed at all.
+/// The recipe of a run. A term whose weight is 0 adds nothing. Reconstruction and quantizer losses are computed and reported all
+/// the same; of the other terms neither networks nor losses are made.
 ///
 /// Rates follow the number of the step. The published training does not count steps that overflowed in float16; here they count.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -14,6 +14,12 @@ impl StepReport {
     /// The scalar that is 1 where the step overflowed in float16, and moved nothing.
     pub const OVERFLOWED: &'static str = "overflowed";
 
+    /// Of scalars that are known already: for trainings that are not torch's.
+    pub fn of(scalars: &[(&'static str, f64)]) -> Self {
+        let (names, values) = scalars.iter().map(|&(name, value)| (name, Tensor::from(value as f32))).unzip();
+        Self { names, values }
+    }
+
     /// Adds `share` of `value` to the scalar `name`; over the micro-batches of a step the shares come to one.
     pub(super) fn add(&mut self, name: &'static str, value: &Tensor, share: f64) -> Result<(), ModelError> {
         let _no_grad = tch::no_grad_guard();

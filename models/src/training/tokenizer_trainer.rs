@@ -1,8 +1,11 @@
 //! The training step of the tokenizer (`train_one_epoch` in utils/train_utils.py, `ReconstructionLoss` in modeling/modules/losses.py).
 
 use super::{
-    FrozenFiles, StepReport, TokenizerRecipe, adversary::AdversaryTrainer, average::Average, loss_scale::LossScale,
-    objective::Objective, optimizer::AdamW, state, tensor_lists,
+    FrozenFiles, StepReport, TokenizerRecipe,
+    adversary::AdversaryTrainer,
+    learner::{Learner, LearnerOptions},
+    objective::Objective,
+    state,
 };
 use crate::{
     Device, LoadOptions, ModelError, Precision, TokenizerConfig, VisualTokenizer, device,
@@ -15,9 +18,6 @@ use schemas::{PixelBatch, RandomStream};
 use std::{collections::BTreeMap, path::Path};
 use tch::{Kind, Tensor};
 
-const WEIGHTS_FILE: &str = "model.safetensors";
-const AVERAGE_FILE: &str = "ema.safetensors";
-const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const DISCRIMINATOR_FILE: &str = "discriminator.safetensors";
 
 /// A tokenizer in training, on one device.
@@ -26,11 +26,7 @@ pub struct TokenizerTrainer {
     config: TokenizerConfig,
     recipe: TokenizerRecipe,
     device: Device,
-    steps_done: u64,
-    store: ParameterStore,
-    optimizer: AdamW,
-    average: Average,
-    loss_scale: Option<LossScale>,
+    learner: Learner,
     nested_dropout: Option<NestedDropout>,
     objective: Objective,
     adversary: Option<AdversaryTrainer>,
@@ -74,18 +70,19 @@ impl TokenizerTrainer {
     ) -> Result<Self, ModelError> {
         let store = ParameterStore::new(recipe.seed as i64, device.torch());
         build(&store, &objective, &config, &recipe, device)?;
-        let trained = store.trained();
+        let options = LearnerOptions {
+            precision: recipe.precision,
+            optimizer: recipe.optimizer,
+            largest_gradient_norm: recipe.largest_gradient_norm,
+            average_decay: recipe.average_decay,
+        };
         Ok(Self {
-            optimizer: AdamW::new(&trained, recipe.optimizer)?,
-            average: Average::new(&trained, recipe.average_decay)?,
-            loss_scale: (recipe.precision == Precision::Fp16).then(|| LossScale::new(device.torch())).transpose()?,
+            learner: Learner::new(store, options)?,
             nested_dropout: NestedDropout::of(&config)?,
             adversary: (recipe.adversarial_weight > 0.0)
                 .then(|| AdversaryTrainer::new(&recipe, dino, device))
                 .transpose()?,
-            steps_done: 0,
             objective,
-            store,
             config,
             recipe,
             device,
@@ -94,7 +91,7 @@ impl TokenizerTrainer {
 
     /// Updates made so far.
     pub fn steps_done(&self) -> u64 {
-        self.steps_done
+        self.learner.steps_done()
     }
 
     /// The tokenizer's configuration.
@@ -108,14 +105,13 @@ impl TokenizerTrainer {
         let mut names = self.objective.scalars(&self.config);
         names.extend(self.adversary.iter().flat_map(AdversaryTrainer::scalars));
         names.extend(self.nested_dropout.is_some().then_some("kept_tokens"));
-        names.extend(self.loss_scale.is_some().then_some(StepReport::OVERFLOWED));
-        names.push("gradient_norm");
+        names.extend(self.learner.scalars());
         names
     }
 
     /// The rate of the next step.
     pub fn learning_rate(&self) -> f64 {
-        self.recipe.learning_rate.rate(self.steps_done)
+        self.recipe.learning_rate.rate(self.steps_done())
     }
 
     /// One update from the gradients of all `batches` together, each of which is held in memory alone.
@@ -124,35 +120,26 @@ impl TokenizerTrainer {
     /// When the images are not of the tokenizer's size, or libtorch refuses.
     pub fn step(&mut self, batches: &[PixelBatch]) -> Result<StepReport, ModelError> {
         let mut report = StepReport::default();
+        let steps_done = self.steps_done();
         let mut drawn = Drawn {
-            kept: RandomStream::new(self.recipe.seed, "nested dropout", self.steps_done),
-            objective: RandomStream::new(self.recipe.seed, "objective", self.steps_done),
+            kept: RandomStream::new(self.recipe.seed, "nested dropout", steps_done),
+            objective: RandomStream::new(self.recipe.seed, "objective", steps_done),
         };
         let share = 1.0 / batches.len() as f64;
         for batch in batches {
             self.accumulate(batch, &mut drawn, share, &mut report)?;
         }
-        let gradients = self.optimizer.gradients();
-        let found_infinite = self.loss_scale.as_ref().map(|scale| scale.unscale(&gradients)).transpose()?;
-        if let Some(found_infinite) = &found_infinite {
-            report.add(StepReport::OVERFLOWED, found_infinite, 1.0)?;
-        }
-        let norm = tch::no_grad(|| tensor_lists::clip(&gradients, self.recipe.largest_gradient_norm))?;
-        report.add("gradient_norm", &norm, 1.0)?;
-        self.optimizer.step(self.learning_rate(), found_infinite.as_ref())?;
-        self.optimizer.clear_gradients();
-        let adversarial_steps = self.adversarial_steps();
+        let (rate, adversarial_steps) = (self.learning_rate(), self.adversarial_steps());
+        self.learner.update(rate, &mut report)?;
         if let (Some(adversary), Some(steps)) = (&mut self.adversary, adversarial_steps) {
-            adversary.step(steps, self.loss_scale.is_some())?;
+            adversary.step(steps, self.learner.may_overflow())?;
         }
-        self.steps_done += 1;
-        self.average.update(self.steps_done)?;
         Ok(report)
     }
 
     /// Steps that the discriminator has made; `None` before its first.
     fn adversarial_steps(&self) -> Option<u64> {
-        self.steps_done.checked_sub(self.recipe.adversarial_start)
+        self.steps_done().checked_sub(self.recipe.adversarial_start)
     }
 
     /// Adds the gradients of one micro-batch, `share` of the step: the tokenizer's, and the discriminator's by the same images.
@@ -166,7 +153,8 @@ impl TokenizerTrainer {
         let pixels = upload(batch, self.device)?;
         let original = pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
         let kept = self.kept(batch.rows(), &mut drawn.kept, share, report)?;
-        let (networks, alignment) = build(&self.store, &self.objective, &self.config, &self.recipe, self.device)?;
+        let (networks, alignment) =
+            build(self.learner.store(), &self.objective, &self.config, &self.recipe, self.device)?;
         let kept = kept.as_ref().map_or(Kept::First(self.config.levels().tokens_per_image() as i64), Kept::Where);
         let with_image_tokens = alignment.is_some() && self.config.encoder_features_are_aligned();
         let pass = networks.train(&pixels, kept, with_image_tokens, self.recipe.precision.kind())?;
@@ -181,11 +169,7 @@ impl TokenizerTrainer {
             total = total.f_add(&verdict.f_mul_scalar(self.recipe.adversarial_weight)?)?;
         }
         report.add("total_loss", &total, share)?;
-        let loss = total.f_mul_scalar(share)?;
-        match &self.loss_scale {
-            Some(scale) => scale.scaled(&loss)?.f_backward()?,
-            None => loss.f_backward()?,
-        }
+        self.learner.learn(&total, share)?;
         if let Some(adversary) = adversary {
             let views = [adversary.draw_view(drawn, &original)?, adversary.draw_view(drawn, rebuilt)?];
             adversary.learn((&original, &views[0]), (rebuilt, &views[1]), self.device, share, report)?;
@@ -225,12 +209,7 @@ impl TokenizerTrainer {
     /// # Errors
     /// When libtorch refuses.
     pub fn averaged(&self, stored: Precision) -> Result<VisualTokenizer, ModelError> {
-        let mut tensors = self.average.tensors();
-        if stored == Precision::Fp16 {
-            for tensor in tensors.values_mut() {
-                *tensor = tensor.f_to_kind(Kind::Half)?;
-            }
-        }
+        let tensors = self.learner.averaged(stored)?;
         let options = LoadOptions { device: self.device, precision: Precision::Fp32, name: Some("average".to_owned()) };
         VisualTokenizer::from_tensors(self.config.clone(), tensors, options)
     }
@@ -241,14 +220,10 @@ impl TokenizerTrainer {
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        let config = folder.join("config.json");
-        std::fs::write(&config, self.config.to_json()).map_err(|source| ModelError::File { file: config, source })?;
-        weight_file::write(&folder.join(WEIGHTS_FILE), &self.weights())?;
-        weight_file::write(&folder.join(AVERAGE_FILE), &self.average.tensors())?;
         if let Some(adversary) = &self.adversary {
             weight_file::write(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
         }
-        weight_file::write(&folder.join(OPTIMIZER_FILE), &self.optimizer_state())
+        self.learner.save(folder, &self.config.to_json(), self.adversary_state())
     }
 
     /// Takes up what [`Self::save`] wrote after `steps_done` steps.
@@ -256,34 +231,21 @@ impl TokenizerTrainer {
     /// # Errors
     /// When a file is missing, damaged or of another tokenizer.
     pub fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
-        state::restore(&folder.join(WEIGHTS_FILE), &self.weights())?;
-        state::restore(&folder.join(AVERAGE_FILE), &self.average.tensors())?;
         if let Some(adversary) = &self.adversary {
             state::restore(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
         }
-        state::restore(&folder.join(OPTIMIZER_FILE), &self.optimizer_state())?;
-        self.steps_done = steps_done;
-        Ok(())
+        self.learner.restore(folder, steps_done, self.adversary_state())
     }
 
     /// A copy of everything that is trained, the discriminator's part under its own names.
     #[cfg(test)]
     pub(super) fn tensors(&self) -> BTreeMap<String, Tensor> {
-        let all = self.weights().into_iter().chain(self.adversary.iter().flat_map(AdversaryTrainer::weights));
+        let all = self.learner.weights().into_iter().chain(self.adversary.iter().flat_map(AdversaryTrainer::weights));
         all.map(|(name, tensor)| (name, tensor.detach().copy())).collect()
     }
 
-    fn weights(&self) -> BTreeMap<String, Tensor> {
-        self.store.trained().into_iter().chain(self.store.buffers()).collect()
-    }
-
-    fn optimizer_state(&self) -> BTreeMap<String, Tensor> {
-        let mut state = self.optimizer.state("");
-        state.extend(self.adversary.iter().flat_map(AdversaryTrainer::optimizer_state));
-        if let Some(scale) = &self.loss_scale {
-            state.extend(scale.state());
-        }
-        state
+    fn adversary_state(&self) -> BTreeMap<String, Tensor> {
+        self.adversary.iter().flat_map(AdversaryTrainer::optimizer_state).collect()
     }
 }
 

@@ -27,22 +27,22 @@ use self::{
 };
 use crate::{
     Device, ModelError, Precision, device,
+    model_folder::Identity,
     parameters::{Parameters, Scope},
 };
-use schemas::{PixelBatch, SchemaError, TokenBatch, TokenLevels};
-use std::path::PathBuf;
+use schemas::{PixelBatch, Rounding, SchemaError, TokenBatch, TokenLevels};
 use tch::{Kind, Tensor};
 
 /// ImageNet's mean and standard deviation of red, green and blue, for channels between 0 and 1.
 pub(crate) const CHANNEL_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 pub(crate) const CHANNEL_DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// How a tokenizer is loaded.
+/// How a model is loaded.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Where it computes.
     pub device: Device,
-    /// In which numbers. TensorFloat-32 is a switch of the whole process: the last tokenizer loaded decides.
+    /// In which numbers. TensorFloat-32 is a switch of the whole process: the last model loaded decides.
     pub precision: Precision,
     /// Its name in tables; the folder's name unless given.
     pub name: Option<String>,
@@ -54,17 +54,8 @@ pub struct VisualTokenizer {
     config: TokenizerConfig,
     device: Device,
     precision: Precision,
-    name: String,
-    weights_sha256: String,
-    origin: Origin,
+    identity: Identity,
     networks: Networks,
-}
-
-/// Where the weights can be had again, in the precision in which they came.
-#[derive(Debug)]
-enum Origin {
-    Folder(PathBuf),
-    Memory(std::collections::BTreeMap<String, Tensor>),
 }
 
 /// The tokenizer as a function of its parameters.
@@ -194,14 +185,24 @@ impl VisualTokenizer {
     }
 
     /// Decodes images from the first `keep_tokens` of their tokens, 1 to [`TokenLevels::tokens_per_image`]; the learned mask
-    /// stands for the rest. Values are clamped to 0..=255 and rounded, as in the published reconstruction evaluation.
+    /// stands for the rest. Values are clamped to 0..=255 and made bytes by `rounding`.
     ///
     /// # Errors
     /// When the codes are not this tokenizer's, `keep_tokens` is out of range, or libtorch refuses an operation.
-    pub fn decode(&self, tokens: &TokenBatch, keep_tokens: usize) -> Result<PixelBatch, ModelError> {
+    pub fn decode(
+        &self,
+        tokens: &TokenBatch,
+        keep_tokens: usize,
+        rounding: Rounding,
+    ) -> Result<PixelBatch, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let pixels = self.decode_unrounded(tokens, keep_tokens)?;
-        let pixels = pixels.f_clamp(0.0, 1.0)?.f_mul_scalar(255.0)?.f_round()?.f_to_kind(Kind::Uint8)?;
+        let pixels = pixels.f_clamp(0.0, 1.0)?.f_mul_scalar(255.0)?;
+        let pixels = match rounding {
+            Rounding::Truncate => pixels,
+            Rounding::Nearest => pixels.f_round()?,
+        };
+        let pixels = pixels.f_to_kind(Kind::Uint8)?;
         let pixels = pixels.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_to_device(tch::Device::Cpu)?;
         let mut bytes = vec![0; pixels.numel()];
         let size = bytes.len();
@@ -254,13 +255,13 @@ impl VisualTokenizer {
 
     /// Its name in tables.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.identity.name
     }
 
     /// SHA-256 of `model.safetensors`, lowercase hexadecimal; of the drawn numbers where there is no file, empty for
     /// the average of a run.
     pub fn weights_sha256(&self) -> &str {
-        &self.weights_sha256
+        &self.identity.weights_sha256
     }
 
     /// The device.

@@ -44,11 +44,14 @@ fn pixels_of_another_size_are_refused() {
 fn codes_and_prefixes_that_cannot_be_are_refused() {
     let tokenizer = tokenizer();
     let codes = schemas::TokenBatch::try_new(vec![8192; 128], 128).expect("a row");
-    let error = tokenizer.decode(&codes, 128).expect_err("8,192 codes are counted from 0").to_string();
+    let error = tokenizer
+        .decode(&codes, 128, schemas::Rounding::Nearest)
+        .expect_err("8,192 codes are counted from 0")
+        .to_string();
     assert!(error.contains("8192"), "{error}");
     let codes = schemas::TokenBatch::try_new(vec![0; 128], 128).expect("a row");
     for keep in [0, 129] {
-        let error = tokenizer.decode(&codes, keep).expect_err("1 to 128").to_string();
+        let error = tokenizer.decode(&codes, keep, schemas::Rounding::Nearest).expect_err("1 to 128").to_string();
         assert!(error.contains("1 to 128"), "{error}");
     }
 }
@@ -65,6 +68,6 @@ fn bfloat16_gives_mostly_the_same_tokens() {
             Precision::Tf32 => assert_eq!(equal, 256),
             _ => assert!(equal >= 192, "{equal} of 256 tokens are equal in {precision}"),
         }
-        assert_eq!(tokenizer.decode(&tokens, 128).expect("decodes").rows(), 2);
+        assert_eq!(tokenizer.decode(&tokens, 128, schemas::Rounding::Nearest).expect("decodes").rows(), 2);
     }
 }

@@ -1,8 +1,12 @@
-//! The tokenizer as its users see it. One binary, because libtorch links slowly.
+//! The models as their users see them. One binary, because libtorch links slowly.
 
 /// Equal to the published implementation's numbers.
 mod parity;
 mod training;
+
+/// The generator: its samples, and its training.
+mod generating;
+mod generator_training;
 
 /// A batch is its rows, whatever their neighbours.
 mod batches;

@@ -53,7 +53,7 @@ fn decoded_bytes_are_rounded_and_clamped() {
     let tokens = tokenizer.encode(&images()).expect("encodes");
     let exact = tokenizer.decode_unrounded(&tokens, 128).expect("decodes").permute([0, 2, 3, 1]).contiguous();
     let exact: Vec<f32> = exact.view([-1]).try_into().expect("floats");
-    let rounded = tokenizer.decode(&tokens, 128).expect("decodes");
+    let rounded = tokenizer.decode(&tokens, 128, schemas::Rounding::Nearest).expect("decodes");
     assert_eq!((rounded.rows(), rounded.filled(), rounded.height(), rounded.width()), (2, 2, 256, 256));
     for (value, &byte) in exact.iter().zip(rounded.pixels()) {
         assert_eq!((value.clamp(0.0, 1.0) * 255.0).round_ties_even(), f32::from(byte));

@@ -1,0 +1,143 @@
+//! One block of the generator: attention and a gated hidden layer, each behind a norm and added to the stream
+//! (`TransformerBlock` in autoregressive/models/gpt_har.py).
+
+use super::{
+    cache::LayerCache,
+    config::{Dropouts, GeneratorConfig},
+    part_times::PartTimes,
+    steps::Steps,
+};
+use crate::{
+    ModelError,
+    layers::{Activation, Linear, RmsNorm, add_into, rotate},
+    parameters::{Scope, Start},
+};
+use tch::{Kind, Tensor};
+
+/// What the attention of one forward pass sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sight<'a> {
+    /// All positions of an image are there at once.
+    Whole(&'a Steps),
+    /// The positions of one step are there; keys and values of all before them are in the cache.
+    Step(&'a LayerCache, Option<&'a PartTimes>),
+}
+
+/// A block.
+#[derive(Debug)]
+pub(super) struct Block {
+    attention_norm: RmsNorm,
+    projection: Linear,
+    output: Linear,
+    hidden_norm: RmsNorm,
+    gate: Linear,
+    widen: Linear,
+    narrow: Linear,
+    heads: i64,
+    shared_heads: i64,
+    /// None outside training.
+    dropouts: Dropouts,
+    kind: Kind,
+}
+
+impl Block {
+    pub(super) fn new(scope: &Scope<'_>, config: &GeneratorConfig, dropouts: Dropouts) -> Result<Self, ModelError> {
+        let (size, hidden, shared_heads) = (config.size(), config.hidden_width(), config.shared_heads());
+        let (width, start) = (size.width, Start::Normal(config.first_deviation()));
+        let projected = (size.heads + 2 * shared_heads) * size.head_width();
+        let norm = |name: &str| RmsNorm::new(&scope.sub(name), width, config.norm_epsilon());
+        let linear = |name: &str, inputs, outputs| Linear::without_bias(&scope.sub(name), inputs, outputs, start);
+        Ok(Self {
+            attention_norm: norm("attention_norm")?,
+            projection: linear("attention.wqkv", width, projected)?,
+            output: linear("attention.wo", width, width)?,
+            hidden_norm: norm("ffn_norm")?,
+            gate: linear("feed_forward.w1", width, hidden)?,
+            widen: linear("feed_forward.w3", width, hidden)?,
+            narrow: linear("feed_forward.w2", hidden, width)?,
+            heads: size.heads,
+            shared_heads,
+            dropouts,
+            kind: scope.kind,
+        })
+    }
+
+    /// # Shapes
+    /// `stream`: float32 `[B, n, C]`, which outside training is written over; `rotary`: the factors of its n positions. Returns the
+    /// same shape.
+    pub(super) fn forward(&self, stream: Tensor, rotary: &Tensor, sight: Sight<'_>) -> Result<Tensor, ModelError> {
+        let attended = self.attend(&self.attention_norm.forward(&stream)?, rotary, sight)?;
+        let attended = drop_samples(drop_values(attended, self.dropouts.residual)?, self.dropouts.path)?;
+        let stream = add_into(stream, &attended)?;
+        let normal = self.hidden_norm.forward(&stream)?;
+        let gate = self.gate.forward(&normal, Activation::None)?;
+        let wide = self.widen.forward(&normal, Activation::None)?;
+        let hidden = match gate.requires_grad() {
+            true => gate.f_silu()?.f_mul(&wide)?,
+            false => gate.shallow_clone().f_silu_()?.f_mul_(&wide)?,
+        };
+        let hidden = self.narrow.forward(&hidden, Activation::None)?;
+        add_into(stream, &drop_samples(drop_values(hidden, self.dropouts.hidden)?, self.dropouts.path)?)
+    }
+
+    fn attend(&self, input: &Tensor, rotary: &Tensor, sight: Sight<'_>) -> Result<Tensor, ModelError> {
+        let (batch, tokens, channels) = input.size3()?;
+        let (heads, shared) = (self.heads, self.shared_heads);
+        let all = self.projection.forward(input, Activation::None)?;
+        let all = all.f_view([batch, tokens, 1, heads + 2 * shared, channels / heads])?;
+        // Queries and keys turn together; values stay.
+        let turned = rotate(&all.f_narrow(3, 0, heads + shared)?.f_to_kind(Kind::Float)?, rotary)?;
+        // [B, n, 1, H, D] to [B, H, n, D], as views.
+        let turned = turned.f_to_kind(self.kind)?.f_squeeze_dim(2)?.f_transpose(1, 2)?;
+        let (query, key) = (turned.f_narrow(1, 0, heads)?, turned.f_narrow(1, heads, shared)?);
+        let value = all.f_narrow(3, heads + shared, shared)?.f_squeeze_dim(2)?.f_transpose(1, 2)?;
+        let attended = match sight {
+            Sight::Whole(steps) => self.attend_whole(&query, &key, &value, steps)?,
+            Sight::Step(cache, times) => PartTimes::attention(times, || -> Result<_, ModelError> {
+                let (key, value) = cache.extend(&key, &value)?;
+                Ok(self.attention(&query, &key, &value, false)?.f_transpose(1, 2)?)
+            })?,
+        };
+        self.output.forward(&attended.f_reshape([batch, tokens, channels])?, Activation::None)
+    }
+
+    /// `[B, H, N, D]` to `[B, N, H, D]`. Every level is a rectangle of the attention matrix, its rows against the first columns, so
+    /// that no mask is needed and what nobody sees is not computed; the single tokens in front are one causal square.
+    fn attend_whole(&self, query: &Tensor, key: &Tensor, value: &Tensor, steps: &Steps) -> Result<Tensor, ModelError> {
+        let rectangle = |start: i64, tokens: i64, causal: bool| -> Result<Tensor, ModelError> {
+            let rows = query.f_narrow(2, start, tokens)?;
+            let (key, value) = (key.f_narrow(2, 0, start + tokens)?, value.f_narrow(2, 0, start + tokens)?);
+            Ok(self.attention(&rows, &key, &value, causal)?.f_transpose(1, 2)?)
+        };
+        let mut attended = vec![rectangle(0, steps.single(), steps.single() > 1)?];
+        for step in steps.levels() {
+            attended.push(rectangle(step.start, step.tokens, false)?);
+        }
+        match &attended[..] {
+            [one] => Ok(one.shallow_clone()),
+            several => Ok(Tensor::f_cat(several, 1)?),
+        }
+    }
+
+    fn attention(&self, query: &Tensor, key: &Tensor, value: &Tensor, causal: bool) -> Result<Tensor, ModelError> {
+        let (mask, scale) = (None::<Tensor>, None);
+        let grouped = self.heads != self.shared_heads;
+        let dropout = self.dropouts.attention;
+        Ok(Tensor::f_scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale, grouped)?)
+    }
+}
+
+/// Sets a share of the values to zero and makes the rest larger by as much.
+pub(super) fn drop_values(input: Tensor, share: f64) -> Result<Tensor, ModelError> {
+    if share == 0.0 { Ok(input) } else { Ok(input.f_dropout(share, true)?) }
+}
+
+/// Sets all values of a share of the samples to zero and makes the rest larger by as much (utils/drop_path.py).
+fn drop_samples(input: Tensor, share: f64) -> Result<Tensor, ModelError> {
+    if share == 0.0 {
+        return Ok(input);
+    }
+    let (batch, ..) = input.size3()?;
+    let kept = Tensor::f_empty([batch, 1, 1], (input.kind(), input.device()))?.f_bernoulli_float_(1.0 - share)?;
+    Ok(input.f_mul(&kept.f_div_scalar(1.0 - share)?)?)
+}

@@ -1,0 +1,368 @@
+//! What a generator is built from: the published configuration, resolved and checked.
+
+use super::{raw_config::RawConfig, steps::Steps};
+use crate::{ModelError, visual_tokenizer::config::TransformerSize};
+use schemas::{SchemaError, TokenLevels, check_codebook_size};
+use serde_json::json;
+use std::path::Path;
+
+/// Most special tokens that a published generator has, whether it reads them or not.
+const PUBLISHED_SPECIAL_TOKENS: usize = 127;
+/// Tokens that the published generators sample one by one before they go by levels.
+const PUBLISHED_SINGLE_TOKENS: usize = 4;
+
+/// Sizes by name (`GPT_models` in autoregressive/models/gpt_har.py), and one of ours for small images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeneratorSize {
+    /// Width 128, 6 layers, 4 heads: ours, what two cores train in an hour.
+    Tiny,
+    /// Width 768, 12 layers, 12 heads.
+    GptB,
+    /// Width 1024, 24 layers, 16 heads.
+    GptL,
+    /// Width 1280, 36 layers, 20 heads.
+    GptXl,
+    /// Width 1536, 48 layers, 24 heads.
+    GptXxl,
+}
+
+/// What a generator is to generate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GeneratorData {
+    /// Codes in the tokenizer's codebook.
+    pub codebook_size: usize,
+    /// Classes, counted from 0.
+    pub classes: usize,
+    /// Tokens an image: a power of two.
+    pub tokens_per_image: usize,
+}
+
+/// Shares that training sets to zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Dropouts {
+    /// Of what the first block reads.
+    pub(crate) token: f64,
+    /// Of the attention's weights.
+    pub(crate) attention: f64,
+    /// Of what attention adds to the stream.
+    pub(crate) residual: f64,
+    /// Of what the hidden layer adds.
+    pub(crate) hidden: f64,
+    /// Of whole blocks, a sample each, in the last block; none in the first, and evenly between.
+    pub(crate) path: f64,
+}
+
+/// A checked configuration. [`Self::of_size`], [`Self::from_json`] or a published `config.json` make one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GeneratorConfig {
+    raw: RawConfig,
+    levels: TokenLevels,
+    hidden_width: i64,
+}
+
+impl GeneratorSize {
+    /// The size `name`: `tiny`, `gpt-b`, `gpt-l`, `gpt-xl` or `gpt-xxl`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn named(name: &str) -> Result<Self, ModelError> {
+        Self::ALL.into_iter().find(|size| size.name() == name).ok_or_else(|| {
+            ModelError::Data(SchemaError::UnknownName {
+                what: "generator size",
+                found: name.to_owned(),
+                expected: Self::ALL.map(Self::name).join(", "),
+            })
+        })
+    }
+
+    /// All sizes, smallest first.
+    pub const ALL: [Self; 5] = [Self::Tiny, Self::GptB, Self::GptL, Self::GptXl, Self::GptXxl];
+
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::GptB => "gpt-b",
+            Self::GptL => "gpt-l",
+            Self::GptXl => "gpt-xl",
+            Self::GptXxl => "gpt-xxl",
+        }
+    }
+
+    fn transformer(self) -> TransformerSize {
+        match self {
+            Self::Tiny => TransformerSize { width: 128, layers: 6, heads: 4 },
+            Self::GptB => TransformerSize { width: 768, layers: 12, heads: 12 },
+            Self::GptL => TransformerSize { width: 1024, layers: 24, heads: 16 },
+            Self::GptXl => TransformerSize { width: 1280, layers: 36, heads: 20 },
+            Self::GptXxl => TransformerSize { width: 1536, layers: 48, heads: 24 },
+        }
+    }
+}
+
+impl GeneratorConfig {
+    /// The published configuration in `size` (configs/training/generator/llamagen_l_c2i_restok_l_128.yaml): four tokens one by one,
+    /// then level by level.
+    ///
+    /// # Errors
+    /// When `data` cannot be: a codebook too large for 16 bits, no class, tokens that are no power of two.
+    pub fn of_size(size: GeneratorSize, data: GeneratorData) -> Result<Self, ModelError> {
+        let TransformerSize { width, layers, heads } = size.transformer();
+        let single = PUBLISHED_SINGLE_TOKENS.min(data.tokens_per_image / 2).max(1);
+        let value = json!({
+            "dim": width, "n_layer": layers, "n_head": heads, "n_kv_head": null,
+            "multiple_of": if size == GeneratorSize::Tiny { 32 } else { 256 }, "ffn_dim_multiplier": null,
+            "rope_base": 10_000, "norm_eps": 1e-5, "initializer_range": 0.02,
+            "token_dropout_p": 0.1, "attn_dropout_p": 0.0, "resid_dropout_p": 0.1, "ffn_dropout_p": 0.1,
+            "drop_path_rate": 0.0,
+            "num_classes": data.classes, "class_dropout_prob": 0.1, "model_type": "c2i",
+            "vocab_size": data.codebook_size, "cls_token_num": 1, "block_size": data.tokens_per_image,
+            "ar_token_num": single,
+            "spe_token_num": PUBLISHED_SPECIAL_TOKENS.max((data.tokens_per_image / 2).saturating_sub(1)),
+        });
+        Self::from_json(&value.to_string(), Path::new("preset"))
+    }
+
+    /// Reads and checks `text`; `file` names it in errors.
+    ///
+    /// # Errors
+    /// When it is no JSON, has an unknown key, or settings that cannot be or do not go together.
+    pub fn from_json(text: &str, file: &Path) -> Result<Self, ModelError> {
+        let raw = serde_json::from_str(text)
+            .map_err(|error| ModelError::Config { file: file.to_owned(), problem: error.to_string() })?;
+        Self::resolve(raw)
+    }
+
+    /// The configuration as `config.json` holds it, with every key that was read.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(&self.raw).expect("a configuration is plain data");
+        text.push('\n');
+        text
+    }
+
+    fn resolve(raw: RawConfig) -> Result<Self, ModelError> {
+        let levels = TokenLevels::published(raw.block_size)
+            .map_err(|error| ModelError::setting("block_size", raw.block_size, error.to_string()))?;
+        // Two thirds of four times the width, a number that is cut twice as published.
+        let thirds = 2 * (4 * raw.dim) / 3;
+        let hidden = raw.ffn_dim_multiplier.map_or(thirds, |multiplier| (multiplier * thirds as f64) as i64);
+        let multiple = raw.multiple_of.max(1);
+        let config = Self { levels, hidden_width: (hidden.max(1) + multiple - 1) / multiple * multiple, raw };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        let wrong = |setting, found: &dyn ToString, expected: &str| {
+            Err(ModelError::setting(setting, found.to_string(), expected))
+        };
+        let raw = &self.raw;
+        check_codebook_size(raw.vocab_size)?;
+        if raw.model_type != "c2i" {
+            return wrong("model_type", &raw.model_type, "c2i: only classes condition a generator here, no text");
+        }
+        if raw.cls_token_num != 1 {
+            return wrong("cls_token_num", &raw.cls_token_num, "1");
+        }
+        if raw.num_classes == 0 {
+            return wrong("num_classes", &raw.num_classes, "at least 1");
+        }
+        if raw.n_layer == 0 {
+            return wrong("n_layer", &raw.n_layer, "at least 1");
+        }
+        let (width, heads) = (raw.dim, raw.n_head);
+        if heads < 1 || width < 1 || width % heads != 0 || (width / heads) % 2 != 0 {
+            let expected = format!("a multiple of 2 times the {heads} heads: rotary embedding turns pairs");
+            return wrong("dim", &width, &expected);
+        }
+        if let Some(shared) = raw.n_kv_head.filter(|&shared| shared < 1 || heads % shared != 0) {
+            return wrong("n_kv_head", &shared, &format!("a divisor of the {heads} heads, or null"));
+        }
+        if raw.multiple_of < 1 {
+            return wrong("multiple_of", &raw.multiple_of, "at least 1");
+        }
+        if raw.rope_base <= 1.0 {
+            return wrong("rope_base", &raw.rope_base, "more than 1");
+        }
+        for (setting, found) in [
+            ("token_dropout_p", raw.token_dropout_p),
+            ("attn_dropout_p", raw.attn_dropout_p),
+            ("resid_dropout_p", raw.resid_dropout_p),
+            ("ffn_dropout_p", raw.ffn_dropout_p),
+            ("drop_path_rate", raw.drop_path_rate),
+            ("class_dropout_prob", raw.class_dropout_prob),
+        ] {
+            if !(0.0..1.0).contains(&found) {
+                return wrong(setting, &found, "at least 0, below 1");
+            }
+        }
+        match (raw.ar_token_num, raw.spe_token_num) {
+            (None, None) => Ok(()),
+            (Some(single), special) => {
+                let tokens = raw.block_size;
+                if !single.is_power_of_two() || single > tokens / 2 {
+                    let expected = format!("a power of two, at most half of block_size, which is {tokens}");
+                    return wrong("ar_token_num", &single, &expected);
+                }
+                let (found, read) = (special.unwrap_or(0), tokens / 2 - 1);
+                if found < read.max(1) {
+                    return wrong(
+                        "spe_token_num",
+                        &found,
+                        &format!("at least {}, half of block_size less one", read.max(1)),
+                    );
+                }
+                Ok(())
+            }
+            (None, Some(special)) => wrong("spe_token_num", &special, "absent, as ar_token_num is"),
+        }
+    }
+
+    /// Width, blocks and heads.
+    pub fn size(&self) -> TransformerSize {
+        TransformerSize { width: self.raw.dim, layers: self.raw.n_layer, heads: self.raw.n_head }
+    }
+
+    /// Codes in the codebook of the tokens.
+    pub fn codebook_size(&self) -> usize {
+        self.raw.vocab_size
+    }
+
+    /// Classes, counted from 0; the null class of guidance is not among them.
+    pub fn classes(&self) -> usize {
+        self.raw.num_classes
+    }
+
+    /// How the tokens of an image divide into levels.
+    pub fn levels(&self) -> &TokenLevels {
+        &self.levels
+    }
+
+    /// Tokens an image.
+    pub fn tokens_per_image(&self) -> usize {
+        self.raw.block_size
+    }
+
+    /// Whether there is a null class: without one, nothing can be guided.
+    pub fn has_null_class(&self) -> bool {
+        self.raw.class_dropout_prob > 0.0
+    }
+
+    /// How often training takes the null class for an image's own.
+    pub fn class_dropout(&self) -> f64 {
+        self.raw.class_dropout_prob
+    }
+
+    /// Steps in which the tokens of an image are sampled: 9 for the published 128.
+    pub fn step_count(&self) -> usize {
+        self.steps().len()
+    }
+
+    /// The same without any dropout but that of the class, which decides the tensors.
+    pub fn without_dropout(mut self) -> Self {
+        let raw = &mut self.raw;
+        (raw.token_dropout_p, raw.attn_dropout_p, raw.resid_dropout_p) = (0.0, 0.0, 0.0);
+        (raw.ffn_dropout_p, raw.drop_path_rate) = (0.0, 0.0);
+        self
+    }
+
+    /// Tokens that are there after each step: 1, 2, 3, 4, 8, … 128 as published.
+    pub fn step_ends(&self) -> Vec<usize> {
+        self.steps().iter().map(|step| step.end() as usize).collect()
+    }
+
+    pub(crate) fn steps(&self) -> Steps {
+        Steps::new(self.raw.block_size as i64, self.raw.ar_token_num.map(|single| single as i64))
+    }
+
+    pub(crate) fn dropouts(&self) -> Dropouts {
+        Dropouts {
+            token: self.raw.token_dropout_p,
+            attention: self.raw.attn_dropout_p,
+            residual: self.raw.resid_dropout_p,
+            hidden: self.raw.ffn_dropout_p,
+            path: self.raw.drop_path_rate,
+        }
+    }
+
+    /// Rows of the class embedding.
+    pub(crate) fn class_rows(&self) -> i64 {
+        (self.raw.num_classes + usize::from(self.has_null_class())) as i64
+    }
+
+    /// Rows of the embedding of special tokens, where there is one.
+    pub(crate) fn special_tokens(&self) -> Option<i64> {
+        self.raw.spe_token_num.map(|tokens| tokens as i64)
+    }
+
+    /// Heads that keys and values have.
+    pub(crate) fn shared_heads(&self) -> i64 {
+        self.raw.n_kv_head.unwrap_or(self.raw.n_head)
+    }
+
+    pub(crate) fn hidden_width(&self) -> i64 {
+        self.hidden_width
+    }
+
+    pub(crate) fn rotary_base(&self) -> f64 {
+        self.raw.rope_base
+    }
+
+    pub(crate) fn norm_epsilon(&self) -> f64 {
+        self.raw.norm_eps
+    }
+
+    pub(crate) fn first_deviation(&self) -> f64 {
+        self.raw.initializer_range
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMAGENET: GeneratorData = GeneratorData { codebook_size: 8192, classes: 1000, tokens_per_image: 128 };
+
+    #[test]
+    fn published_sizes_have_the_published_hidden_widths_and_steps() {
+        for (size, hidden) in [
+            (GeneratorSize::GptB, 2048),
+            (GeneratorSize::GptL, 2816),
+            (GeneratorSize::GptXl, 3584),
+            (GeneratorSize::GptXxl, 4096),
+            (GeneratorSize::Tiny, 352),
+        ] {
+            let config = GeneratorConfig::of_size(size, IMAGENET).expect("a preset");
+            assert_eq!((config.hidden_width(), config.step_count()), (hidden, 9), "{}", size.name());
+            assert_eq!(GeneratorSize::named(size.name()).expect("own name"), size);
+            let again = GeneratorConfig::from_json(&config.to_json(), Path::new("again")).expect("reads");
+            assert_eq!(again, config);
+        }
+        let error = GeneratorSize::named("gpt-m").expect_err("there is none").to_string();
+        assert!(error.contains("gpt-xxl"), "{error}");
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        let config = GeneratorConfig::of_size(GeneratorSize::Tiny, IMAGENET).expect("a preset").to_json();
+        for (key, value, named) in [
+            ("dim", json!(100), "dim"),
+            ("n_kv_head", json!(3), "n_kv_head"),
+            ("model_type", json!("t2i"), "no text"),
+            ("cls_token_num", json!(2), "cls_token_num"),
+            ("block_size", json!(100), "block_size"),
+            ("ar_token_num", json!(3), "ar_token_num"),
+            ("ar_token_num", json!(128), "ar_token_num"),
+            ("spe_token_num", json!(62), "at least 63"),
+            ("ffn_dropout_p", json!(1.0), "ffn_dropout_p"),
+            ("vocab_size", json!(1 << 20), "int16"),
+            ("rope_scale", json!(2), "rope_scale"),
+        ] {
+            let mut changed: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+            changed[key] = value;
+            let error = GeneratorConfig::from_json(&changed.to_string(), Path::new("config.json"));
+            let error = error.expect_err(key).to_string();
+            assert!(error.contains(named), "{key}: {error}");
+        }
+    }
+}

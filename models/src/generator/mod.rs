@@ -1,0 +1,241 @@
+//! The generator: LlamaGen with hierarchical autoregression, from a class to the tokens of an image (section 3.4 of the ResTok paper;
+//! autoregressive/models/gpt_har.py and generate.py), and the variant that samples one token a step (gpt_vanilla.py).
+//!
+//! ```text
+//! class ── embed ──┐                         ┌─ class half ─┐
+//! tokens ─ embed ──┼─ blocks, cached keys ───┤              ├─ guide ── filter ── draw ── tokens of the step
+//! special tokens ──┘                         └─ null half ──┘                                      │
+//!        └────────────────────── the next step reads them ────────────────────────────────────────┘
+//! ```
+
+mod block;
+mod cache;
+mod config;
+mod draw;
+mod guided_steps;
+mod network;
+mod part_times;
+mod raw_config;
+mod rows;
+mod steps;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::{
+    network::Network,
+    rows::{DeviceRows, check_classes},
+};
+pub use config::{GeneratorConfig, GeneratorData, GeneratorSize};
+pub use part_times::SamplingTimes;
+
+use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps, part_times::PartTimes};
+use crate::{Device, ModelError, Precision, device, model_folder::Identity};
+use schemas::{RandomStream, SampleBatch, Sampling, SchemaError, TokenBatch, TokenLevels};
+use tch::{Kind, Tensor};
+
+/// A generator on a device. Owned by one OS thread (`Send`, not `Sync`).
+#[derive(Debug)]
+pub struct Generator {
+    config: GeneratorConfig,
+    device: Device,
+    precision: Precision,
+    identity: Identity,
+    network: Network,
+    memory: Option<Memory>,
+}
+
+/// What the sampling of a batch writes to, kept for the next batch of as many samples.
+#[derive(Debug)]
+struct Memory {
+    cache: Cache,
+    /// int64 `[B, N]`.
+    tokens: Tensor,
+}
+
+impl Generator {
+    /// Draws the tokens of a batch of samples, one row for each of its `filled` samples.
+    ///
+    /// A sample's tokens follow from the network, its class, `sampling` and its number: each token is drawn by inverse CDF from one
+    /// uniform number that follows from (seed, number, token), so that neighbours in a batch share no randomness. Every batch of a run
+    /// should have one size all the same: kernels are chosen by shape, and with them the last bits of a logit.
+    ///
+    /// Where a step is guided, class and null class go through the network as one batch of twice the size. The null half is dropped
+    /// after the last guided step. Before the first guided one it has to run, because later steps look at its keys and values; only
+    /// its logits are left out. The device runs ahead without waiting until the tokens are copied back.
+    ///
+    /// # Errors
+    /// When a class is none of this generator's, a number of `sampling` is out of range, guidance is asked for and the generator has
+    /// no null class, logits are no numbers (in float16, for example), or libtorch refuses an operation.
+    pub fn sample(&mut self, batch: &SampleBatch, sampling: &Sampling) -> Result<TokenBatch, ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let tokens = self.sample_on_device(batch, sampling, None)?;
+        self.token_batch(&tokens, batch.filled())
+    }
+
+    /// [`Self::sample`], and where its time went. On a GPU the parts wait for each other, so that the whole takes longer than
+    /// [`Self::sample`] does; on a processor it takes as long.
+    ///
+    /// # Errors
+    /// As [`Self::sample`].
+    pub fn sample_timed(
+        &mut self,
+        batch: &SampleBatch,
+        sampling: &Sampling,
+    ) -> Result<(TokenBatch, SamplingTimes), ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let times = PartTimes::start(self.device);
+        let tokens = self.sample_on_device(batch, sampling, Some(&times))?;
+        let tokens = self.token_batch(&tokens, batch.filled())?;
+        Ok((tokens, times.finish()))
+    }
+
+    /// Everything of [`Self::sample`] but the copy back: int64 `[B, N]`, which the next batch writes over.
+    fn sample_on_device(
+        &mut self,
+        batch: &SampleBatch,
+        sampling: &Sampling,
+        times: Option<&PartTimes>,
+    ) -> Result<Tensor, ModelError> {
+        sampling.check()?;
+        check_classes(batch.classes(), self.config.classes())?;
+        let guided = GuidedSteps::new(self.network.steps(), &sampling.guidance);
+        if guided.any() && !self.config.has_null_class() {
+            return Err(ModelError::setting(
+                "guidance scale",
+                sampling.guidance.scale,
+                "1: class_dropout_prob is 0, so there is no null class",
+            ));
+        }
+        let drawing = Drawing::new(sampling, self.config.codebook_size());
+        let rows = batch.rows() as i64;
+        let uniforms = self.uniforms(batch, sampling.seed)?;
+        let classes = self.class_halves(batch, guided.any())?;
+        let mut copies = if guided.any() { 2 } else { 1 };
+        self.prepare_memory(rows, copies)?;
+        let Some(Memory { cache, tokens }) = &mut self.memory else {
+            return Err(ModelError::torch("the sampler has no memory"));
+        };
+        for (step, scale) in self.network.steps().iter().zip(guided.scales()) {
+            if copies == 2 && guided.is_over_at(step) {
+                cache.keep_first(rows)?;
+                copies = 1;
+            }
+            let input = match step.is_first() {
+                true => classes.shallow_clone(),
+                false => tokens.f_narrow(1, step.read.start, step.read.end - step.read.start)?.f_clamp_min(0)?,
+            };
+            let stream = self.network.step(step, &input, copies, cache, times)?;
+            let codes = PartTimes::head(times, || {
+                let logits = match scale {
+                    Some(scale) => guide(&self.network.logits(&stream)?, rows, *scale)?,
+                    None => self.network.logits(&stream.f_narrow(0, 0, rows)?)?,
+                };
+                drawing.draw(logits, &uniforms.f_narrow(1, step.start, step.tokens)?)
+            })?;
+            tokens.f_narrow(1, step.start, step.tokens)?.f_copy_(&codes)?;
+        }
+        Ok(tokens.shallow_clone())
+    }
+
+    /// Logits of every token from the true ones before it, float32 `[rows, tokens an image, codes]`. `classes`, one a row, may name the
+    /// null class, which comes after the last.
+    ///
+    /// # Errors
+    /// When tokens or classes are not this generator's, or libtorch refuses an operation.
+    pub fn logits(&self, tokens: &TokenBatch, classes: &[i32]) -> Result<Tensor, ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        Ok(self.predict(tokens, classes)?.0)
+    }
+
+    /// [`Self::logits`], and the tokens on the device, int64 `[rows, tokens an image]`.
+    pub(crate) fn predict(&self, tokens: &TokenBatch, classes: &[i32]) -> Result<(Tensor, Tensor), ModelError> {
+        let rows = DeviceRows::upload(&self.config, tokens, classes, self.device)?;
+        Ok((self.network.forward(&rows.classes, &rows.tokens)?, rows.tokens))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &GeneratorConfig {
+        &self.config
+    }
+
+    /// How the tokens of an image divide into levels.
+    pub fn levels(&self) -> &TokenLevels {
+        self.config.levels()
+    }
+
+    /// Its name in tables.
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// SHA-256 of `model.safetensors`, lowercase hexadecimal; of the drawn numbers where there is no file, empty for
+    /// the average of a run.
+    pub fn weights_sha256(&self) -> &str {
+        &self.identity.weights_sha256
+    }
+
+    /// The device.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The precision.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// One number in [0, 1) for each token, float32 `[B, N]`.
+    fn uniforms(&self, batch: &SampleBatch, seed: u64) -> Result<Tensor, ModelError> {
+        let tokens = self.config.tokens_per_image();
+        let drawn = batch.samples().iter().map(|&sample| RandomStream::new(seed, "token", sample).uniforms(tokens));
+        let drawn: Vec<f32> = drawn.flatten().collect();
+        let drawn = Tensor::f_from_slice(&drawn)?.f_view([batch.rows() as i64, tokens as i64])?;
+        device::upload(&drawn, self.device.torch())
+    }
+
+    /// The batch's classes, and after them the null class as often if it is asked for: int64 `[B]` or `[2 B]`.
+    fn class_halves(&self, batch: &SampleBatch, with_null: bool) -> Result<Tensor, ModelError> {
+        let null = std::iter::repeat_n(self.config.classes() as i64, if with_null { batch.rows() } else { 0 });
+        let classes: Vec<i64> = batch.classes().iter().map(|&class| i64::from(class)).chain(null).collect();
+        device::upload(&Tensor::f_from_slice(&classes)?, self.device.torch())
+    }
+
+    fn prepare_memory(&mut self, rows: i64, copies: i64) -> Result<(), ModelError> {
+        let samples = rows * copies;
+        if let Some(memory) = &mut self.memory
+            && memory.cache.samples() >= samples
+            && memory.tokens.size()[0] == rows
+        {
+            return memory.cache.restart(samples);
+        }
+        self.memory = None;
+        let (size, tokens) = (self.config.size(), self.config.tokens_per_image() as i64);
+        let shape = [size.layers as i64, samples, self.config.shared_heads(), tokens, size.head_width()];
+        let (kind, device) = (self.precision.kind(), self.device.torch());
+        let mut cache = Cache::new(shape, kind, device)?;
+        cache.restart(samples)?;
+        self.memory = Some(Memory { cache, tokens: Tensor::f_zeros([rows, tokens], (Kind::Int64, device))? });
+        Ok(())
+    }
+
+    /// The one wait for the device.
+    fn token_batch(&self, tokens: &Tensor, filled: usize) -> Result<TokenBatch, ModelError> {
+        let tokens = tokens.f_narrow(0, 0, filled as i64)?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
+        let mut codes = vec![0_i64; tokens.numel()];
+        let count = codes.len();
+        tokens.f_copy_data(&mut codes, count)?;
+        Ok(TokenBatch::try_from_codes(&codes, self.config.tokens_per_image(), self.config.codebook_size())?)
+    }
+}
+
+/// `null + (class - null) * scale` of logits whose first `rows` rows are the class's: `[2 rows, n, codes]` to `[rows, n, codes]`.
+fn guide(logits: &Tensor, rows: i64, scale: f64) -> Result<Tensor, ModelError> {
+    let (class, null) = (logits.f_narrow(0, 0, rows)?, logits.f_narrow(0, rows, rows)?);
+    Ok(class.f_sub(&null)?.f_mul_scalar_(scale)?.f_add_(&null)?)
+}
+
+/// The error for `found` rows of something where there should be `expected`.
+fn wrong_rows(what: &'static str, found: usize, expected: usize) -> ModelError {
+    ModelError::Data(SchemaError::Shape { what, found: found.to_string(), expected: expected.to_string() })
+}

@@ -1,0 +1,139 @@
+//! What every training has: parameters, the optimizer that moves them, their average, and the files that a run is taken up from.
+
+use super::{AdamWOptions, StepReport, average::Average, loss_scale::LossScale, optimizer::AdamW, state, tensor_lists};
+use crate::{ModelError, Precision, parameters::ParameterStore, weight_file};
+use std::{collections::BTreeMap, path::Path};
+use tch::{Kind, Tensor};
+
+const CONFIG_FILE: &str = "config.json";
+const WEIGHTS_FILE: &str = "model.safetensors";
+const AVERAGE_FILE: &str = "ema.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+
+/// Numbers of a learner that stay the same during a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LearnerOptions {
+    pub(super) precision: Precision,
+    pub(super) optimizer: AdamWOptions,
+    pub(super) largest_gradient_norm: f64,
+    pub(super) average_decay: f64,
+}
+
+/// Parameters and everything that moves them.
+#[derive(Debug)]
+pub(super) struct Learner {
+    store: ParameterStore,
+    optimizer: AdamW,
+    average: Average,
+    /// In float16 only.
+    loss_scale: Option<LossScale>,
+    largest_gradient_norm: f64,
+    steps_done: u64,
+}
+
+impl Learner {
+    /// Of a store that the first building of its networks has filled.
+    pub(super) fn new(store: ParameterStore, options: LearnerOptions) -> Result<Self, ModelError> {
+        let trained = store.trained();
+        let device = trained.first().map_or(tch::Device::Cpu, |(_, tensor)| tensor.device());
+        Ok(Self {
+            optimizer: AdamW::new(&trained, options.optimizer)?,
+            average: Average::new(&trained, options.average_decay)?,
+            loss_scale: (options.precision == Precision::Fp16).then(|| LossScale::new(device)).transpose()?,
+            largest_gradient_norm: options.largest_gradient_norm,
+            steps_done: 0,
+            store,
+        })
+    }
+
+    pub(super) fn store(&self) -> &ParameterStore {
+        &self.store
+    }
+
+    /// Updates made so far.
+    pub(super) fn steps_done(&self) -> u64 {
+        self.steps_done
+    }
+
+    /// Whether gradients may overflow, and an update be left out.
+    pub(super) fn may_overflow(&self) -> bool {
+        self.loss_scale.is_some()
+    }
+
+    /// Names of the scalars that [`Self::update`] reports.
+    pub(super) fn scalars(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.may_overflow().then_some(StepReport::OVERFLOWED).into_iter().chain(["gradient_norm"])
+    }
+
+    /// Adds the gradients of `share` of `loss`.
+    pub(super) fn learn(&self, loss: &Tensor, share: f64) -> Result<(), ModelError> {
+        let loss = loss.f_mul_scalar(share)?;
+        match &self.loss_scale {
+            Some(scale) => scale.scaled(&loss)?.f_backward()?,
+            None => loss.f_backward()?,
+        }
+        Ok(())
+    }
+
+    /// Moves the parameters by the gradients that were added since the last update, and the average after them.
+    pub(super) fn update(&mut self, learning_rate: f64, report: &mut StepReport) -> Result<(), ModelError> {
+        let gradients = self.optimizer.gradients();
+        let found_infinite = self.loss_scale.as_ref().map(|scale| scale.unscale(&gradients)).transpose()?;
+        if let Some(found_infinite) = &found_infinite {
+            report.add(StepReport::OVERFLOWED, found_infinite, 1.0)?;
+        }
+        let norm = tch::no_grad(|| tensor_lists::clip(&gradients, self.largest_gradient_norm))?;
+        report.add("gradient_norm", &norm, 1.0)?;
+        self.optimizer.step(learning_rate, found_infinite.as_ref())?;
+        self.optimizer.clear_gradients();
+        self.steps_done += 1;
+        self.average.update(self.steps_done)
+    }
+
+    /// Parameters and buffers.
+    pub(super) fn weights(&self) -> BTreeMap<String, Tensor> {
+        self.store.trained().into_iter().chain(self.store.buffers()).collect()
+    }
+
+    /// The average of the weights, rounded to float16 for [`Precision::Fp16`].
+    pub(super) fn averaged(&self, stored: Precision) -> Result<BTreeMap<String, Tensor>, ModelError> {
+        let mut tensors = self.average.tensors();
+        if stored == Precision::Fp16 {
+            for tensor in tensors.values_mut() {
+                *tensor = tensor.f_to_kind(Kind::Half)?;
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Writes `config.json`, `model.safetensors`, `ema.safetensors` and `optimizer.safetensors`, with `more` in the last, into
+    /// `folder`, which exists.
+    pub(super) fn save(&self, folder: &Path, config: &str, more: BTreeMap<String, Tensor>) -> Result<(), ModelError> {
+        let config_file = folder.join(CONFIG_FILE);
+        std::fs::write(&config_file, config).map_err(|source| ModelError::File { file: config_file, source })?;
+        weight_file::write(&folder.join(WEIGHTS_FILE), &self.weights())?;
+        weight_file::write(&folder.join(AVERAGE_FILE), &self.average.tensors())?;
+        weight_file::write(&folder.join(OPTIMIZER_FILE), &self.state(more))
+    }
+
+    /// Takes up what [`Self::save`] wrote after `steps_done` updates.
+    pub(super) fn restore(
+        &mut self,
+        folder: &Path,
+        steps_done: u64,
+        more: BTreeMap<String, Tensor>,
+    ) -> Result<(), ModelError> {
+        state::restore(&folder.join(WEIGHTS_FILE), &self.weights())?;
+        state::restore(&folder.join(AVERAGE_FILE), &self.average.tensors())?;
+        state::restore(&folder.join(OPTIMIZER_FILE), &self.state(more))?;
+        self.steps_done = steps_done;
+        Ok(())
+    }
+
+    fn state(&self, more: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+        let mut state = self.optimizer.state("");
+        state.extend(more);
+        state.extend(self.loss_scale.iter().flat_map(LossScale::state));
+        state
+    }
+}
