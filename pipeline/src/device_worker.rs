@@ -1,9 +1,9 @@
-//! Devices: one thread each, fed by one bounded queue.
+//! Devices: one thread each, fed by one bounded queue. A run has a pool of them for each network.
 //!
 //! ```text
-//! unit A ──batch──┐                     ┌── thread of device 0 ──codes──▶ whoever sent the batch
+//! unit A ──batch──┐                     ┌── thread of device 0 ──answer──▶ whoever sent the batch
 //! unit B ──batch──┼──▶ bounded queue ───┤
-//! unit C ──batch──┘                     └── thread of device 1 ──codes──▶ whoever sent the batch
+//! unit C ──batch──┘                     └── thread of device 1 ──answer──▶ whoever sent the batch
 //! ```
 //!
 //! Whichever device is free takes the next batch, so a slow device never holds up a fast one. Each batch carries the sender of
@@ -11,10 +11,10 @@
 //! and fetching; devices wait for nobody but the queue, so it always empties.
 
 use crate::{
-    EncoderFactory, PipelineError,
+    DeviceError, NetworkFactory, PipelineError,
     telemetry::{InStage, Stage, Telemetry},
 };
-use schemas::{PixelBatch, TokenBatch};
+use schemas::{PixelBatch, SampleBatch, TokenBatch};
 use std::{
     any::Any,
     collections::BTreeSet,
@@ -24,27 +24,105 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// What a device must give back for each filled row.
+/// What is counted of a batch.
+pub(crate) trait Batch: Send + 'static {
+    /// Rows that mean something.
+    fn filled(&self) -> usize;
+    /// Size in memory.
+    fn bytes(&self) -> usize;
+}
+
+impl Batch for PixelBatch {
+    fn filled(&self) -> usize {
+        self.filled()
+    }
+
+    fn bytes(&self) -> usize {
+        self.pixels().len()
+    }
+}
+
+impl Batch for SampleBatch {
+    fn filled(&self) -> usize {
+        self.filled()
+    }
+
+    fn bytes(&self) -> usize {
+        self.filled() * size_of::<u64>()
+    }
+}
+
+impl Batch for TokenBatch {
+    fn filled(&self) -> usize {
+        self.rows()
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.codes())
+    }
+}
+
+/// What is wrong with an answer; an answer that cannot be right is never written.
+pub(crate) type Check<I, O> = fn(&AnswerShape, &I, &O) -> Result<(), String>;
+
+/// What devices must give back for each filled row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CodeShape {
+pub(crate) struct AnswerShape {
     pub(crate) tokens_per_image: usize,
     pub(crate) codebook_size: usize,
+    /// Side of a picture in pixels; 0 where nothing is decoded.
+    pub(crate) side: usize,
+}
+
+impl AnswerShape {
+    /// Codes: one row of codes below the codebook's size for each row of the batch.
+    pub(crate) fn check_codes<I: Batch>(&self, batch: &I, codes: &TokenBatch) -> Result<(), String> {
+        if codes.rows() != batch.filled() || codes.tokens_per_image() != self.tokens_per_image {
+            return Err(format!(
+                "gave {} rows of {} codes for {} rows of {}",
+                codes.rows(),
+                codes.tokens_per_image(),
+                batch.filled(),
+                self.tokens_per_image
+            ));
+        }
+        match codes.codes().iter().find(|&&code| code < 0 || code as usize >= self.codebook_size) {
+            Some(code) => Err(format!("gave code {code}, but the codebook has {}", self.codebook_size)),
+            None => Ok(()),
+        }
+    }
+
+    /// Pictures: one of the right size for each row of the batch.
+    pub(crate) fn check_pictures(&self, batch: &TokenBatch, pictures: &PixelBatch) -> Result<(), String> {
+        let found = (pictures.filled(), pictures.height(), pictures.width());
+        if found == (batch.rows(), self.side, self.side) {
+            return Ok(());
+        }
+        let (rows, height, width) = found;
+        Err(format!("gave {rows} pictures of {width}x{height} for {} rows of side {}", batch.rows(), self.side))
+    }
 }
 
 /// The device threads and the queue in front of them.
 #[derive(Debug)]
-pub(crate) struct DevicePool {
-    queue: DeviceQueue,
+pub(crate) struct DevicePool<I, O> {
+    queue: DeviceQueue<I, O>,
     kinds: BTreeSet<String>,
     failure: Arc<FailureSlot>,
     finished: Vec<oneshot::Receiver<()>>,
 }
 
 /// Where units put their batches.
-#[derive(Clone, Debug)]
-pub(crate) struct DeviceQueue {
-    sender: async_channel::Sender<Request>,
+#[derive(Debug)]
+pub(crate) struct DeviceQueue<I, O> {
+    sender: async_channel::Sender<Request<I, O>>,
     telemetry: Arc<Telemetry>,
+}
+
+impl<I, O> Clone for DeviceQueue<I, O> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), telemetry: Arc::clone(&self.telemetry) }
+    }
 }
 
 /// No device is left to answer; why is in the pool's failure slot.
@@ -52,9 +130,9 @@ pub(crate) struct DeviceQueue {
 pub(crate) struct DevicesGone;
 
 #[derive(Debug)]
-struct Request {
-    batch: PixelBatch,
-    answer: oneshot::Sender<TokenBatch>,
+struct Request<I, O> {
+    batch: I,
+    answer: oneshot::Sender<O>,
     queued: InStage,
 }
 
@@ -93,47 +171,50 @@ impl FailureSlot {
     }
 }
 
-impl DevicePool {
-    /// Starts a thread for each encoder and waits until all are built.
+impl<I: Batch, O: Send + 'static> DevicePool<I, O> {
+    /// Starts a thread for each network and waits until all are built. `stage` is what they do.
     ///
     /// # Errors
-    /// When an encoder cannot be built, or the system gives no thread.
+    /// When a network cannot be built, or the system gives no thread.
     ///
     /// # Panics
     /// With the panic of a factory.
     pub(crate) async fn start(
-        encoders: Vec<(String, EncoderFactory)>,
+        networks: Vec<(String, NetworkFactory<I, O>)>,
+        stage: Stage,
         queued_batches_per_device: usize,
-        shape: CodeShape,
+        (shape, check): (AnswerShape, Check<I, O>),
         telemetry: &Arc<Telemetry>,
     ) -> Result<Self, PipelineError> {
-        if encoders.is_empty() {
-            return Err(PipelineError::Settings { problem: "no device to encode on: name at least one".to_owned() });
+        if networks.is_empty() {
+            return Err(PipelineError::Settings { problem: format!("no device to {stage} on: name at least one") });
         }
-        let capacity = (queued_batches_per_device * encoders.len()).max(1);
-        telemetry.set_capacity(Stage::Queue, capacity);
-        telemetry.set_capacity(Stage::Encode, encoders.len());
+        let capacity = (queued_batches_per_device * networks.len()).max(1);
+        telemetry.add_capacity(Stage::Queue, capacity);
+        telemetry.set_capacity(stage, networks.len());
         let (sender, receiver) = async_channel::bounded(capacity);
         let failure = Arc::new(FailureSlot::default());
         let (mut ready, mut finished) = (Vec::new(), Vec::new());
-        for (device, factory) in encoders {
+        for (device, factory) in networks {
             let (ready_sender, ready_receiver) = oneshot::channel();
             let (finished_sender, finished_receiver) = oneshot::channel();
             let worker = Worker {
                 device: device.clone(),
                 requests: receiver.clone(),
+                stage,
                 shape,
+                check,
                 telemetry: Arc::clone(telemetry),
                 failure: Arc::clone(&failure),
             };
             let span = tracing::info_span!("device", name = %device);
             std::thread::Builder::new()
-                .name(format!("device-{device}"))
+                .name(format!("{stage}-{device}"))
                 .spawn(move || {
                     span.in_scope(|| worker.run_caught(factory, ready_sender));
                     drop(finished_sender);
                 })
-                .map_err(|error| encoder_error(&device, format!("cannot start a thread: {error}"), true))?;
+                .map_err(|error| device_error(&device, format!("cannot start a thread: {error}"), true))?;
             ready.push((device, ready_receiver));
             finished.push(finished_receiver);
         }
@@ -145,7 +226,7 @@ impl DevicePool {
                     kinds.insert(kind);
                 }
                 Err(_) => {
-                    let lost = || encoder_error(&device, "ended before it was ready".to_owned(), false);
+                    let lost = || device_error(&device, "ended before it was ready".to_owned(), false);
                     return Err(failure.take().unwrap_or_else(lost));
                 }
             }
@@ -155,7 +236,7 @@ impl DevicePool {
     }
 
     /// Where to put batches.
-    pub(crate) fn queue(&self) -> DeviceQueue {
+    pub(crate) fn queue(&self) -> DeviceQueue<I, O> {
         self.queue.clone()
     }
 
@@ -169,8 +250,16 @@ impl DevicePool {
     /// # Panics
     /// With the panic of the device thread that failed first.
     pub(crate) fn failure(&self) -> PipelineError {
-        let lost = || encoder_error("all", "the devices ended without saying why".to_owned(), true);
-        self.failure.take().unwrap_or_else(lost)
+        let lost = || device_error("all", "the devices ended without saying why".to_owned(), true);
+        self.try_failure().unwrap_or_else(lost)
+    }
+
+    /// Why no device answers any more, if one of this pool failed.
+    ///
+    /// # Panics
+    /// As [`Self::failure`].
+    pub(crate) fn try_failure(&self) -> Option<PipelineError> {
+        self.failure.take()
     }
 
     /// Closes the queue and waits for the threads, at most `patience`; a thread that is in the middle of a batch after that
@@ -184,32 +273,34 @@ impl DevicePool {
     }
 }
 
-impl DeviceQueue {
-    /// Waits for room and sends a batch; the codes of its filled rows come through the receiver, which fails when the device
+impl<I: Batch, O> DeviceQueue<I, O> {
+    /// Waits for room and sends a batch; the answer for its filled rows comes through the receiver, which fails when the device
     /// fails.
-    pub(crate) async fn submit(&self, batch: PixelBatch) -> Result<oneshot::Receiver<TokenBatch>, DevicesGone> {
-        let (answer, codes) = oneshot::channel();
-        let bytes = batch.pixels().len() as u64;
+    pub(crate) async fn submit(&self, batch: I) -> Result<oneshot::Receiver<O>, DevicesGone> {
+        let (answer, answered) = oneshot::channel();
+        let bytes = batch.bytes() as u64;
         let waiting = Instant::now();
         let request = Request { batch, answer, queued: self.telemetry.enter(Stage::Queue) };
         self.sender.send(request).await.map_err(|_| DevicesGone)?;
         self.telemetry.record_wait(Stage::Queue, waiting.elapsed());
         self.telemetry.record(Stage::Queue, 1, bytes, Duration::ZERO);
-        Ok(codes)
+        Ok(answered)
     }
 }
 
 /// What a device thread owns.
-struct Worker {
+struct Worker<I, O> {
     device: String,
-    requests: async_channel::Receiver<Request>,
-    shape: CodeShape,
+    requests: async_channel::Receiver<Request<I, O>>,
+    stage: Stage,
+    shape: AnswerShape,
+    check: Check<I, O>,
     telemetry: Arc<Telemetry>,
     failure: Arc<FailureSlot>,
 }
 
-impl Worker {
-    fn run_caught(self, factory: EncoderFactory, ready: oneshot::Sender<String>) {
+impl<I: Batch, O> Worker<I, O> {
+    fn run_caught(self, factory: NetworkFactory<I, O>, ready: oneshot::Sender<String>) {
         let requests = self.requests.clone();
         let failure = Arc::clone(&self.failure);
         // The failure must be in its slot before anybody learns that an answer will not come, so `ready` and the answers are
@@ -231,11 +322,11 @@ impl Worker {
 
     fn run(
         self,
-        factory: EncoderFactory,
+        factory: NetworkFactory<I, O>,
         ready: &mut Option<oneshot::Sender<String>>,
-        unanswered: &mut Option<oneshot::Sender<TokenBatch>>,
+        unanswered: &mut Option<oneshot::Sender<O>>,
     ) -> Result<(), PipelineError> {
-        let failed = |error: crate::EncodeError| {
+        let failed = |error: DeviceError| {
             let temporary = error.temporary;
             let mut problem = error.to_string();
             let mut cause = std::error::Error::source(&error);
@@ -243,55 +334,37 @@ impl Worker {
                 problem = format!("{problem}: {error}");
                 cause = error.source();
             }
-            encoder_error(&self.device, problem, temporary)
+            device_error(&self.device, problem, temporary)
         };
-        let mut encoder = factory().map_err(failed)?;
+        let mut network = factory().map_err(failed)?;
         if let Some(ready) = ready.take() {
             // Nobody waits when another device failed to start.
-            drop(ready.send(encoder.device_kind()));
+            drop(ready.send(network.device_kind()));
         }
         loop {
             let waiting = Instant::now();
             let Ok(Request { batch, answer, queued }) = self.requests.recv_blocking() else { return Ok(()) };
             drop(queued);
-            self.telemetry.record_wait(Stage::Encode, waiting.elapsed());
-            // The unit was stopped meanwhile: its codes would be thrown away.
+            self.telemetry.record_wait(self.stage, waiting.elapsed());
+            // The unit was stopped meanwhile: its answer would be thrown away.
             if answer.is_closed() {
                 continue;
             }
             *unanswered = Some(answer);
-            let at_work = self.telemetry.enter(Stage::Encode);
+            let at_work = self.telemetry.enter(self.stage);
             let started = Instant::now();
-            let codes = encoder.encode(&batch).map_err(failed)?;
-            self.check(&batch, &codes)?;
-            self.telemetry.record(Stage::Encode, batch.filled() as u64, batch.pixels().len() as u64, started.elapsed());
+            let output = network.run(&batch).map_err(failed)?;
+            (self.check)(&self.shape, &batch, &output).map_err(|problem| device_error(&self.device, problem, false))?;
+            self.telemetry.record(self.stage, batch.filled() as u64, batch.bytes() as u64, started.elapsed());
             drop(at_work);
             if let Some(answer) = unanswered.take() {
                 // The unit may have been stopped meanwhile.
-                drop(answer.send(codes));
+                drop(answer.send(output));
             }
-        }
-    }
-
-    /// Holds an encoder to its contract: a code that cannot be right is never written.
-    fn check(&self, batch: &PixelBatch, codes: &TokenBatch) -> Result<(), PipelineError> {
-        let CodeShape { tokens_per_image, codebook_size } = self.shape;
-        let wrong = |problem: String| Err(encoder_error(&self.device, problem, false));
-        if codes.rows() != batch.filled() || codes.tokens_per_image() != tokens_per_image {
-            return wrong(format!(
-                "gave {} rows of {} codes for {} views of {tokens_per_image}",
-                codes.rows(),
-                codes.tokens_per_image(),
-                batch.filled()
-            ));
-        }
-        match codes.codes().iter().find(|&&code| code < 0 || code as usize >= codebook_size) {
-            Some(code) => wrong(format!("gave code {code}, but the codebook has {codebook_size}")),
-            None => Ok(()),
         }
     }
 }
 
-fn encoder_error(device: &str, problem: String, temporary: bool) -> PipelineError {
+fn device_error(device: &str, problem: String, temporary: bool) -> PipelineError {
     PipelineError::Encoder { device: device.to_owned(), problem, temporary }
 }

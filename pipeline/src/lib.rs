@@ -25,7 +25,9 @@
 //! Nothing in this table grows with the set. Only what a run remembers of finished units does, a few kilobytes each.
 //!
 //! Training reads the same sources through the same stages of fetching, decoding and cropping, but in another order and without
-//! end: [`TrainingImages`] gives shuffled batches, [`EvaluationImages`] one pass in order.
+//! end: [`TrainingImages`] gives shuffled batches, [`EvaluationImages`] one pass in order. A generator trains on what was
+//! written: [`TokenTables`] opens finished outputs by their manifests, [`TrainingTokens`] gives shuffled batches of their codes and
+//! labels, one view an image and epoch, and [`EvaluationTokens`] their first images in order.
 //!
 //! # Why nothing deadlocks
 //! Follow the waiting from the end: a device waits for the queue alone and answers into a channel of its own for each batch, so
@@ -45,16 +47,18 @@
 //! and says whether starting again may help. A panic on any thread is raised again in the caller of [`tokenize`].
 //! When nothing moves for [`Limits::stall_seconds`], the run ends and says where each stage stands.
 
+mod background;
 mod commit;
 mod cpu_pool;
 mod crop;
 mod decode;
 mod device_worker;
-mod encoder;
 mod error;
 mod limits;
+mod network;
 mod plan_units;
 mod run;
+mod samples;
 mod source;
 mod storage;
 mod tables;
@@ -62,24 +66,35 @@ mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod training_images;
+mod training_tokens;
 mod watchdog;
 
 pub use commit::{Finding, VerifyOptions, VerifyReport, claim_output, finalize, read_plan, verify};
 pub use crop::{RandomCrop, crop_views};
 pub use decode::{DecodeFailure, DecodeLimits, RgbImage, decode_image};
-pub use encoder::{BatchEncoder, EncodeError, EncoderFactory};
 pub use error::PipelineError;
 pub use limits::Limits;
+pub use network::{BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, NetworkFactory, SamplerFactory};
 pub use plan_units::plan_units;
-pub use run::{RunReport, Shard, ShardOrigin, TokenizeRun, decoder_versions, tokenize};
+pub use run::{
+    CodeSource, GenerateRun, Run, RunReport, Shard, ShardOrigin, TokenizeRun, decoder_versions, generate, tokenize,
+};
+pub use samples::{
+    AssembledNpz, NpzEncoder, NpzShape, SampleImage, SampleRows, assemble_npz, encode_png, encode_sample_parquet,
+    encode_sample_tar, npz_size, read_sample_parquet,
+};
 pub use source::{
     FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,
     list_storage,
 };
-pub use storage::{PutOutcome, Storage, StoredObject, without_secrets};
+pub use storage::{PutOutcome, PutStreamOutcome, Storage, StoredObject, without_secrets};
 pub use tables::{TableFile, TableReader};
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};
 pub use training_images::{
     DataPosition, EvaluationImages, EvaluationImagesOptions, TrainingBatch, TrainingCrop, TrainingImages,
     TrainingImagesOptions,
+};
+pub use training_tokens::{
+    EvaluationTokens, EvaluationTokensOptions, TokenEvaluationBatch, TokenTable, TokenTables, TokenTrainingBatch,
+    TrainingTokens, TrainingTokensOptions,
 };

@@ -4,7 +4,7 @@ use crate::{
     PipelineError,
     source::{ListedInput, SourceListing},
 };
-use schemas::{Plan, PlanSettings, PlannedInput, SchemaError, SourceLayout};
+use schemas::{ImageOrigin, Origin, Plan, PlanSettings, PlannedInput, SchemaError, SourceLayout};
 use std::ops::Range;
 
 /// Divides the listed inputs into units, in their order.
@@ -17,7 +17,11 @@ use std::ops::Range;
 /// When `unit_size` is 0, there is no input, or there are more units than names for them.
 pub fn plan_units(settings: PlanSettings, listing: SourceListing) -> Result<Plan, PipelineError> {
     let SourceListing { source, layout, inputs, class_names, .. } = listing;
-    let settings = PlanSettings { source, layout, ..settings };
+    let origin = match settings.origin {
+        Origin::Images(images) => Origin::Images(ImageOrigin { layout, ..images }),
+        other => other,
+    };
+    let settings = PlanSettings { source, origin, ..settings };
     if settings.unit_size == 0 {
         let expected = "at least 1 image".to_owned();
         return Err(SchemaError::Shape { what: "unit size", found: "0".to_owned(), expected }.into());

@@ -11,6 +11,8 @@
 //! | queue | batch | | a full batch waited for room in front of the devices |
 //! | encode | view | a device encoded | a device had no batch |
 //! | write | file | a file was encoded and put | |
+//! | sample | sample | a device drew tokens | a device had no batch |
+//! | render | picture | a device decoded tokens | a device had no batch |
 
 use schemas::Books;
 use std::{
@@ -19,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A stage of the way of an image, in order.
+/// A stage of the way of an image or of a sample, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     /// The source is listed and divided into units.
@@ -34,11 +36,20 @@ pub enum Stage {
     Encode,
     /// Tables are written.
     Write,
+    /// Devices draw tokens.
+    Sample,
+    /// Devices turn tokens into pictures.
+    Render,
 }
 
 impl Stage {
-    /// Every stage, in order.
-    pub const ALL: [Self; 6] = [Self::List, Self::Fetch, Self::Decode, Self::Queue, Self::Encode, Self::Write];
+    /// The stages of tokenizing, in order.
+    pub const TOKENIZING: [Self; 6] = [Self::List, Self::Fetch, Self::Decode, Self::Queue, Self::Encode, Self::Write];
+
+    /// The stages of generating, in order.
+    pub const GENERATING: [Self; 5] = [Self::List, Self::Queue, Self::Sample, Self::Render, Self::Write];
+
+    const COUNT: usize = 8;
 
     /// The stage's name in reports.
     pub fn name(self) -> &'static str {
@@ -49,6 +60,8 @@ impl Stage {
             Self::Queue => "queue",
             Self::Encode => "encode",
             Self::Write => "write",
+            Self::Sample => "sample",
+            Self::Render => "render",
         }
     }
 
@@ -60,6 +73,8 @@ impl Stage {
             Self::Queue => "batches",
             Self::Encode => "views",
             Self::Write => "files",
+            Self::Sample => "samples",
+            Self::Render => "pictures",
         }
     }
 }
@@ -88,7 +103,8 @@ struct StageCounters {
 #[derive(Debug)]
 pub struct Telemetry {
     started: Instant,
-    stages: [StageCounters; Stage::ALL.len()],
+    shown: &'static [Stage],
+    stages: [StageCounters; Stage::COUNT],
     units_total: AtomicU64,
     units_done: AtomicU64,
     images_total: AtomicU64,
@@ -127,7 +143,7 @@ pub struct StageSnapshot {
 pub struct Snapshot {
     /// Time since the run began.
     pub elapsed: Duration,
-    /// Every stage, in order.
+    /// Every stage of the run, in order.
     pub stages: Vec<StageSnapshot>,
     /// Units of the plan.
     pub units_total: u64,
@@ -150,10 +166,20 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
-    /// Counters at zero, and the clock started.
+    /// Counters of tokenizing at zero, and the clock started.
     pub fn new() -> Self {
+        Self::of_stages(&Stage::TOKENIZING)
+    }
+
+    /// Counters of generating.
+    pub fn of_generating() -> Self {
+        Self::of_stages(&Stage::GENERATING)
+    }
+
+    fn of_stages(shown: &'static [Stage]) -> Self {
         Self {
             started: Instant::now(),
+            shown,
             stages: Default::default(),
             units_total: AtomicU64::new(0),
             units_done: AtomicU64::new(0),
@@ -197,6 +223,11 @@ impl Telemetry {
         self.counters(stage).capacity.store(capacity as u64, Relaxed);
     }
 
+    /// Says how many more things can be in a stage at once.
+    pub(crate) fn add_capacity(&self, stage: Stage, capacity: usize) {
+        self.counters(stage).capacity.fetch_add(capacity as u64, Relaxed);
+    }
+
     /// Says how many units the plan has, how many are done, and how many images it has where that is known.
     pub fn set_totals(&self, units: u64, units_done: u64, images: Option<u64>) {
         self.units_total.store(units, Relaxed);
@@ -225,7 +256,7 @@ impl Telemetry {
         let elapsed = self.started.elapsed();
         Snapshot {
             elapsed,
-            stages: Stage::ALL.into_iter().map(|stage| self.stage_snapshot(stage, elapsed)).collect(),
+            stages: self.shown.iter().map(|&stage| self.stage_snapshot(stage, elapsed)).collect(),
             units_total: self.units_total.load(Relaxed),
             units_done: self.units_done.load(Relaxed),
             images_total: self.images_total.load(Relaxed).checked_sub(1),

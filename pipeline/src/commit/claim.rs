@@ -83,6 +83,14 @@ pub async fn read_plan(output: &Storage) -> Result<Option<Plan>, PipelineError> 
     decompress(output, &path, &bytes, &owner.plan).map(Some)
 }
 
+/// The hash of the plan that owns `output`, without the plan; `None` when nothing was ever written there.
+///
+/// # Errors
+/// When the owner's document is damaged; storage errors.
+pub(crate) async fn owning_plan(output: &Storage) -> Result<Option<PlanHash>, PipelineError> {
+    Ok(read_owner(output).await?.map(|owner| owner.plan))
+}
+
 async fn read_owner(output: &Storage) -> Result<Option<PlanOwner>, PipelineError> {
     match output.get_if_exists(PLAN_OWNER_PATH).await? {
         Some(bytes) => parse_owner(&bytes).map(Some),

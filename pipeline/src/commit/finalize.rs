@@ -8,12 +8,14 @@ use super::{
 use crate::{
     PipelineError, PutOutcome, Storage,
     run::{check_books, describe_units, duplicate_id},
+    samples::assemble_npz,
     tables::{decode_images, nothing_there},
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use schemas::{
-    Books, FileRecord, MANIFEST_PATH, Manifest, Plan, SCHEMA_VERSION, SUCCESS_PATH, UnitReport, sha256_hex, to_json,
+    Books, FileRecord, MANIFEST_PATH, Manifest, NPZ_PATH, PICTURES_PREFIX, PictureFormat, Plan, SCHEMA_VERSION,
+    SUCCESS_PATH, UnitReport, from_json, marker_path, sha256_hex, to_json, unit_pictures_path,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,13 +57,14 @@ pub(crate) async fn finalize_units(
         });
     }
     let sizes = file_sizes(output, plan).await?;
-    for record in reports.iter().flat_map(|report| [&report.tokens, &report.images]) {
+    for record in reports.iter().flat_map(UnitReport::files) {
         if let Some(problem) = size_problem(record, &sizes) {
             return Err(PipelineError::Output { uri: output.uri(&record.path), problem });
         }
     }
     check_unique_ids(output, reports).await?;
-    let manifest = manifest(plan, reports);
+    let archive = assemble_archive(output, plan, reports).await?;
+    let manifest = Manifest { archive, ..manifest(plan, reports) };
     put_final(output, MANIFEST_PATH, Bytes::from(to_json(MANIFEST_PATH, &manifest)?)).await?;
     put_final(output, SUCCESS_PATH, Bytes::new()).await?;
     tracing::info!(
@@ -71,6 +74,42 @@ pub(crate) async fn finalize_units(
         "output is finished"
     );
     Ok(manifest)
+}
+
+/// The evaluation archive of all pictures, made of the units' Parquet files or there already; `None` where none was asked for.
+async fn assemble_archive(
+    output: &Storage,
+    plan: &Plan,
+    reports: &[UnitReport],
+) -> Result<Option<FileRecord>, PipelineError> {
+    let Some(pictures) =
+        plan.settings().origin.pictures().filter(|pictures| pictures.formats.contains(&PictureFormat::Npz))
+    else {
+        return Ok(None);
+    };
+    let parquet = |report: &UnitReport| {
+        let path = unit_pictures_path(PictureFormat::Parquet.name(), report.unit, plan.hash());
+        report.pictures.iter().find(|file| file.path == path).cloned().ok_or_else(|| PipelineError::Output {
+            uri: output.uri(&marker_path(report.unit, plan.hash())),
+            problem: format!("names no file {path}, of which the archive is made"),
+        })
+    };
+    let files = reports.iter().map(parquet).collect::<Result<Vec<_>, _>>()?;
+    // A manifest is written after the archive was checked against the pictures: once is enough.
+    if let Some(bytes) = output.get_if_exists(MANIFEST_PATH).await? {
+        let there: Manifest = from_json(MANIFEST_PATH, &bytes)?;
+        if let Some(record) = there.archive.filter(|_| there.plan == *plan.hash()) {
+            let problem = size_problem(&record, &file_sizes(output, plan).await?);
+            return match problem {
+                None => Ok(Some(record)),
+                Some(problem) => Err(PipelineError::Output { uri: output.uri(&record.path), problem }),
+            };
+        }
+    }
+    let rows = files.iter().map(|file| file.rows).sum();
+    tracing::info!(pictures = rows, path = NPZ_PATH, "assembling the evaluation archive");
+    let archive = assemble_npz(output, &files, rows, pictures.side, NPZ_PATH, 0, |_| ()).await?;
+    Ok(Some(archive.record))
 }
 
 /// Units without a marker.
@@ -92,15 +131,19 @@ pub(super) fn manifest(plan: &Plan, reports: &[UnitReport]) -> Manifest {
         device_kinds: reports.iter().map(|report| report.device_kind.clone()).collect(),
         tokens: reports.iter().map(|report| report.tokens.clone()).collect(),
         images: reports.iter().map(|report| report.images.clone()).collect(),
+        pictures: reports.iter().flat_map(|report| report.pictures.clone()).collect(),
+        archive: None,
     }
 }
 
-/// Sizes of all files of both tables of the plan's split, by path.
+/// Sizes of all files of both tables of the plan's split, and of its pictures, by path.
 pub(super) async fn file_sizes(output: &Storage, plan: &Plan) -> Result<BTreeMap<String, u64>, PipelineError> {
     let split = &plan.settings().split;
     let mut sizes = BTreeMap::new();
-    for table in ["tokens", "images"] {
-        let objects = output.list(&format!("{table}/split={split}/")).await?;
+    let tables = ["tokens", "images"].map(|table| format!("{table}/split={split}/"));
+    let pictures = plan.settings().origin.pictures().map(|_| PICTURES_PREFIX.to_owned());
+    for prefix in tables.into_iter().chain(pictures) {
+        let objects = output.list(&prefix).await?;
         sizes.extend(objects.into_iter().map(|object| (object.path, object.size)));
     }
     Ok(sizes)

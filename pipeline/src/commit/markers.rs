@@ -75,7 +75,7 @@ pub(super) fn parse_marker(
     }
     report
         .books
-        .check(plan.settings().crop.views())
+        .check(plan.settings().origin.views())
         .map_err(|error| PipelineError::Output { uri: uri.clone(), problem: error.to_string() })?;
     for (table, found, expected) in
         [("tokens", report.tokens.rows, report.books.token_rows), ("images", report.images.rows, report.books.listed)]

@@ -22,9 +22,10 @@ mod unique_ids;
 mod unit_commit;
 mod verify;
 
+pub(crate) use claim::owning_plan;
 pub use claim::{claim_output, read_plan};
 pub use finalize::finalize;
 pub(crate) use finalize::finalize_units;
 pub(crate) use markers::{done_units, read_markers};
-pub(crate) use unit_commit::UnitCommit;
+pub(crate) use unit_commit::{Committed, UnitCommit};
 pub use verify::{Finding, VerifyOptions, VerifyReport, verify};

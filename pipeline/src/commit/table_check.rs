@@ -95,13 +95,15 @@ pub(super) fn row_problems(tokens: &TokenRows, images: &[ImageRow], books: &Book
     if let Some(twice) = images.iter().find(|row| !seen.insert(row.image_id.as_str())) {
         problems.images.push(format!("image id {:?} appears twice", twice.image_id));
     }
+    let read = settings.origin.images().is_some();
     if let Some(row) = images
         .iter()
+        .filter(|_| read)
         .find(|row| row.rejected.is_none() && (row.width.is_none() || row.height.is_none() || row.sha256.is_none()))
     {
         problems.images.push(format!("image {:?} is ok, but has no width, height or sha256", row.image_id));
     }
-    let views = settings.crop.views();
+    let views = settings.origin.views();
     let expected = images
         .iter()
         .filter(|row| row.rejected.is_none())

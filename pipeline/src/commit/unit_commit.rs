@@ -1,4 +1,4 @@
-//! The three puts that make a unit complete: tokens, images, marker.
+//! The puts that make a unit complete: tokens, images, pictures where there are any, marker.
 
 use super::{
     markers::parse_marker,
@@ -7,16 +7,29 @@ use super::{
 use crate::{
     PipelineError, PutOutcome, Storage,
     cpu_pool::CpuPool,
-    run::UnitRows,
+    run::{PictureFile, UnitRows},
     tables::{decode_images, decode_tokens, encode_images, encode_tokens},
     telemetry::{Stage, Telemetry},
 };
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use schemas::{
-    Books, FileRecord, KEY_DEVICE_KIND, Maker, Plan, Provenance, SCHEMA_VERSION, UnitReport, images_path, marker_path,
-    read_key, sha256_hex, to_json, tokens_path,
+    FileRecord, KEY_DEVICE_KIND, Maker, Plan, Provenance, SCHEMA_VERSION, TokenRows, UnitReport, images_path,
+    marker_path, read_key, sha256_hex, to_json, tokens_path,
 };
 use std::{sync::Arc, time::Instant};
+
+/// Files of pictures put at once: PNG files are many and small.
+const PICTURES_AT_ONCE: usize = 16;
+
+/// How a commit ended.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    /// With the unit's marker.
+    Whole(UnitReport),
+    /// Before anything that is made of codes was written: another attempt's codes were there first and are not ours.
+    Overtaken { ours: UnitRows, tokens: TokenRows },
+}
 
 /// A unit that is encoded and not yet written.
 #[derive(Debug)]
@@ -38,25 +51,32 @@ struct EncodedTables {
 }
 
 impl UnitCommit {
-    /// Writes both files and the marker. Done again after a crash at any instant, it ends with the same three objects.
+    /// Writes both tables, the pictures and the marker. Done again after a crash at any instant, it ends with the same objects.
     ///
     /// # Errors
     /// When another file stands in the place of one of ours that is no attempt at the same unit; storage errors.
-    pub(crate) async fn commit(self, rows: UnitRows) -> Result<UnitReport, PipelineError> {
+    pub(crate) async fn commit(&self, rows: UnitRows) -> Result<Committed, PipelineError> {
         let books = rows.books.clone();
         let tables = self.encode(rows).await?;
         let hash = self.plan.hash();
         let split = &self.plan.settings().split;
         let token_rows = books.token_rows;
+        let mut overtaken = None;
         let (tokens, tokens_adopted) = self
             .put_table(tokens_path(split, self.unit, hash), tables.tokens.clone(), token_rows, |uri, bytes| {
                 let tokens_per_image = self.plan.settings().tokenizer.levels.tokens_per_image();
                 let (metadata, there) = decode_tokens(bytes, tokens_per_image, uri)?;
                 check_metadata(&metadata, &self.plan, self.unit, uri)?;
                 same_tokens(&there, &tables.rows.tokens, uri)?;
+                if !tables.rows.pictures.is_empty() && there.tokens != tables.rows.tokens.tokens {
+                    overtaken = Some(there);
+                }
                 Ok(read_key(&metadata, KEY_DEVICE_KIND)?.to_owned())
             })
             .await?;
+        if let Some(tokens) = overtaken {
+            return Ok(Committed::Overtaken { ours: tables.rows, tokens });
+        }
         let (images, images_adopted) = self
             .put_table(images_path(split, self.unit, hash), tables.images.clone(), books.listed, |uri, bytes| {
                 let (metadata, there) = decode_images(bytes, uri)?;
@@ -65,9 +85,37 @@ impl UnitCommit {
                 Ok(read_key(&metadata, KEY_DEVICE_KIND)?.to_owned())
             })
             .await?;
+        let pictures = self.put_pictures(&tables.rows.pictures).await?;
         let adopted = tokens_adopted.is_some() || images_adopted.is_some();
         let device_kind = tokens_adopted.unwrap_or_else(|| self.maker.device_kind.clone());
-        self.put_marker(books, [tokens, images], device_kind, adopted).await
+        let report = UnitReport {
+            schema_version: SCHEMA_VERSION,
+            plan: self.plan.hash().clone(),
+            unit: self.unit,
+            books,
+            tokens,
+            images,
+            pictures,
+            device_kind,
+            adopted,
+            seconds: self.started.elapsed().as_secs_f64(),
+        };
+        self.put_marker(report).await.map(Committed::Whole)
+    }
+
+    /// Puts the pictures. Those of another attempt that are there follow from the same codes; their last bits are their device's.
+    async fn put_pictures(&self, pictures: &[PictureFile]) -> Result<Vec<FileRecord>, PipelineError> {
+        let put = |file: &PictureFile| {
+            let (path, bytes, rows) = (file.path.clone(), file.bytes.clone(), file.rows);
+            async move {
+                let of_another = |_: &str, _: Bytes| Ok(String::new());
+                let (record, _) = self.put_table(path, bytes, rows, of_another).await?;
+                Ok(record)
+            }
+        };
+        // Gathered first: a stream that borrows its items through a closure is not seen to be `Send`.
+        let puts: Vec<_> = pictures.iter().map(put).collect();
+        stream::iter(puts).buffered(PICTURES_AT_ONCE).try_collect().await
     }
 
     async fn encode(&self, rows: UnitRows) -> Result<EncodedTables, PipelineError> {
@@ -118,24 +166,7 @@ impl UnitCommit {
         Ok((record, adopted))
     }
 
-    async fn put_marker(
-        &self,
-        books: Books,
-        [tokens, images]: [FileRecord; 2],
-        device_kind: String,
-        adopted: bool,
-    ) -> Result<UnitReport, PipelineError> {
-        let report = UnitReport {
-            schema_version: SCHEMA_VERSION,
-            plan: self.plan.hash().clone(),
-            unit: self.unit,
-            books,
-            tokens,
-            images,
-            device_kind,
-            adopted,
-            seconds: self.started.elapsed().as_secs_f64(),
-        };
+    async fn put_marker(&self, report: UnitReport) -> Result<UnitReport, PipelineError> {
         let path = marker_path(self.unit, self.plan.hash());
         let bytes = Bytes::from(to_json(&path, &report)?);
         let size = bytes.len() as u64;
@@ -148,7 +179,7 @@ impl UnitCommit {
             // Another process finished the unit meanwhile. Its marker has its own clock, but speaks of the same files.
             PutOutcome::Different(there) => {
                 let theirs = parse_marker(&self.output, &self.plan, self.unit, &there)?;
-                if (&theirs.tokens, &theirs.images, &theirs.books) != (&report.tokens, &report.images, &report.books) {
+                if !theirs.files().eq(report.files()) || theirs.books != report.books {
                     return Err(PipelineError::Output {
                         uri: self.output.uri(&path),
                         problem: "the marker that is there describes other files than those that are there".to_owned(),

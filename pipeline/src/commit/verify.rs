@@ -14,11 +14,11 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use schemas::{
-    Books, FileRecord, ImageRow, MANIFEST_PATH, Manifest, Plan, PlanHash, SUCCESS_PATH, UnitReport, from_json,
-    sha256_hex,
+    Books, FileRecord, ImageRow, MANIFEST_PATH, Manifest, NPZ_PATH, PictureFormat, Plan, PlanHash, SUCCESS_PATH,
+    UnitReport, from_json, sha256_hex,
 };
 use serde::Serialize;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// How thoroughly to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub async fn verify(output: &Storage, options: &VerifyOptions) -> Result<VerifyR
         }
     }
     let mut sizes = file_sizes(output, &plan).await?;
-    let records = || reports.iter().flat_map(|report| [&report.tokens, &report.images]);
+    let records = || reports.iter().flat_map(UnitReport::files);
     for record in records() {
         findings.extend(finding(record, size_problem(record, &sizes)));
     }
@@ -106,6 +106,7 @@ pub async fn verify(output: &Storage, options: &VerifyOptions) -> Result<VerifyR
     }
     let finished = output.exists(SUCCESS_PATH).await?;
     findings.extend(verify_manifest(output, &plan, &reports, finished).await?);
+    findings.extend(verify_archive(output, &sizes, options.read_files).await?);
     let mut report = VerifyReport {
         plan: plan.hash().clone(),
         units_total: plan.units(),
@@ -121,6 +122,8 @@ pub async fn verify(output: &Storage, options: &VerifyOptions) -> Result<VerifyR
     for record in records() {
         sizes.remove(&record.path);
     }
+    // Not a unit's: the manifest speaks of it.
+    sizes.remove(NPZ_PATH);
     report.leftovers = sizes.into_keys().collect();
     report.findings.sort();
     Ok(report)
@@ -173,6 +176,9 @@ async fn verify_unit(
         Err(problem) => Err(problem),
     };
     let images = read_images(output, &report.images).await?;
+    for record in &report.pictures {
+        findings.extend(finding(record, read_checked(output, record).await?.err()));
+    }
     let mut metadata_findings = |record: &FileRecord, metadata: &Metadata| {
         let problems = metadata_problems(metadata, plan, report.unit);
         findings.extend(problems.into_iter().filter_map(|problem| finding(record, Some(problem))));
@@ -243,8 +249,34 @@ async fn verify_manifest(
         let units = crate::run::describe_units(missing);
         return Ok(wrong(MANIFEST_PATH, format!("is there, but units have no readable marker: {units}")));
     }
-    let expected = manifest(plan, reports);
+    // The archive was checked against the pictures before the manifest was written; `verify_archive` holds it to its digest.
+    let pictures = plan.settings().origin.pictures();
+    let wanted = pictures.is_some_and(|pictures| pictures.formats.contains(&PictureFormat::Npz));
+    if wanted != there.archive.as_ref().is_some_and(|record| record.path == NPZ_PATH) {
+        let expected = if wanted { NPZ_PATH } else { "none" };
+        return Ok(wrong(MANIFEST_PATH, format!("names another archive than the plan asks for, which is {expected}")));
+    }
+    let expected = Manifest { archive: there.archive.clone(), ..manifest(plan, reports) };
     Ok(if there == expected { Vec::new() } else { wrong(MANIFEST_PATH, manifest_difference(&there, &expected)) })
+}
+
+/// What is wrong with the evaluation archive that the manifest names; it is read in pieces, for it may be larger than memory.
+async fn verify_archive(
+    output: &Storage,
+    sizes: &BTreeMap<String, u64>,
+    read: bool,
+) -> Result<Option<Finding>, PipelineError> {
+    let Some(bytes) = output.get_if_exists(MANIFEST_PATH).await? else { return Ok(None) };
+    // A manifest that does not read was found before.
+    let manifest = from_json::<Manifest>(MANIFEST_PATH, &bytes).ok();
+    let Some(record) = manifest.and_then(|manifest| manifest.archive) else { return Ok(None) };
+    let mut problem = size_problem(&record, sizes);
+    if problem.is_none() && read {
+        let (_, digest) = output.sha256(&record.path).await?;
+        problem = (digest != record.sha256)
+            .then(|| format!("its SHA-256 is {digest}, but the manifest says {}", record.sha256));
+    }
+    Ok(finding(&record, problem))
 }
 
 fn manifest_difference(there: &Manifest, expected: &Manifest) -> String {
@@ -255,6 +287,7 @@ fn manifest_difference(there: &Manifest, expected: &Manifest) -> String {
         ("device kinds", there.device_kinds != expected.device_kinds),
         ("tokens files", there.tokens != expected.tokens),
         ("images files", there.images != expected.images),
+        ("pictures", there.pictures != expected.pictures),
     ];
     let parts: Vec<&str> = parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
     format!("does not say what the markers say: {} differ", parts.join(", "))

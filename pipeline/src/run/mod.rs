@@ -1,34 +1,42 @@
-//! A whole run: claim the output, encode the units that have no marker, finalize.
+//! A whole run: claim the output, make the units that have no marker, finalize.
 //!
-//! `units_in_flight` units run at once, each an ordered pipeline of its own (see [`mod@unit`]), sharing the pool of decode threads,
-//! the limits on fetching and the devices. A unit that is encoded is committed at once (see [`crate::commit`]); one that is
-//! stopped before that leaves nothing behind that anybody trusts.
+//! What a unit's rows are made of is the affair of a [`UnitSource`]: images that are encoded (see [`mod@tokenize`] and
+//! [`mod@unit`]), or samples that are drawn and tokens that are decoded (see [`mod@generate`]). Everything else is here, once:
+//! `units_in_flight` units at once, each an ordered pipeline of its own, sharing the pool of CPU threads and the devices. A unit
+//! whose rows are there is committed at once (see [`crate::commit`]); one that is stopped before that leaves nothing behind that
+//! anybody trusts.
 
 mod batcher;
 mod decoder_versions;
 mod duplicates;
+mod generate;
 mod order;
+mod sample_units;
 mod shard;
+mod tokenize;
 mod unit;
 
 pub(crate) use batcher::ViewBatcher;
 pub use decoder_versions::decoder_versions;
 use duplicates::EarlyDuplicates;
 pub(crate) use duplicates::duplicate_id;
+pub use generate::{CodeSource, GenerateRun, generate};
 pub(crate) use order::describe_units;
+use sample_units::CodeQueue;
 pub use shard::{Shard, ShardOrigin};
-use unit::{UnitEngine, UnitError};
-pub(crate) use unit::{UnitRows, books_of};
+pub use tokenize::{TokenizeRun, tokenize};
+pub(crate) use unit::books_of;
 
 use crate::{
-    EncoderFactory, Limits, PipelineError, SourceReader, Storage,
-    commit::{UnitCommit, claim_output, done_units, finalize_units, read_markers},
+    Limits, PipelineError, Storage,
+    commit::{Committed, UnitCommit, claim_output, done_units, finalize_units, read_markers},
     cpu_pool::CpuPool,
-    device_worker::{CodeShape, DevicePool},
-    telemetry::{Snapshot, Stage, Telemetry, describe_rejects},
+    device_worker::DevicesGone,
+    telemetry::{Snapshot, Telemetry, describe_rejects},
     watchdog,
 };
-use schemas::{Books, Maker, Plan, UnitReport, marker_path};
+use bytes::Bytes;
+use schemas::{Books, ImageRow, Maker, Plan, TokenRows, UnitReport, marker_path};
 use std::{
     collections::BTreeSet,
     panic::resume_unwind,
@@ -43,16 +51,12 @@ use tracing::Instrument;
 /// that runs C++ code may crash it, but schedulers give a drained process little time.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everything that tokenizing needs.
-pub struct TokenizeRun {
+/// What every run needs, whatever its rows are made of.
+pub struct Run {
     /// The plan, frozen.
     pub plan: Arc<Plan>,
-    /// Reads the plan's inputs.
-    pub source: SourceReader,
     /// Where the tables go.
     pub output: Storage,
-    /// A name and a factory for each device. Built on their own threads, and only when there is work left.
-    pub encoders: Vec<(String, EncoderFactory)>,
     /// Version of libtorch, for the tables' metadata.
     pub libtorch: String,
     /// All limits.
@@ -72,14 +76,12 @@ pub struct TokenizeRun {
     pub telemetry: Arc<Telemetry>,
 }
 
-impl std::fmt::Debug for TokenizeRun {
+impl std::fmt::Debug for Run {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let devices: Vec<&str> = self.encoders.iter().map(|(device, _)| device.as_str()).collect();
         formatter
-            .debug_struct("TokenizeRun")
+            .debug_struct("Run")
             .field("plan", self.plan.hash())
             .field("output", &self.output)
-            .field("devices", &devices)
             .field("limits", &self.limits)
             .field("shard", &self.shard)
             .finish_non_exhaustive()
@@ -109,17 +111,92 @@ pub struct RunReport {
     pub snapshot: Snapshot,
 }
 
-/// Tokenizes every unit of the plan that has no marker yet, and finalizes the output when all are there.
-///
-/// # Errors
-/// [`PipelineError::PlanConflict`] when the output belongs to another plan; [`PipelineError::RejectRate`] when too many images
-/// were rejected; [`PipelineError::Encoder`], [`PipelineError::Stalled`], storage and source errors end the run;
-/// [`PipelineError::Drained`] when it was asked to stop. Whatever the error, starting again goes on with the units that are
-/// missing.
-///
-/// # Panics
-/// With the panic of a decode or device thread, should one panic.
-pub async fn tokenize(run: TokenizeRun) -> Result<RunReport, PipelineError> {
+/// A unit's part of both tables, in plan order, its pictures and its books.
+#[derive(Debug)]
+pub(crate) struct UnitRows {
+    pub(crate) tokens: TokenRows,
+    pub(crate) images: Vec<ImageRow>,
+    pub(crate) pictures: Vec<PictureFile>,
+    pub(crate) books: Books,
+}
+
+/// A file of pictures in memory.
+#[derive(Debug)]
+pub(crate) struct PictureFile {
+    /// Path below the output.
+    pub(crate) path: String,
+    pub(crate) bytes: Bytes,
+    /// Pictures in it.
+    pub(crate) rows: u64,
+}
+
+/// Why a unit ended early.
+#[derive(Debug)]
+pub(crate) enum UnitError {
+    /// On its own account.
+    Pipeline(PipelineError),
+    /// Because the devices failed.
+    DevicesGone,
+}
+
+impl From<PipelineError> for UnitError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(error)
+    }
+}
+
+impl From<schemas::SchemaError> for UnitError {
+    fn from(error: schemas::SchemaError) -> Self {
+        Self::Pipeline(error.into())
+    }
+}
+
+impl From<DevicesGone> for UnitError {
+    fn from(_: DevicesGone) -> Self {
+        Self::DevicesGone
+    }
+}
+
+/// What gives the rows of a unit.
+trait UnitSource: Clone + Send + Sync + 'static {
+    /// All rows of `unit`.
+    fn unit_rows(&self, unit: u32) -> impl Future<Output = Result<UnitRows, UnitError>> + Send;
+
+    /// The rows of `unit` when another attempt has committed other codes than `rows` has: what is made of codes must follow from
+    /// those that stand in the table.
+    fn follow(
+        &self,
+        unit: u32,
+        rows: UnitRows,
+        tokens: TokenRows,
+    ) -> impl Future<Output = Result<UnitRows, UnitError>> + Send;
+}
+
+/// What a run has ready when its networks are loaded: the source of rows, and how to let go of the devices.
+trait Engine: Send {
+    type Source: UnitSource;
+
+    /// Where rows come from.
+    fn source(&self) -> Self::Source;
+    /// Kinds of all devices that have a hand in the codes.
+    fn device_kind(&self) -> String;
+    /// Why no device answers any more.
+    ///
+    /// # Panics
+    /// With the panic of the device thread that failed first.
+    fn failure(&self) -> PipelineError;
+    /// Lets go of the devices, waiting for those in the middle of a batch at most `patience`.
+    fn close(self, patience: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// Makes every unit of the plan that has no marker yet, with the engine that `start` gives if there are any, and finalizes the
+/// output when all are there.
+async fn work_through<E: Engine>(
+    run: Run,
+    verb: &'static str,
+    units_in_flight: usize,
+    start: impl AsyncFnOnce(&CpuPool) -> Result<E, PipelineError>,
+) -> Result<RunReport, PipelineError> {
     let cancel = run.cancel.clone();
     let stopped = || PipelineError::Drained;
     let pause = start_pause(run.start_jitter, run.shard);
@@ -135,62 +212,47 @@ pub async fn tokenize(run: TokenizeRun) -> Result<RunReport, PipelineError> {
         done = done_before.len(),
         shard = %run.shard,
         output = run.output.display(),
-        "tokenizing"
+        "{verb}"
     );
-    let (output, plan, telemetry) = (run.output.clone(), Arc::clone(&run.plan), Arc::clone(&run.telemetry));
-    let (max_reject_rate, finalize) = (run.max_reject_rate, run.finalize);
-    let here = if todo.is_empty() { Vec::new() } else { run_units(run, todo).await? };
+    let here = if todo.is_empty() { Vec::new() } else { run_units(&run, todo, units_in_flight, start).await? };
     if cancel.is_cancelled() {
         return Err(stopped());
     }
-    let done_after = done_units(&output, &plan).await?;
-    let reports = read_markers(&output, &plan, done_after.iter().copied()).await?;
-    let mut report = run_report(&plan, &here, &reports, &done_before);
+    let done_after = done_units(&run.output, &run.plan).await?;
+    let reports = read_markers(&run.output, &run.plan, done_after.iter().copied()).await?;
+    let mut report = run_report(&run.plan, &here, &reports, &done_before);
     if report.units_left == 0 {
-        check_books(&plan, &report.books_output, max_reject_rate)?;
-        if finalize {
-            finalize_units(&output, &plan, &reports).await?;
+        check_books(&run.plan, &report.books_output, run.max_reject_rate)?;
+        if run.finalize {
+            let finalizing = finalize_units(&run.output, &run.plan, &reports);
+            cancel.run_until_cancelled(finalizing).await.ok_or_else(stopped)??;
             report.finalized = true;
         }
     }
-    report.snapshot = telemetry.snapshot();
+    report.snapshot = run.telemetry.snapshot();
     Ok(report)
 }
 
-/// Encodes and commits `todo`, skipping what other processes finish meanwhile.
-async fn run_units(run: TokenizeRun, todo: Vec<u32>) -> Result<Vec<UnitReport>, PipelineError> {
-    let settings = run.plan.settings();
-    let shape = CodeShape {
-        tokens_per_image: settings.tokenizer.levels.tokens_per_image(),
-        codebook_size: settings.tokenizer.codebook_size,
-    };
-    let devices_count = run.encoders.len();
+/// Makes and commits `todo`, skipping what other processes finish meanwhile.
+async fn run_units<E: Engine>(
+    run: &Run,
+    todo: Vec<u32>,
+    units_in_flight: usize,
+    start: impl AsyncFnOnce(&CpuPool) -> Result<E, PipelineError>,
+) -> Result<Vec<UnitReport>, PipelineError> {
     let cpu = CpuPool::try_new(run.limits.decode_threads)?;
-    run.telemetry.set_capacity(Stage::Decode, cpu.threads());
-    let starting = DevicePool::start(run.encoders, run.limits.queued_batches_per_device, shape, &run.telemetry);
-    let devices = run.cancel.run_until_cancelled(starting).await.ok_or(PipelineError::Drained)??;
+    let engine = run.cancel.run_until_cancelled(start(&cpu)).await.ok_or(PipelineError::Drained)??;
     let units_in_flight = match run.limits.units_in_flight {
-        0 => devices_count + 1,
+        0 => units_in_flight,
         units => units,
     };
-    run.telemetry.set_capacity(Stage::Fetch, units_in_flight.min(todo.len()));
     let workers = UnitWorkers {
-        engine: UnitEngine {
-            plan: Arc::clone(&run.plan),
-            source: run.source,
-            devices: devices.queue(),
-            cpu: cpu.clone(),
-            telemetry: Arc::clone(&run.telemetry),
-            decode_ahead_images: run.limits.decode_ahead_images,
-            duplicates: Arc::default(),
-        },
-        output: run.output,
-        maker: Maker {
-            device_kind: devices.device_kind(),
-            libtorch: run.libtorch,
-            decoder: decoder_versions().to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        },
+        source: engine.source(),
+        plan: Arc::clone(&run.plan),
+        output: run.output.clone(),
+        maker: maker(run.libtorch.clone(), engine.device_kind()),
+        cpu,
+        telemetry: Arc::clone(&run.telemetry),
         stop: run.cancel.child_token(),
     };
     let stall = Duration::from_secs(run.limits.stall_seconds);
@@ -201,24 +263,28 @@ async fn run_units(run: TokenizeRun, todo: Vec<u32>) -> Result<Vec<UnitReport>, 
     };
     let reports = match result {
         // The device that failed says why, or raises its panic here.
-        Err(UnitError::DevicesGone) => Err(devices.failure()),
+        Err(UnitError::DevicesGone) => Err(engine.failure()),
         Err(UnitError::Pipeline(error)) => Err(error),
         Ok(reports) => Ok(reports),
     };
-    devices.close(DEVICE_PATIENCE).await;
+    drop(workers);
+    engine.close(DEVICE_PATIENCE).await;
     reports
 }
 
 /// What turns unit numbers into markers.
 #[derive(Clone)]
-struct UnitWorkers {
-    engine: UnitEngine,
+struct UnitWorkers<S> {
+    source: S,
+    plan: Arc<Plan>,
     output: Storage,
     maker: Maker,
+    cpu: CpuPool,
+    telemetry: Arc<Telemetry>,
     stop: CancellationToken,
 }
 
-impl UnitWorkers {
+impl<S: UnitSource> UnitWorkers<S> {
     /// Runs all units, some at once. The first failure stops the others; commits in progress are brought to their end.
     async fn run_all(&self, todo: Vec<u32>, units_in_flight: usize) -> Result<Vec<UnitReport>, UnitError> {
         let mut waiting = todo.into_iter();
@@ -258,38 +324,48 @@ impl UnitWorkers {
 
     /// One unit; `None` when another process finished it meanwhile.
     async fn run_one(&self, unit: u32) -> Result<Option<UnitReport>, UnitError> {
-        let (plan, telemetry) = (&self.engine.plan, &self.engine.telemetry);
-        if self.output.exists(&marker_path(unit, plan.hash())).await? {
+        if self.output.exists(&marker_path(unit, self.plan.hash())).await? {
             tracing::info!("another process finished this unit");
-            telemetry.unit_done();
+            self.telemetry.unit_done();
             return Ok(None);
         }
         let started = Instant::now();
-        let encoded = self.stop.run_until_cancelled(self.engine.encode_unit(unit)).await;
-        let rows = encoded.ok_or(PipelineError::Drained)??;
+        let made = self.stop.run_until_cancelled(self.source.unit_rows(unit)).await;
+        let mut rows = made.ok_or(PipelineError::Drained)??;
         // From here on nothing asks whether to stop: a commit that began is brought to its end.
         let commit = UnitCommit {
             output: self.output.clone(),
-            plan: Arc::clone(plan),
+            plan: Arc::clone(&self.plan),
             unit,
             maker: self.maker.clone(),
-            cpu: self.engine.cpu.clone(),
-            telemetry: Arc::clone(telemetry),
+            cpu: self.cpu.clone(),
+            telemetry: Arc::clone(&self.telemetry),
             started,
         };
-        let report = commit.commit(rows).await?;
-        telemetry.unit_done();
+        let report = loop {
+            match commit.commit(rows).await? {
+                Committed::Whole(report) => break report,
+                Committed::Overtaken { ours, tokens } => rows = self.source.follow(unit, ours, tokens).await?,
+            }
+        };
+        self.telemetry.unit_done();
         tracing::info!(
             images = report.books.listed,
             rejected = report.books.rejected_total(),
             reasons = %describe_rejects(&report.books),
             rows = report.books.token_rows,
-            bytes = report.tokens.bytes + report.images.bytes,
+            bytes = report.files().map(|file| file.bytes).sum::<u64>(),
             seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
             "unit complete"
         );
         Ok(Some(report))
     }
+}
+
+/// What made the files of a run.
+fn maker(libtorch: String, device_kind: String) -> Maker {
+    let (decoder, version) = (decoder_versions().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    Maker { device_kind, libtorch, decoder, version }
 }
 
 fn run_report(plan: &Plan, here: &[UnitReport], all: &[UnitReport], done_before: &BTreeSet<u32>) -> RunReport {
@@ -333,8 +409,9 @@ pub(crate) fn check_books(plan: &Plan, books: &Books, max_reject_rate: f64) -> R
 
 /// Images of the plan, where the layout tells without reading: a file is an image, a row is an image, a tar is unknown.
 fn planned_images(plan: &Plan) -> Option<u64> {
-    let images = |input: &schemas::PlannedInput| match (plan.settings().layout, &input.rows) {
-        (schemas::SourceLayout::Folder, _) => Some(1),
+    let layout = plan.settings().origin.images().map(|images| images.layout);
+    let images = |input: &schemas::PlannedInput| match (layout, &input.rows) {
+        (Some(schemas::SourceLayout::Folder), _) => Some(1),
         (_, Some(rows)) => Some(rows.end - rows.start),
         (_, None) => None,
     };

@@ -9,7 +9,7 @@
 //! whether or not anybody asks for the result; the queue is emptied by devices, which wait for nothing but the queue; and
 //! codes wait in their own channels without holding anything that another unit needs.
 
-use super::{EarlyDuplicates, batcher::ViewBatcher, duplicate_id};
+use super::{EarlyDuplicates, UnitError, UnitRows, UnitSource, batcher::ViewBatcher, duplicate_id};
 use crate::{
     DecodeLimits, PipelineError, SourceImage, SourceReader,
     cpu_pool::CpuPool,
@@ -18,7 +18,7 @@ use crate::{
     telemetry::{Stage, Telemetry},
 };
 use futures::{StreamExt, stream::FuturesOrdered};
-use schemas::{Books, Crop, ImageRow, Plan, TokenBatch, TokenRows, sha256_hex};
+use schemas::{Books, Crop, ImageOrigin, ImageRow, PixelBatch, Plan, TokenBatch, TokenRows, sha256_hex};
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -26,51 +26,17 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// What all units of a run share.
+/// Units whose rows are images that are read, cropped and encoded: what all of them share.
 #[derive(Clone, Debug)]
-pub(super) struct UnitEngine {
+pub(super) struct ImageUnits {
     pub(super) plan: Arc<Plan>,
+    pub(super) images: ImageOrigin,
     pub(super) source: SourceReader,
-    pub(super) devices: DeviceQueue,
+    pub(super) devices: DeviceQueue<PixelBatch, TokenBatch>,
     pub(super) cpu: CpuPool,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) decode_ahead_images: usize,
     pub(super) duplicates: Arc<EarlyDuplicates>,
-}
-
-/// A unit's part of both tables, in plan order, and its books.
-#[derive(Debug)]
-pub(crate) struct UnitRows {
-    pub(crate) tokens: TokenRows,
-    pub(crate) images: Vec<ImageRow>,
-    pub(crate) books: Books,
-}
-
-/// Why a unit ended early.
-#[derive(Debug)]
-pub(super) enum UnitError {
-    /// On its own account.
-    Pipeline(PipelineError),
-    /// Because the devices failed.
-    DevicesGone,
-}
-
-impl From<PipelineError> for UnitError {
-    fn from(error: PipelineError) -> Self {
-        Self::Pipeline(error)
-    }
-}
-
-impl From<schemas::SchemaError> for UnitError {
-    fn from(error: schemas::SchemaError) -> Self {
-        Self::Pipeline(error.into())
-    }
-}
-
-impl From<DevicesGone> for UnitError {
-    fn from(_: DevicesGone) -> Self {
-        Self::DevicesGone
-    }
 }
 
 /// An image that was decoded, or was not.
@@ -81,11 +47,10 @@ struct DecodedImage {
     views: Vec<u8>,
 }
 
-impl UnitEngine {
+impl UnitSource for ImageUnits {
     /// Reads, decodes, crops and encodes all images of a unit.
-    pub(super) async fn encode_unit(&self, unit: u32) -> Result<UnitRows, UnitError> {
-        let settings = self.plan.settings();
-        let mut batcher = ViewBatcher::new(settings.batch_size, settings.crop.size());
+    async fn unit_rows(&self, unit: u32) -> Result<UnitRows, UnitError> {
+        let mut batcher = ViewBatcher::new(self.plan.settings().batch_size, self.images.crop.size());
         let mut rows = RowCollector::new(&self.plan);
         let mut source = std::pin::pin!(self.source.read_unit(unit));
         let mut decoding = FuturesOrdered::new();
@@ -135,6 +100,13 @@ impl UnitEngine {
         Ok(rows.finish(unit)?)
     }
 
+    /// Nothing is made of the codes: the other attempt's stand, and the images are the same.
+    async fn follow(&self, _unit: u32, rows: UnitRows, tokens: TokenRows) -> Result<UnitRows, UnitError> {
+        Ok(UnitRows { tokens, ..rows })
+    }
+}
+
+impl ImageUnits {
     fn count(&self, row: &ImageRow, unit: u32) {
         match row.rejected {
             None => self.telemetry.images_written(1),
@@ -160,9 +132,8 @@ impl UnitEngine {
             Duration::ZERO,
         );
         self.telemetry.image_listed();
-        let settings = self.plan.settings();
-        let limits = DecodeLimits { max_bytes: settings.max_image_bytes, max_pixels: settings.max_image_pixels };
-        let crop = settings.crop;
+        let ImageOrigin { crop, max_image_bytes, max_image_pixels, .. } = self.images;
+        let limits = DecodeLimits { max_bytes: max_image_bytes, max_pixels: max_image_pixels };
         let telemetry = Arc::clone(&self.telemetry);
         let in_stage = telemetry.enter(Stage::Decode);
         let queued = Instant::now();
@@ -260,7 +231,7 @@ impl RowCollector {
             images: Vec::new(),
             images_started: 0,
             codes: Vec::new(),
-            views: settings.crop.views(),
+            views: settings.origin.views(),
             tokens_per_image: settings.tokenizer.levels.tokens_per_image(),
         }
     }
@@ -301,7 +272,8 @@ impl RowCollector {
                 labels.push(image.label);
             }
         }
-        Ok(UnitRows { tokens: TokenRows { image_ids, views, labels, tokens }, images: self.images, books })
+        let tokens = TokenRows { image_ids, views, labels, tokens };
+        Ok(UnitRows { tokens, images: self.images, pictures: Vec::new(), books })
     }
 }
 

@@ -122,13 +122,16 @@ impl SourceReader {
         for input in plan.inputs().iter().take(1) {
             PinnedObject::of_input(&storage, input)?;
         }
-        let settings = plan.settings();
+        let images = plan.settings().origin.images().ok_or_else(|| PipelineError::Source {
+            uri: plan.settings().source.clone(),
+            problem: "the rows of this plan do not come from images".to_owned(),
+        })?;
         let inputs = InputReader::new(
             storage,
-            settings.layout,
-            settings.image_id,
+            images.layout,
+            images.image_id,
             plan.class_names().to_vec(),
-            settings.max_image_bytes,
+            images.max_image_bytes,
             limits,
         );
         Ok(Self { plan, inputs })
@@ -230,7 +233,7 @@ pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 's
 }
 
 /// The result of a task of ours. Its panic is ours; it is cancelled only when the runtime ends, and this future with it.
-async fn joined<T>(result: Result<T, JoinError>) -> T {
+pub(crate) async fn joined<T>(result: Result<T, JoinError>) -> T {
     match result {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {

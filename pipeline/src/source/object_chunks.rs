@@ -80,7 +80,11 @@ impl ObjectChunks {
         let (_, chunk) = self.chunks.remove(position).unwrap_or_else(|| unreachable!("it has this position"));
         let bytes = match chunk {
             Chunk::Here(bytes) => bytes,
-            Chunk::Coming(task) => super::joined(task.await).await?,
+            Chunk::Coming(task) => match task.await {
+                // The runtime has ended. The reader of pages waits on a thread of its own, which does not end with it.
+                Err(error) if error.is_cancelled() => return Err(PipelineError::Drained),
+                result => super::joined(result).await?,
+            },
         };
         self.chunks.push_back((index, Chunk::Here(bytes.clone())));
         // What lies ahead will be used last of all; it must not make room for what was used just now.

@@ -1,15 +1,17 @@
 //! One door to every store: S3, GCS, Azure, HTTP, the local file system and memory.
 //!
-//! Paths are relative to the root that was opened. Reads are checked for length, lists are sorted, and the only way to write is
-//! [`Storage::put_create`]: once, and only if nothing is there.
+//! Paths are relative to the root that was opened. Reads are checked for length, lists are sorted, and the way to write is
+//! [`Storage::put_create`]: once, and only if nothing is there. What is too large for memory goes through [`Storage::put_stream`].
 
 mod address;
 mod open_store;
+mod put_stream;
 mod retry;
 mod store_error;
 
 pub use address::without_secrets;
 pub(crate) use address::{Address, has_scheme};
+pub use put_stream::PutStreamOutcome;
 
 use crate::{Limits, PipelineError};
 use bytes::{Bytes, BytesMut};
@@ -186,14 +188,24 @@ impl Storage {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             return self.store.put_opts(location, payload, options).await.map(drop);
         }
-        let staged =
-            self.root.clone().join("_staging").join(format!("{:016x}", RandomState::new().build_hasher().finish()));
+        let staged = self.staging_path();
         self.store.put_opts(&staged, payload, PutOptions::default()).await?;
+        self.link_into_place(&staged, location).await
+    }
+
+    /// A name below `_staging/` that nobody else has.
+    fn staging_path(&self) -> Path {
+        let name = format!("{:016x}", RandomState::new().build_hasher().finish());
+        self.root.clone().join("_staging").join(name)
+    }
+
+    /// Moves a whole local file to its name, if that is free.
+    async fn link_into_place(&self, staged: &Path, location: &Path) -> object_store::Result<()> {
         let options = RenameOptions::new().with_target_mode(RenameTargetMode::Create);
-        let created = self.store.rename_opts(&staged, location, options).await;
+        let created = self.store.rename_opts(staged, location, options).await;
         if created.is_err() {
             // The first error is the one to tell; what stays behind is never read.
-            drop(self.store.delete(&staged).await);
+            drop(self.store.delete(staged).await);
         }
         created
     }

@@ -5,7 +5,7 @@ use crate::PipelineError;
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use schemas::{ImageRow, TokenBatch, TokenRows, image_rows};
+use schemas::{ImageRow, TokenBatch, TokenColumns, TokenRows, image_rows};
 use std::collections::BTreeMap;
 
 /// Rows decoded at once; bounds the copies that Arrow makes on the way.
@@ -33,6 +33,25 @@ pub(crate) fn decode_tokens(
     }
     rows.tokens = checked(uri, TokenBatch::try_new(codes, tokens_per_image))?;
     Ok((metadata, rows))
+}
+
+/// Shows the rows of a part of the tokens table to `each`, some thousands at a time, without a copy; `uri` is for errors.
+///
+/// # Errors
+/// As [`decode_tokens`], and those of `each`.
+pub(crate) fn visit_tokens(
+    bytes: Bytes,
+    tokens_per_image: usize,
+    uri: &str,
+    mut each: impl FnMut(&TokenColumns) -> Result<(), PipelineError>,
+) -> Result<(), PipelineError> {
+    let (_, empty, reader) = open(bytes, uri)?;
+    checked(uri, TokenColumns::from_record_batch(&empty, tokens_per_image))?;
+    for batch in reader {
+        let batch = batch.map_err(|error| parquet_error(uri, error.into()))?;
+        each(&checked(uri, TokenColumns::from_record_batch(&batch, tokens_per_image))?)?;
+    }
+    Ok(())
 }
 
 /// Metadata and rows of a part of the images table; `uri` is for errors.

@@ -35,14 +35,18 @@ const DICTIONARY_PAGE_BYTES: usize = 1 << 20;
 /// When the columns differ in length or the Parquet library fails.
 pub(crate) fn encode_tokens(rows: &TokenRows, provenance: &Provenance, uri: &str) -> Result<Bytes, PipelineError> {
     let codes = ColumnPath::new(vec!["tokens".into(), "list".into(), "element".into()]);
-    let views = provenance.settings.crop.views();
+    let views = provenance.settings.origin.views();
     let properties = properties(provenance, uri)?
         // Codes have no order worth pruning by, and their statistics would only add bytes.
         .set_column_statistics_enabled(codes, EnabledStatistics::None)
         // With one view an image every id is new: a dictionary would add an index to each. With more it saves repeats.
         .set_column_dictionary_enabled("image_id".into(), views > 1)
         .build();
-    encode(&rows.to_record_batch()?, properties, uri)
+    let batch = match provenance.settings.origin.samples() {
+        None => rows.to_record_batch()?,
+        Some(samples) => rows.to_sample_record_batch(samples.sampling.seed)?,
+    };
+    encode(&batch, properties, uri)
 }
 
 /// A part of the images table as the bytes of its file; `uri` is for errors.
@@ -95,28 +99,30 @@ mod tests {
     use crate::tables::{decode_images, decode_tokens};
     use proptest::{prelude::*, test_runner::TestRng};
     use schemas::{
-        Crop, ImageIdRule, Maker, Plan, PlanSettings, PlannedInput, RejectReason, SourceLayout, TokenBatch,
-        TokenLevels, TokenizerIdentity,
+        Crop, ImageIdRule, ImageOrigin, Maker, Origin, Plan, PlanSettings, PlannedInput, RejectReason, SourceLayout,
+        TokenBatch, TokenLevels, TokenizerIdentity,
     };
 
     fn provenance(crop: &str, tokens: usize) -> Provenance {
         let settings = PlanSettings {
             source: "s3://imagenet/train/".to_owned(),
-            layout: SourceLayout::Folder,
             split: "train".to_owned(),
-            image_id: ImageIdRule::Stem,
             tokenizer: TokenizerIdentity {
                 name: "hf://xushu-me/restok_l_128.r256_in1k".to_owned(),
                 sha256: "0123456789abcdef".repeat(4),
                 codebook_size: 8192,
                 levels: TokenLevels::published(tokens).expect("a power of two"),
             },
-            crop: crop.parse::<Crop>().expect("a crop"),
             precision: "fp32".to_owned(),
             batch_size: 32,
             unit_size: 16_384,
-            max_image_bytes: 1 << 26,
-            max_image_pixels: 1 << 27,
+            origin: Origin::Images(ImageOrigin {
+                layout: SourceLayout::Folder,
+                image_id: ImageIdRule::Stem,
+                crop: crop.parse::<Crop>().expect("a crop"),
+                max_image_bytes: 1 << 26,
+                max_image_pixels: 1 << 27,
+            }),
         };
         let input = PlannedInput { uri: "a".to_owned(), size: 1, etag: None, rows: None, label: None, unit: 0 };
         let plan = Plan::try_new(settings.clone(), Vec::new(), vec![input]).expect("a plan");

@@ -7,7 +7,7 @@ mod decode;
 mod encode;
 mod reader;
 
-pub(crate) use decode::{decode_images, decode_tokens};
+pub(crate) use decode::{decode_images, decode_tokens, visit_tokens};
 pub(crate) use encode::{encode_images, encode_tokens};
 pub use reader::TableReader;
 pub(crate) use reader::nothing_there;

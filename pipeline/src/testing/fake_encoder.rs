@@ -1,6 +1,6 @@
 //! An encoder without a network: codes that follow from the pixels alone.
 
-use crate::{BatchEncoder, EncodeError, EncoderFactory};
+use crate::{BatchNetwork, DeviceError, EncoderFactory};
 use schemas::{PixelBatch, TokenBatch};
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -110,8 +110,8 @@ impl FakeEncoder {
     }
 }
 
-impl BatchEncoder for FakeEncoder {
-    fn encode(&mut self, batch: &PixelBatch) -> Result<TokenBatch, EncodeError> {
+impl BatchNetwork<PixelBatch, TokenBatch> for FakeEncoder {
+    fn run(&mut self, batch: &PixelBatch) -> Result<TokenBatch, DeviceError> {
         std::thread::sleep(self.delay);
         let mut codes: Vec<i16> = (0..batch.filled()).flat_map(|row| self.codes(batch.image(row))).collect();
         if self.batches.fetch_add(1, SeqCst) == self.fault_at {
@@ -119,14 +119,14 @@ impl BatchEncoder for FakeEncoder {
                 Fault::None => {}
                 Fault::Fail { temporary } => {
                     let message = "planted failure".to_owned();
-                    return Err(EncodeError { message, temporary: *temporary, source: None });
+                    return Err(DeviceError { message, temporary: *temporary, source: None });
                 }
                 Fault::Panic => panic!("planted panic"),
                 Fault::Block(gate) => gate.wait(),
                 Fault::WrongCode(code) => codes[0] = *code,
             }
         }
-        TokenBatch::try_new(codes, self.tokens_per_image).map_err(|error| EncodeError {
+        TokenBatch::try_new(codes, self.tokens_per_image).map_err(|error| DeviceError {
             message: error.to_string(),
             temporary: false,
             source: None,

@@ -9,7 +9,7 @@ use futures::{
 };
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart, path::Path,
 };
 use std::{
     collections::BTreeMap,
@@ -25,8 +25,14 @@ pub enum Operation {
     Get,
     /// Asking for an object's size and version.
     Head,
-    /// Writing an object.
+    /// Writing an object, or beginning to write one in parts.
     Put,
+    /// Sending one of the parts of an object.
+    Part,
+    /// Making an object of the parts that were sent.
+    Complete,
+    /// Giving up an object of which parts were sent.
+    Abort,
     /// Listing a folder.
     List,
 }
@@ -96,31 +102,47 @@ impl FaultRule {
 #[derive(Debug)]
 pub struct FaultStore {
     inner: Arc<dyn ObjectStore>,
+    orders: Arc<Orders>,
+}
+
+/// What to fail, and what was asked so far; an upload in parts has its own hold on it.
+#[derive(Debug, Default)]
+struct Orders {
     rules: Mutex<Vec<FaultRule>>,
     requests: Mutex<BTreeMap<Operation, usize>>,
+}
+
+/// An upload in parts that fails as it is told to.
+#[derive(Debug)]
+struct FaultUpload {
+    inner: Box<dyn MultipartUpload>,
+    orders: Arc<Orders>,
+    path: String,
 }
 
 impl FaultStore {
     /// Passes everything through to `inner` until it is told otherwise.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, rules: Mutex::default(), requests: Mutex::default() })
+        Arc::new(Self { inner, orders: Arc::default() })
     }
 
     /// Adds a rule. Of several that match a request, the first one applies.
     pub fn inject(&self, rule: FaultRule) {
-        lock(&self.rules).push(rule);
+        lock(&self.orders.rules).push(rule);
     }
 
     /// Drops all rules.
     pub fn heal(&self) {
-        lock(&self.rules).clear();
+        lock(&self.orders.rules).clear();
     }
 
     /// Requests of this kind so far, failed ones included.
     pub fn requests(&self, operation: Operation) -> usize {
-        lock(&self.requests).get(&operation).copied().unwrap_or(0)
+        lock(&self.orders.requests).get(&operation).copied().unwrap_or(0)
     }
+}
 
+impl Orders {
     /// Counts a request and finds out whether it shall fail.
     fn next_fault(&self, operation: Operation, path: &str) -> Option<Fault> {
         *lock(&self.requests).entry(operation).or_default() += 1;
@@ -175,8 +197,8 @@ impl fmt::Display for FaultStore {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for FaultStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let fault = self.next_fault(Operation::Put, location.as_ref());
-        match Self::fail(fault, location.as_ref()).await? {
+        let fault = self.orders.next_fault(Operation::Put, location.as_ref());
+        match Orders::fail(fault, location.as_ref()).await? {
             Some(Fault::CommitThenError) => {
                 self.inner.put_opts(location, payload, options).await?;
                 Err(unavailable("the answer was lost"))
@@ -193,14 +215,15 @@ impl ObjectStore for FaultStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let fault = self.next_fault(Operation::Put, location.as_ref());
-        Self::fail(fault, location.as_ref()).await?;
-        self.inner.put_multipart_opts(location, options).await
+        let fault = self.orders.next_fault(Operation::Put, location.as_ref());
+        Orders::fail(fault, location.as_ref()).await?;
+        let inner = self.inner.put_multipart_opts(location, options).await?;
+        Ok(Box::new(FaultUpload { inner, orders: Arc::clone(&self.orders), path: location.to_string() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let operation = if options.head { Operation::Head } else { Operation::Get };
-        let fault = Self::fail(self.next_fault(operation, location.as_ref()), location.as_ref()).await?;
+        let fault = Orders::fail(self.orders.next_fault(operation, location.as_ref()), location.as_ref()).await?;
         let mut result = self.inner.get_opts(location, options).await?;
         let (kept, breaks) = match fault {
             Some(Fault::TruncatedBody(kept)) => (kept, false),
@@ -218,8 +241,8 @@ impl ObjectStore for FaultStore {
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let fault = self.next_fault(Operation::Get, location.as_ref());
-        Self::fail(fault, location.as_ref()).await?;
+        let fault = self.orders.next_fault(Operation::Get, location.as_ref());
+        Orders::fail(fault, location.as_ref()).await?;
         self.inner.get_ranges(location, ranges).await
     }
 
@@ -229,10 +252,10 @@ impl ObjectStore for FaultStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let path = prefix.map(Path::to_string).unwrap_or_default();
-        let fault = self.next_fault(Operation::List, &path);
+        let fault = self.orders.next_fault(Operation::List, &path);
         let listed = self.inner.list(prefix);
         // The fault comes first; what it leaves is the inner store's list.
-        stream::once(async move { Self::fail(fault, &path).await.err() })
+        stream::once(async move { Orders::fail(fault, &path).await.err() })
             .filter_map(|failed| async move { failed.map(Err) })
             .chain(listed)
             .boxed()
@@ -244,7 +267,7 @@ impl ObjectStore for FaultStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let path = prefix.map(Path::to_string).unwrap_or_default();
-        Self::fail(self.next_fault(Operation::List, &path), &path).await?;
+        Orders::fail(self.orders.next_fault(Operation::List, &path), &path).await?;
         self.inner.list_with_delimiter(prefix).await
     }
 
@@ -254,5 +277,33 @@ impl ObjectStore for FaultStore {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.inner.rename_opts(from, to, options).await
+    }
+}
+
+#[async_trait]
+impl MultipartUpload for FaultUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let fault = self.orders.next_fault(Operation::Part, &self.path);
+        let (part, path) = (self.inner.put_part(data), self.path.clone());
+        Box::pin(async move {
+            Orders::fail(fault, &path).await?;
+            part.await
+        })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let fault = self.orders.next_fault(Operation::Complete, &self.path);
+        let fault = Orders::fail(fault, &self.path).await?;
+        let done = self.inner.complete().await?;
+        match fault {
+            Some(Fault::CommitThenError) => Err(unavailable("the answer was lost")),
+            _ => Ok(done),
+        }
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let fault = self.orders.next_fault(Operation::Abort, &self.path);
+        Orders::fail(fault, &self.path).await?;
+        self.inner.abort().await
     }
 }

@@ -6,10 +6,9 @@ use super::{
     windows::NextImage,
 };
 use crate::{
-    DecodeLimits, PipelineError, cpu_pool::CpuPool, crop_views, decode_image, run::ViewBatcher,
+    DecodeLimits, PipelineError, background::Outlet, cpu_pool::CpuPool, crop_views, decode_image, run::ViewBatcher,
     telemetry::describe_rejects,
 };
-use async_channel::Sender;
 use futures::{
     FutureExt, StreamExt,
     future::{Either, ready},
@@ -53,7 +52,7 @@ struct Turn {
     next: DataPosition,
 }
 
-/// Makes batches of `images` until they end or nobody takes the batches. Gives the rejects that no batch told of.
+/// Makes batches of `images` until they end or nobody takes the batches.
 ///
 /// # Errors
 /// As `images`; and when more images are rejected than the recipe allows.
@@ -62,8 +61,8 @@ pub(super) async fn make_batches(
     recipe: Recipe,
     cpu: CpuPool,
     from: DataPosition,
-    sender: &Sender<Delivery>,
-) -> Result<Rejects, PipelineError> {
+    outlet: &Outlet<Delivery>,
+) -> Result<(), PipelineError> {
     let recipe = Arc::new(recipe);
     let one_by_one = images.flat_map(|window| {
         let (images, error) = match window {
@@ -83,17 +82,17 @@ pub(super) async fn make_batches(
     let mut gathering = Gathering::new(&recipe, from);
     while let Some(image) = prepared.next().await {
         if let Some(delivery) = gathering.add(image?)?
-            && sender.send(delivery).await.is_err()
+            && !outlet.send(delivery).await
         {
-            return Ok(Rejects::default());
+            return Ok(());
         }
     }
-    let (last, rejects) = gathering.finish()?;
-    if let Some(batch) = last {
-        // The end is told next, and finds out as well when nobody listens.
-        drop(sender.send(batch).await);
+    for delivery in gathering.finish()? {
+        if !outlet.send(delivery).await {
+            break;
+        }
     }
-    Ok(rejects)
+    Ok(())
 }
 
 /// Decodes and crops one image. The same bytes, number and epoch give the same pixels, or the same reject, everywhere.
@@ -175,18 +174,19 @@ impl<'a> Gathering<'a> {
         Ok(self.views.push(&view)?.map(|pixels| self.deliver(pixels)))
     }
 
-    /// The last batch, padded, if images are left over; and the rejects since the last full one.
-    fn finish(mut self) -> Result<(Option<Delivery>, Rejects), PipelineError> {
+    /// The last batch, padded, if images are left over; then the rejects since the last full one.
+    fn finish(mut self) -> Result<Vec<Delivery>, PipelineError> {
         let size = self.recipe.crop.size();
         let views = std::mem::replace(&mut self.views, ViewBatcher::new(self.recipe.batch_size, size));
         let last = views.finish()?.map(|pixels| self.deliver(pixels));
-        Ok((last, self.rejects))
+        let end = Delivery { batch: None, rejects: self.rejects, images_an_epoch: self.images_an_epoch };
+        Ok(last.into_iter().chain([end]).collect())
     }
 
     fn deliver(&mut self, pixels: schemas::PixelBatch) -> Delivery {
         let image_ids = std::mem::take(&mut self.image_ids);
-        let batch = TrainingBatch { pixels, image_ids, epoch: self.epoch, next: self.next };
-        Delivery::Batch { batch, rejects: std::mem::take(&mut self.rejects), images_an_epoch: self.images_an_epoch }
+        let batch = Some(TrainingBatch { pixels, image_ids, epoch: self.epoch, next: self.next });
+        Delivery { batch, rejects: std::mem::take(&mut self.rejects), images_an_epoch: self.images_an_epoch }
     }
 
     /// Fails as soon as it is certain that more images of the epoch are rejected than may be; where nobody knows how many images

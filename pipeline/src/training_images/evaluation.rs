@@ -2,15 +2,16 @@
 
 use super::{
     DataPosition, TrainingCrop,
-    background::{Background, OwnRuntime},
+    background::Background,
     batches::Recipe,
     check_common,
     frozen_source::FrozenSource,
     windows::{Order, Windows},
 };
-use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage};
+use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, background::OwnRuntime};
 use schemas::{Crop, PixelBatch, RejectReason};
 use std::{collections::BTreeMap, sync::Arc};
+use tokio_util::sync::CancellationToken;
 
 /// What to evaluate on.
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ impl EvaluationImages {
     /// When the source cannot be read, or more of it is broken than allowed.
     #[expect(clippy::should_implement_trait, reason = "an iterator would let `?` be forgotten, and is not needed")]
     pub fn next(&mut self) -> Result<Option<PixelBatch>, PipelineError> {
-        Ok(self.background.next()?.map(|batch| batch.pixels))
+        Ok(self.background.next(&CancellationToken::new())?.map(|batch| batch.pixels))
     }
 
     /// Broken images so far, by reason.

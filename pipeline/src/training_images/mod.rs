@@ -26,12 +26,13 @@ mod windows;
 pub use evaluation::{EvaluationImages, EvaluationImagesOptions};
 pub use position::DataPosition;
 
-use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, crop::RandomCrop};
-use background::{Background, OwnRuntime};
+use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, background::OwnRuntime, crop::RandomCrop};
+use background::Background;
 use batches::Recipe;
 use frozen_source::FrozenSource;
 use schemas::{Crop, PixelBatch, RejectReason};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 use windows::{Order, Windows};
 
 /// How an image becomes a square to train on.
@@ -183,7 +184,18 @@ impl TrainingImages {
     /// With the panic of a background thread.
     #[expect(clippy::should_implement_trait, reason = "an iterator would let `?` be forgotten, and is not needed")]
     pub fn next(&mut self) -> Result<TrainingBatch, PipelineError> {
-        Ok(self.background.next()?.unwrap_or_else(|| unreachable!("epochs follow one another without end")))
+        self.next_unless(&CancellationToken::new())
+    }
+
+    /// The next batch, waiting for it until `cancel` comes; one that is ready is handed out also then.
+    ///
+    /// # Errors
+    /// [`PipelineError::Drained`] when `cancel` came first; batches may be asked for again after it. Otherwise as [`Self::next`].
+    ///
+    /// # Panics
+    /// With the panic of a background thread.
+    pub fn next_unless(&mut self, cancel: &CancellationToken) -> Result<TrainingBatch, PipelineError> {
+        Ok(self.background.next(cancel)?.unwrap_or_else(|| unreachable!("epochs follow one another without end")))
     }
 
     /// Images of an epoch, broken ones included, where that is known: from the listing, or after the first epoch has ended.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The place in the endless sequence of training images at which the next batch starts. The default is its beginning.
+/// The place in the endless sequence of training images, or of their tokens, at which the next batch starts. The default is its
+/// beginning.
 ///
 /// Plain data for a checkpoint: together with the same list of inputs, options and seed it is all that is needed to go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct DataPosition {
     /// The epoch, from 0.
     pub epoch: u64,
-    /// The input (shard, or file of a folder) in which the current window starts: its place in this epoch's order, from 0.
+    /// The input (shard, file of a folder or of a tokens table) in which the current window starts: its place in the order of this
+    /// epoch, from 0.
     pub input: u64,
     /// Images of that input in front of the window.
     pub row: u64,
@@ -29,7 +31,7 @@ impl DataPosition {
     }
 
     /// The beginning of the epoch after this one.
-    pub(super) fn next_epoch(self) -> Self {
+    pub(crate) fn next_epoch(self) -> Self {
         Self { epoch: self.epoch + 1, ..Self::default() }
     }
 }

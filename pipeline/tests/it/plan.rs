@@ -30,7 +30,7 @@ proptest! {
     #[test]
     fn every_image_is_in_exactly_one_unit_in_order_and_units_are_bounded(listing in listing(), unit_size in 1_usize..100) {
         let plan = plan_units(settings(unit_size, ImageIdRule::Stem), listing.clone()).expect("a plan");
-        prop_assert_eq!((&plan.settings().source, plan.settings().layout), (&listing.source, listing.layout));
+        prop_assert_eq!((&plan.settings().source, plan.settings().origin.images().map(|images| images.layout)), (&listing.source, Some(listing.layout)));
         let mut expected = listing.inputs.iter();
         let mut current: Option<(&ListedInput, u64)> = None;
         for input in plan.inputs() {

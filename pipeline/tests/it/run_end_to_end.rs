@@ -104,10 +104,10 @@ async fn tables_do_not_depend_on_devices_units_in_flight_or_threads() {
         let (_, output) = memory_output();
         let mut run = run_of(&plan, &source, &output, &encoder());
         run.encoders = (0..devices).map(|device| (format!("fake:{device}"), encoder().factory())).collect();
-        run.limits.units_in_flight = units_in_flight;
-        run.limits.decode_threads = threads;
-        run.limits.decode_ahead_images = ahead;
-        run.limits.queued_batches_per_device = 1;
+        run.common.limits.units_in_flight = units_in_flight;
+        run.common.limits.decode_threads = threads;
+        run.common.limits.decode_ahead_images = ahead;
+        run.common.limits.queued_batches_per_device = 1;
         tokenize(run).await.expect("a run");
         assert_eq!(contents(&output).await, contents(&reference).await);
     }
@@ -140,7 +140,7 @@ async fn several_processes_share_the_units_and_the_last_one_finalizes() {
     let (_, output) = memory_output();
     let runs = (0..3).map(|rank| {
         let mut run = run_of(&plan, &source, &output, &encoder());
-        run.shard = Shard { rank, world: 3, origin: ShardOrigin::Flags };
+        run.common.shard = Shard { rank, world: 3, origin: ShardOrigin::Flags };
         tokenize(run)
     });
     let reports = futures::future::try_join_all(runs).await.expect("three runs at once");
@@ -185,12 +185,12 @@ async fn the_budget_of_fetched_bytes_may_be_smaller_than_any_image() {
     let plan = plan(&source, settings(SourceLayout::Webdataset)).await;
     let (_, output) = memory_output();
     let mut run = run_of(&plan, &source, &output, &encoder());
-    run.limits.fetch_buffer_bytes = 1;
-    run.limits.units_in_flight = 3;
-    run.limits.decode_ahead_images = 1;
-    run.limits.queued_batches_per_device = 1;
+    run.common.limits.fetch_buffer_bytes = 1;
+    run.common.limits.units_in_flight = 3;
+    run.common.limits.decode_ahead_images = 1;
+    run.common.limits.queued_batches_per_device = 1;
     run.source =
-        pipeline::SourceReader::with_storage(Arc::clone(&plan), source.clone(), &run.limits).expect("a source");
+        pipeline::SourceReader::with_storage(Arc::clone(&plan), source.clone(), &run.common.limits).expect("a source");
     // The guard only turns a deadlock into a failure.
     let report = tokio::time::timeout(std::time::Duration::from_secs(60), tokenize(run)).await;
     assert!(report.expect("no deadlock").expect("a run").finalized);

@@ -3,7 +3,7 @@
 use crate::run_support::*;
 use object_store::{ObjectStore, memory::InMemory};
 use pipeline::{
-    EncodeError, PipelineError, Storage, claim_output, read_plan,
+    DeviceError, PipelineError, Storage, claim_output, read_plan,
     testing::{Fault, FaultRule, FaultStore, Gate, Operation},
     tokenize,
 };
@@ -59,12 +59,12 @@ async fn an_encoder_that_cannot_be_built_ends_the_run_before_anything_is_read() 
     let (source, plan) = scene().await;
     let (_, output) = memory_output();
     let mut run = run_of(&plan, &source, &output, &encoder());
-    let telemetry = Arc::clone(&run.telemetry);
+    let telemetry = Arc::clone(&run.common.telemetry);
     run.encoders.push((
         "fake:1".to_owned(),
         Box::new(|| {
             let source = Some("out of memory".into());
-            Err(EncodeError { message: "cannot load weights".to_owned(), temporary: false, source })
+            Err(DeviceError { message: "cannot load weights".to_owned(), temporary: false, source })
         }),
     ));
     let error = tokenize(run).await.expect_err("no encoder").to_string();
@@ -78,7 +78,7 @@ async fn an_encoder_that_stands_still_is_reported_with_the_state_of_every_stage(
     let (_, output) = memory_output();
     let gate = Gate::default();
     let mut run = run_of(&plan, &source, &output, &encoder().block_at(1, &gate));
-    run.limits.stall_seconds = 1;
+    run.common.limits.stall_seconds = 1;
     let error = tokenize(run).await.expect_err("stands still");
     gate.open();
     assert!(matches!(error, PipelineError::Stalled { seconds: 1, .. }), "{error}");
@@ -104,8 +104,8 @@ async fn a_store_that_stalls_is_found_by_the_watchdog() {
     stalling.inject(FaultRule::new(Operation::Put, Fault::Stall).on("images/"));
     let store: Arc<dyn ObjectStore> = stalling;
     let mut run = run_of(&plan, &source, &storage_over(store), &encoder());
-    run.limits.stall_seconds = 1;
-    run.limits.units_in_flight = 1;
+    run.common.limits.stall_seconds = 1;
+    run.common.limits.units_in_flight = 1;
     let error = tokenize(run).await.expect_err("stalls").to_string();
     assert!(error.contains("write: 1 files, 1 in it"), "{error}");
 }
@@ -115,7 +115,7 @@ async fn too_many_rejects_are_counted_by_reason_and_leave_the_output_unfinished(
     let (source, plan) = scene().await;
     let (_, output) = memory_output();
     let mut run = run_of(&plan, &source, &output, &encoder());
-    run.max_reject_rate = 0.05;
+    run.common.max_reject_rate = 0.05;
     let error = tokenize(run).await.expect_err("three of fourteen");
     assert!(matches!(error, PipelineError::RejectRate { rejected: 3, listed: 14, .. }), "{error}");
     assert!(
@@ -153,7 +153,9 @@ async fn another_plan_is_refused_by_the_names_of_what_differs_and_writes_nothing
     tokenize_with(&plan, &source, &output, &encoder()).await.expect("the first plan");
     let before = contents(&output).await;
     let mut other = settings(SourceLayout::Folder);
-    other.crop = Crop::AdmCenter { size: 16 };
+    if let schemas::Origin::Images(images) = &mut other.origin {
+        images.crop = Crop::AdmCenter { size: 16 };
+    }
     other.precision = "bf16".to_owned();
     let other = crate::run_support::plan(&source, other).await;
     let error = tokenize_with(&other, &source, &output, &encoder()).await.expect_err("another plan");
@@ -227,9 +229,9 @@ async fn the_start_is_spread_by_rank_and_can_be_stopped() {
     let (source, plan) = scene().await;
     let (_, output) = memory_output();
     let mut run = run_of(&plan, &source, &output, &encoder());
-    run.start_jitter = Duration::from_secs(60);
-    run.shard = pipeline::Shard { rank: 1, world: 2, origin: pipeline::ShardOrigin::Flags };
-    let cancel = run.cancel.clone();
+    run.common.start_jitter = Duration::from_secs(60);
+    run.common.shard = pipeline::Shard { rank: 1, world: 2, origin: pipeline::ShardOrigin::Flags };
+    let cancel = run.common.cancel.clone();
     let mut running = background(tokenize(run));
     tokio::time::sleep(Duration::from_secs(29)).await;
     assert!(running.try_join_next().is_none());

@@ -153,7 +153,7 @@ async fn a_drained_run_says_so_and_goes_on_later() {
     let gate = pipeline::testing::Gate::default();
     let blocked = encoder().block_at(3, &gate);
     let run = run_of(&scene.plan, &scene.source, &output, &blocked);
-    let (cancel, telemetry) = (run.cancel.clone(), Arc::clone(&run.telemetry));
+    let (cancel, telemetry) = (run.common.cancel.clone(), Arc::clone(&run.common.telemetry));
     let mut running = background(tokenize(run));
     // Once the device stands in front of the gate, nothing can move past it.
     while blocked.batches() < 4 {

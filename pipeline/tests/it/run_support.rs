@@ -4,11 +4,17 @@ use crate::sample_set::{SampleImage, SampleSet};
 use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
 use object_store::{ObjectStore, memory::InMemory, path::Path};
-use pipeline::{
-    Limits, PipelineError, RunReport, Shard, SourceOptions, SourceReader, Storage, TokenizeRun, list_storage,
-    plan_units, testing::FakeEncoder, tokenize,
+use parquet::{
+    arrow::ArrowWriter,
+    file::{metadata::KeyValue, properties::WriterProperties},
 };
-use schemas::{Crop, ImageIdRule, Plan, PlanSettings, SourceLayout, TokenLevels, TokenizerIdentity};
+use pipeline::{
+    Limits, PipelineError, Run, RunReport, Shard, SourceOptions, SourceReader, Storage, TableReader, TokenizeRun,
+    list_storage, plan_units, testing::FakeEncoder, tokenize,
+};
+use schemas::{
+    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenLevels, TokenRows, TokenizerIdentity,
+};
 use std::{collections::BTreeMap, io::Cursor, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -71,26 +77,29 @@ pub(crate) fn storage_over(store: Arc<dyn ObjectStore>) -> Storage {
 pub(crate) fn settings(layout: SourceLayout) -> PlanSettings {
     PlanSettings {
         source: String::new(),
-        layout,
         split: "train".to_owned(),
-        image_id: ImageIdRule::Stem,
         tokenizer: TokenizerIdentity {
             name: "fake".to_owned(),
             sha256: "0".repeat(64),
             codebook_size: CODEBOOK_SIZE,
             levels: TokenLevels::published(TOKENS_PER_IMAGE).expect("a power of two"),
         },
-        crop: Crop::AdmCenterFlip { size: 8 },
         precision: "fp32".to_owned(),
         batch_size: 3,
         unit_size: 5,
-        max_image_bytes: 1 << 20,
-        max_image_pixels: 1 << 20,
+        origin: Origin::Images(ImageOrigin {
+            layout,
+            image_id: ImageIdRule::Stem,
+            crop: Crop::AdmCenterFlip { size: 8 },
+            max_image_bytes: 1 << 20,
+            max_image_pixels: 1 << 20,
+        }),
     }
 }
 
 pub(crate) async fn plan(source: &Storage, settings: PlanSettings) -> Arc<Plan> {
-    let options = SourceOptions { layout: Some(settings.layout), ..SourceOptions::new("") };
+    let options =
+        SourceOptions { layout: settings.origin.images().map(|images| images.layout), ..SourceOptions::new("") };
     let listing = list_storage(source, "", &options, &Limits::default()).await.expect("the sample lists");
     Arc::new(plan_units(settings, listing).expect("the sample plans"))
 }
@@ -103,10 +112,17 @@ pub(crate) fn encoder() -> FakeEncoder {
 pub(crate) fn run_of(plan: &Arc<Plan>, source: &Storage, output: &Storage, encoder: &FakeEncoder) -> TokenizeRun {
     let limits = Limits { decode_threads: 2, decode_ahead_images: 4, fetch_requests: 4, ..Limits::default() };
     TokenizeRun {
-        plan: Arc::clone(plan),
         source: SourceReader::with_storage(Arc::clone(plan), source.clone(), &limits).expect("the plan's source"),
-        output: output.clone(),
         encoders: vec![("fake:0".to_owned(), encoder.factory())],
+        common: run_into(plan, output, limits),
+    }
+}
+
+/// A run of `plan` into `output`, alone and undisturbed.
+pub(crate) fn run_into(plan: &Arc<Plan>, output: &Storage, limits: Limits) -> Run {
+    Run {
+        plan: Arc::clone(plan),
+        output: output.clone(),
         libtorch: "none".to_owned(),
         limits,
         shard: Shard::ALONE,
@@ -157,4 +173,17 @@ pub(crate) async fn finished_output(images: usize) -> (Arc<InMemory>, Storage, A
     let (store, output) = memory_output();
     tokenize_with(&plan, &source, &output, &encoder()).await.expect("an undisturbed run");
     (store, output, plan)
+}
+
+/// A tokens file of an output as an undisturbed run would write it, changed.
+pub(crate) async fn rewritten_tokens(output: &Storage, unit: u32, edit: impl FnOnce(&mut TokenRows)) -> Bytes {
+    let reader = TableReader::open(output).await.expect("an output");
+    let mut file = reader.tokens(unit).await.expect("a unit");
+    edit(&mut file.rows);
+    let metadata = file.metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata)).build();
+    let batch = file.rows.to_record_batch().expect("columns");
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).expect("a writer");
+    writer.write(&batch).expect("rows");
+    writer.into_inner().expect("a footer").into()
 }

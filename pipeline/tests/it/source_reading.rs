@@ -184,7 +184,10 @@ async fn an_image_above_the_limit_is_a_reject_and_never_held() {
     for folder in ["folder", "webdataset", "parquet"] {
         let storage = storage(&store, folder);
         let listing = crate::source_support::list(&storage).await;
-        let small = schemas::PlanSettings { max_image_bytes: 4_999, ..settings(2, ImageIdRule::Stem) };
+        let mut small = settings(2, ImageIdRule::Stem);
+        if let schemas::Origin::Images(images) = &mut small.origin {
+            images.max_image_bytes = 4_999;
+        }
         let plan = Arc::new(plan_units(small, listing).expect("a plan"));
         let images = read_all(&reader(&plan, &storage, &limits()), &plan).await.expect(folder);
         assert_eq!(images.len(), 3);

@@ -5,28 +5,32 @@ use object_store::{ObjectStore, path::Path};
 use pipeline::{
     Limits, PipelineError, SourceImage, SourceListing, SourceOptions, SourceReader, Storage, list_storage, plan_units,
 };
-use schemas::{Crop, ImageIdRule, Plan, PlanSettings, SourceLayout, TokenLevels, TokenizerIdentity};
+use schemas::{
+    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenLevels, TokenizerIdentity,
+};
 use std::{sync::Arc, time::Duration};
 
 /// Settings of a small run. Source and layout are the listing's.
 pub(crate) fn settings(unit_size: usize, image_id: ImageIdRule) -> PlanSettings {
     PlanSettings {
         source: String::new(),
-        layout: SourceLayout::Folder,
         split: "train".to_owned(),
-        image_id,
         tokenizer: TokenizerIdentity {
             name: "test".to_owned(),
             sha256: "0".repeat(64),
             codebook_size: 16,
             levels: TokenLevels::published(4).expect("a power of two"),
         },
-        crop: Crop::AdmCenter { size: 32 },
         precision: "fp32".to_owned(),
         batch_size: 4,
         unit_size,
-        max_image_bytes: 1 << 20,
-        max_image_pixels: 1 << 20,
+        origin: Origin::Images(ImageOrigin {
+            layout: SourceLayout::Folder,
+            image_id,
+            crop: Crop::AdmCenter { size: 32 },
+            max_image_bytes: 1 << 20,
+            max_image_pixels: 1 << 20,
+        }),
     }
 }
 

@@ -57,7 +57,10 @@ proptest! {
             let source = memory_source(&images, SourceLayout::Folder).await;
             let crop: Crop = crop.parse().expect("a crop");
             let mut settings = settings(SourceLayout::Folder);
-            (settings.batch_size, settings.unit_size, settings.crop) = (batch_size, unit_size, crop);
+            (settings.batch_size, settings.unit_size) = (batch_size, unit_size);
+            if let schemas::Origin::Images(images) = &mut settings.origin {
+                images.crop = crop;
+            }
             let plan = plan(&source, settings).await;
             let (_, output) = memory_output();
             let report = tokenize_with(&plan, &source, &output, &encoder()).await.expect("a run");
@@ -95,8 +98,12 @@ async fn memory_holds_a_bounded_number_of_views_however_large_the_set() {
     let gate = pipeline::testing::Gate::default();
     let blocked = encoder().block_at(0, &gate);
     let mut run: TokenizeRun = run_of(&plan, &source, &output, &blocked);
-    (run.limits.units_in_flight, run.limits.decode_ahead_images, run.limits.queued_batches_per_device) = (2, 3, 2);
-    let (telemetry, limits) = (Arc::clone(&run.telemetry), run.limits.clone());
+    (
+        run.common.limits.units_in_flight,
+        run.common.limits.decode_ahead_images,
+        run.common.limits.queued_batches_per_device,
+    ) = (2, 3, 2);
+    let (telemetry, limits) = (Arc::clone(&run.common.telemetry), run.common.limits.clone());
     let mut running = background(tokenize(run));
     while blocked.batches() == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;

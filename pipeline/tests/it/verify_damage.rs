@@ -68,16 +68,7 @@ impl Damaged {
 
 /// A tokens file as an undisturbed run would write it, changed.
 async fn rewritten(damaged: &Damaged, unit: u32, edit: impl FnOnce(&mut schemas::TokenRows)) -> Bytes {
-    use parquet::{arrow::ArrowWriter, file::metadata::KeyValue, file::properties::WriterProperties};
-    let reader = pipeline::TableReader::open(&damaged.output).await.expect("an output");
-    let mut file = reader.tokens(unit).await.expect("a unit");
-    edit(&mut file.rows);
-    let metadata = file.metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
-    let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata)).build();
-    let batch = file.rows.to_record_batch().expect("columns");
-    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).expect("a writer");
-    writer.write(&batch).expect("rows");
-    writer.into_inner().expect("a footer").into()
+    rewritten_tokens(&damaged.output, unit, edit).await
 }
 
 #[tokio::test]
