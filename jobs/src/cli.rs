@@ -3,8 +3,9 @@
 use crate::{
     environment,
     settings::{
-        FinalizeOptions, GeneralOptions, InspectOptions, LimitOptions, Options, ReconstructOptions, STORAGE_HEADING,
-        SettingsError, TokenizeOptions, TrainTokenizerOptions, VerifyOptions, WORK_HEADING, fields,
+        FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions, Options, ReconstructOptions,
+        STORAGE_HEADING, SettingsError, SweepOptions, TokenizeOptions, TrainGeneratorOptions, TrainTokenizerOptions,
+        VerifyOptions, WORK_HEADING, fields,
     },
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -47,6 +48,15 @@ pub(crate) enum Command {
     /// Train a tokenizer on images
     #[command(long_about = TRAIN_TOKENIZER_ABOUT, after_help = TRAIN_TOKENIZER_AFTER_HELP)]
     TrainTokenizer(Box<Arguments<TrainTokenizerOptions>>),
+    /// Train a generator on tables of tokens
+    #[command(long_about = TRAIN_GENERATOR_ABOUT, after_help = TRAIN_GENERATOR_AFTER_HELP)]
+    TrainGenerator(Box<Arguments<TrainGeneratorOptions>>),
+    /// Make class-conditional sets in bulk with a trained generator
+    #[command(long_about = GENERATE_ABOUT, after_help = GENERATE_AFTER_HELP)]
+    Generate(Box<Arguments<GenerateOptions>>),
+    /// Make a small set at every point of a grid of sampling settings, and tabulate them
+    #[command(long_about = SWEEP_ABOUT, after_help = SWEEP_AFTER_HELP)]
+    Sweep(Box<Arguments<SweepOptions>>),
     /// Check that every unit of an output is there and whole, and close it
     #[command(long_about = FINALIZE_ABOUT, after_help = FINALIZE_AFTER_HELP)]
     Finalize(Arguments<FinalizeOptions>),
@@ -88,6 +98,9 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
     let own = [
         ("tokenize", fields(&TokenizeOptions::defaults())?),
         ("train-tokenizer", fields(&TrainTokenizerOptions::defaults())?),
+        ("train-generator", fields(&TrainGeneratorOptions::defaults())?),
+        ("generate", fields(&GenerateOptions::defaults())?),
+        ("sweep", fields(&SweepOptions::defaults())?),
         ("finalize", fields(&FinalizeOptions::defaults())?),
         ("verify", fields(&VerifyOptions::defaults())?),
         ("inspect", fields(&InspectOptions::defaults())?),
@@ -102,9 +115,14 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
                 let is_work = argument.get_help_heading() == Some(WORK_HEADING);
                 let is_limit = is_work || argument.get_help_heading() == Some(STORAGE_HEADING);
                 // Training has no units, no queue in front of many devices and no watchdog.
+                let is_running = ["decode_threads", "units_in_flight", "queued_batches_per_device", "stall_seconds"];
                 let is_tokenizing = ["units_in_flight", "queued_batches_per_device", "stall_seconds"];
                 let unused = match name {
                     "tokenize" => false,
+                    // Nothing is fetched and no image is decoded.
+                    "generate" | "sweep" => is_work && !is_running.contains(&argument.get_id().as_str()),
+                    // Files of tables are decoded, but no image.
+                    "train-generator" => is_work && argument.get_id() != "decode_threads",
                     "train-tokenizer" => is_tokenizing.contains(&argument.get_id().as_str()),
                     _ => is_work,
                 };
@@ -212,6 +230,63 @@ Examples:
 
 SIGTERM or Ctrl-C stops after the step with a checkpoint (exit code 143). docs/train-on-your-images.md goes through it all; \
 docs/frozen-networks.md says where each frozen network is from.";
+
+const TRAIN_GENERATOR_ABOUT: &str = "\
+Train a generator on tables of tokens.
+
+Reads the tokens tables of finished outputs of `restok tokenize`, where they lie, and trains the hierarchical autoregressive generator \
+that `restok generate` draws with. Opening reads manifests only; where all codes fit --memory-bytes, each file is read once. An epoch sees \
+every image in one of its views, drawn anew in each. The output folder holds checkpoints, metrics.csv, TensorBoard's event files, sheets of \
+samples, the best generator so far by validation loss (best/) and in the end the trained one (generator/).
+
+A run that was stopped, killed or drained goes on with the same command; on a processor, with the same number of threads, it ends with \
+the very weights of one that was not.";
+
+const TRAIN_GENERATOR_AFTER_HELP: &str = "\
+Examples:
+  The published recipe, on ImageNet in ten crops, in eight batches of 32 an update:
+    restok train-generator --source s3://bucket/tokens/train --output ./run --classes 1000 \\
+      --validation-source s3://bucket/tokens/validation --accumulation 8 \\
+      --tokenizer hf://xushu-me/restok_l_128.r256_in1k
+
+  A small generator for images of 32 by 32 pixels, on a processor:
+    restok train-generator --preset tiny --source ./tokens --output ./run --tokenizer ./tokenizer
+
+SIGTERM or Ctrl-C stops after the step with a checkpoint (exit code 143). docs/train-a-generator.md goes through it all.";
+
+const GENERATE_ABOUT: &str = "\
+Make class-conditional sets in bulk with a trained generator.
+
+Draws tokens and writes them as a table, and turns them into pictures: the evaluation archive samples.npz, PNG files, Parquet or \
+tars. The work is planned, divided into units, committed and taken up again exactly as in `restok tokenize`: killed at any instant \
+and started again, on one machine or on many, it ends with the same set. A sample follows from the seed and its number alone. \
+Classes take turns, so that any part of the set is mixed.";
+
+const GENERATE_AFTER_HELP: &str = "\
+Examples:
+  The set of the paper's gFID, to the letter:
+    restok generate --generator hf://xushu-me/llamagen_l_c2i_restok_l_128.r256_in1k \\
+      --tokenizer hf://xushu-me/restok_l_128.r256_in1k --output ./samples --recipe paper
+
+  A sheet to look at, ten samples of each of three classes:
+    restok generate --generator ./generator --tokenizer ./tokenizer --classes 0,3,7 --grid sheet.png
+
+  Tokens first, pictures later:
+    restok generate --generator ./generator --tokenizer ./tokenizer --output ./tokens --count 10000 --pictures none
+    restok generate --decode-only --tokens ./tokens --tokenizer ./tokenizer --output ./pictures --pictures npz,webdataset";
+
+const SWEEP_ABOUT: &str = "\
+Make a small set at every point of a grid of sampling settings, and tabulate them.
+
+Every scale of guidance meets every schedule, every share of top-p and every temperature. Each point is an output of its own, \
+as `restok generate` makes it, below --output; the networks are loaded once for all. Points that are finished are only read, so \
+that the same command goes on where it was stopped. All points draw with the same seed: they differ by the grid alone.";
+
+const SWEEP_AFTER_HELP: &str = "\
+Examples:
+  Twelve sets of a thousand samples:
+    restok sweep --generator ./generator --tokenizer ./tokenizer --output ./sweep \\
+      --guidance 1,2,3,4 --top-p 0.9,0.95,1";
 
 const FINALIZE_ABOUT: &str = "\
 Check that every unit of an output is there and whole, and close it.

@@ -57,6 +57,53 @@ pub(crate) const NO_FINALIZE: &str = "RESTOK_NO_FINALIZE";
 
 /// Plan only.
 pub(crate) const DRY_RUN: &str = "RESTOK_DRY_RUN";
+/// The generator: a folder or `hf://owner/name[@revision]`.
+pub(crate) const GENERATOR: &str = "RESTOK_GENERATOR";
+/// Decode tokens that are there.
+pub(crate) const DECODE_ONLY: &str = "RESTOK_DECODE_ONLY";
+/// The output whose tokens are decoded.
+pub(crate) const TOKENS: &str = "RESTOK_TOKENS";
+/// Samples to generate.
+pub(crate) const COUNT: &str = "RESTOK_COUNT";
+/// Their classes, or the number of classes of a generator that is trained.
+pub(crate) const CLASSES: &str = "RESTOK_CLASSES";
+/// Everything that a set depends on, by name.
+pub(crate) const RECIPE: &str = "RESTOK_RECIPE";
+/// Scale of guidance.
+pub(crate) const GUIDANCE: &str = "RESTOK_GUIDANCE";
+/// How the scale moves.
+pub(crate) const SCHEDULE: &str = "RESTOK_SCHEDULE";
+/// Where the schedule begins.
+pub(crate) const SCHEDULE_START: &str = "RESTOK_SCHEDULE_START";
+/// Where the schedule ends.
+pub(crate) const SCHEDULE_END: &str = "RESTOK_SCHEDULE_END";
+/// Where the schedule has its peak.
+pub(crate) const SCHEDULE_PEAK: &str = "RESTOK_SCHEDULE_PEAK";
+/// Scale outside of the schedule.
+pub(crate) const SCHEDULE_FLOOR: &str = "RESTOK_SCHEDULE_FLOOR";
+/// Last token before a guided step.
+pub(crate) const GUIDANCE_INTERVAL: &str = "RESTOK_GUIDANCE_INTERVAL";
+/// Probability of the codes that are drawn from.
+pub(crate) const TOP_P: &str = "RESTOK_TOP_P";
+/// Number of the codes that are drawn from.
+pub(crate) const TOP_K: &str = "RESTOK_TOP_K";
+/// Divisor of logits.
+pub(crate) const TEMPERATURE: &str = "RESTOK_TEMPERATURE";
+/// Forms of pictures.
+pub(crate) const PICTURES: &str = "RESTOK_PICTURES";
+/// From values to bytes.
+pub(crate) const ROUNDING: &str = "RESTOK_ROUNDING";
+/// Arithmetic of the decoder.
+pub(crate) const DECODER_PRECISION: &str = "RESTOK_DECODER_PRECISION";
+/// File of a sheet of samples.
+pub(crate) const GRID: &str = "RESTOK_GRID";
+/// Samples of a class on the sheet.
+pub(crate) const GRID_COLUMNS: &str = "RESTOK_GRID_COLUMNS";
+/// File of a sheet of steps.
+pub(crate) const REVEAL: &str = "RESTOK_REVEAL";
+/// Names of the classes.
+pub(crate) const CLASS_NAMES: &str = "RESTOK_CLASS_NAMES";
+
 /// Check sizes, not digests and rows.
 pub(crate) const FAST: &str = "RESTOK_FAST";
 /// Example rows to show.
@@ -80,6 +127,16 @@ pub(crate) const VALIDATION_SOURCE: &str = "RESTOK_VALIDATION_SOURCE";
 pub(crate) const PRESET: &str = "RESTOK_PRESET";
 /// Configuration of the tokenizer.
 pub(crate) const TOKENIZER_CONFIG: &str = "RESTOK_TOKENIZER_CONFIG";
+/// Configuration of the generator.
+pub(crate) const GENERATOR_CONFIG: &str = "RESTOK_GENERATOR_CONFIG";
+/// One token a step.
+pub(crate) const TOKEN_BY_TOKEN: &str = "RESTOK_TOKEN_BY_TOKEN";
+/// How often a class is left out.
+pub(crate) const CLASS_DROPOUT: &str = "RESTOK_CLASS_DROPOUT";
+/// Other dropouts.
+pub(crate) const DROPOUT: &str = "RESTOK_DROPOUT";
+/// Passes over the images.
+pub(crate) const EPOCHS: &str = "RESTOK_EPOCHS";
 /// Updates of a training.
 pub(crate) const STEPS: &str = "RESTOK_STEPS";
 /// Batches of an update.
@@ -150,6 +207,10 @@ pub(crate) const VALIDATE_EVERY: &str = "RESTOK_VALIDATE_EVERY";
 pub(crate) const VALIDATION_IMAGES: &str = "RESTOK_VALIDATION_IMAGES";
 /// Steps between contact sheets.
 pub(crate) const SHEET_EVERY: &str = "RESTOK_SHEET_EVERY";
+/// Guidance of samples on sheets.
+pub(crate) const SHEET_GUIDANCE: &str = "RESTOK_SHEET_GUIDANCE";
+/// Bytes of tokens in memory.
+pub(crate) const MEMORY_BYTES: &str = "RESTOK_MEMORY_BYTES";
 /// Stop early.
 pub(crate) const STOP_AFTER: &str = "RESTOK_STOP_AFTER";
 

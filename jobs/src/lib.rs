@@ -3,7 +3,7 @@
 //! ```text
 //! argv, environment, file ── cli, settings ── one settings struct a command ── commands/* ── report ── exit code
 //!                                                                                │
-//!                                        tokenizer_encoder: a tokenizer of `models` as an encoder of `pipeline`
+//!                                        networks: what `models` computes as the encoders, samplers and decoders of `pipeline`
 //! ```
 //!
 //! Standard output carries what a command was asked for; logs, progress and errors go to standard error.
@@ -16,23 +16,24 @@ mod environment;
 mod exit_code;
 mod hub;
 mod logging;
+mod model_folder;
+mod networks;
 mod output;
 mod process;
 mod progress;
 mod settings;
-mod tokenizer_encoder;
-mod tokenizer_folder;
 mod training;
+mod workers;
 
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches};
 use cli::{Arguments, Cli, Command};
-use commands::tokenize::Workers;
 use pipeline::Limits;
 use progress::Progress;
 use settings::{GeneralOptions, Layered, LimitOptions, Options, SettingsError, SettingsFile, layer, show};
 use std::future::Future;
 use tokio_util::sync::CancellationToken;
+use workers::Workers;
 
 /// Runs the program with the process's arguments and gives the code to leave with.
 pub fn main() -> std::process::ExitCode {
@@ -93,7 +94,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             block_on(async {
                 let cancel = CancellationToken::new();
-                let _listening = process::cancel_on_signals(cancel.clone())?;
+                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TABLES)?;
                 commands::tokenize::run(settings, limits, workers, progress, cancel).await
             })
         }
@@ -104,13 +105,55 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             };
             let progress = start.log()?;
             let settings = options.resolve()?;
-            let devices = models::initialise(&[settings.device], settings.device_threads)?;
+            let devices = models::initialise(&[settings.run.device], settings.run.device_threads)?;
             let device = *devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?;
             block_on(async {
                 let cancel = CancellationToken::new();
-                let _listening = process::cancel_on_signals(cancel.clone())?;
+                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TRAINING)?;
                 let training = move || commands::train_tokenizer::run(settings, &limits, device, &progress, &cancel);
                 tokio::task::spawn_blocking(training).await?
+            })
+        }
+        Command::TrainGenerator(arguments) => {
+            let Some((options, limits)) = start.prepare("train-generator", &arguments, |file| &file.train_generator)?
+            else {
+                return Ok(());
+            };
+            let progress = start.log()?;
+            let settings = options.resolve()?;
+            let devices = models::initialise(&[settings.run.device], settings.run.device_threads)?;
+            let device = *devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?;
+            block_on(async {
+                let cancel = CancellationToken::new();
+                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TRAINING)?;
+                let training = move || commands::train_generator::run(settings, &limits, device, &progress, &cancel);
+                tokio::task::spawn_blocking(training).await?
+            })
+        }
+        Command::Generate(arguments) => {
+            let Some((options, limits)) = start.prepare("generate", &arguments, |file| &file.generate)? else {
+                return Ok(());
+            };
+            let progress = start.log()?;
+            let settings = options.resolve()?;
+            let workers = Workers::find(&settings.devices, settings.device_threads)?;
+            block_on(async {
+                let cancel = CancellationToken::new();
+                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TABLES)?;
+                commands::generate::run(settings, limits, workers, progress, cancel).await
+            })
+        }
+        Command::Sweep(arguments) => {
+            let Some((options, limits)) = start.prepare("sweep", &arguments, |file| &file.sweep)? else {
+                return Ok(());
+            };
+            let progress = start.log()?;
+            let settings = options.resolve()?;
+            let workers = Workers::find(&settings.devices, settings.device_threads)?;
+            block_on(async {
+                let cancel = CancellationToken::new();
+                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TABLES)?;
+                commands::sweep::run(settings, limits, workers, progress, cancel).await
             })
         }
         Command::Finalize(arguments) => {

@@ -7,20 +7,39 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// What a command says when it is asked to stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopping {
+    /// What it still does after the first signal.
+    finishing: &'static str,
+    /// Where the same command goes on after the second.
+    goes_on: &'static str,
+}
+
+impl Stopping {
+    /// Of a command that commits units.
+    pub(crate) const TABLES: Self =
+        Self { finishing: "finishing what is being committed, dropping the rest", goes_on: "from here" };
+    /// Of a command that trains.
+    pub(crate) const TRAINING: Self =
+        Self { finishing: "finishing this step and writing a checkpoint", goes_on: "from the last checkpoint" };
+}
+
 /// Listens for SIGTERM and SIGINT as long as the returned task set lives: the first cancels `cancel`, the second leaves at once.
 ///
 /// # Errors
 /// When the system refuses a handler.
-pub(crate) fn cancel_on_signals(cancel: CancellationToken) -> std::io::Result<JoinSet<()>> {
+pub(crate) fn cancel_on_signals(cancel: CancellationToken, stopping: Stopping) -> std::io::Result<JoinSet<()>> {
+    let Stopping { finishing, goes_on } = stopping;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut listening = JoinSet::new();
     listening.spawn(async move {
         let name = either(&mut terminate, &mut interrupt).await;
-        tracing::warn!("{name}: finishing what is being committed, dropping the rest; a second signal stops at once");
+        tracing::warn!("{name}: {finishing}; a second signal stops at once");
         cancel.cancel();
         let name = either(&mut terminate, &mut interrupt).await;
-        crate::output::complain(&format!("{name} again: stopped at once; the same command goes on from here\n"));
+        crate::output::complain(&format!("{name} again: stopped at once; the same command goes on {goes_on}\n"));
         leave_at_once(ExitCode::Drained);
     });
     Ok(listening)
@@ -34,7 +53,8 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
 }
 
 /// Ends the process without running the destructors of libraries: a device thread may still be inside libtorch, and torn down
-/// under it, libtorch crashes with a code of its own. Nothing is lost: tables are put whole, and output is flushed line by line.
+/// under it, libtorch crashes with a code of its own. Nothing that is written is
+/// lost: tables are put whole, checkpoints are renamed into place, and output is flushed line by line.
 pub(crate) fn leave_at_once(code: ExitCode) -> ! {
     #[expect(unsafe_code, reason = "_exit has no preconditions; it only ends the process")]
     unsafe {

@@ -1,6 +1,6 @@
 //! `restok inspect`: what is in an output.
 
-use super::books_text;
+use super::{books_text, origin_text, source_text};
 use crate::{
     aligned::{aligned, bytes, count, counted, named, percent},
     settings::ReportFormat,
@@ -150,19 +150,12 @@ fn text(inspection: &Inspection) -> String {
     };
     let levels: Vec<String> = settings.tokenizer.levels.sizes().iter().map(ToString::to_string).collect();
     let mut made = vec![
-        ("source", format!("{} ({})", settings.source, settings.layout)),
+        ("source", source_text(settings)),
         ("split", settings.split.clone()),
         ("tokenizer", settings.tokenizer.name.clone()),
         ("tokenizer sha256", settings.tokenizer.sha256.clone()),
         ("levels", levels.join(", ")),
-        (
-            "crop",
-            format!(
-                "{} ({} an image, EXIF orientation ignored)",
-                settings.crop,
-                counted(settings.crop.views() as u64, "view")
-            ),
-        ),
+        origin_text(&settings.origin),
         ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
         ("plan", inspection.plan.clone()),
     ];

@@ -1,14 +1,38 @@
 //! One file a command: each is a function from its settings to a report.
 
 pub(crate) mod finalize;
+pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod reconstruct;
+mod run_report;
+pub(crate) mod sweep;
 pub(crate) mod tokenize;
+pub(crate) mod train_generator;
 pub(crate) mod train_tokenizer;
 pub(crate) mod verify;
 
 use crate::aligned::{bytes, count, counted, named, percent};
-use schemas::Books;
+use schemas::{Books, Origin, PlanSettings};
+
+/// Where rows come from, and how it lies there.
+fn source_text(settings: &PlanSettings) -> String {
+    match settings.origin.images() {
+        Some(images) => format!("{} ({})", settings.source, images.layout),
+        None => settings.source.clone(),
+    }
+}
+
+/// How rows were made of what they come from, and what that is called.
+fn origin_text(origin: &Origin) -> (&'static str, String) {
+    match origin {
+        Origin::Images(images) => {
+            let views = counted(images.crop.views() as u64, "view");
+            ("crop", format!("{origin} ({views} an image, EXIF orientation ignored)"))
+        }
+        Origin::Samples(_) => ("sampling", origin.to_string()),
+        Origin::Tokens(_) => ("decoded from", origin.to_string()),
+    }
+}
 
 /// Books as text: what became of the images, with a line for each reason.
 pub(crate) fn books_text(books: &Books) -> String {

@@ -6,15 +6,15 @@ mod originals;
 use crate::{
     aligned::counted,
     contact_sheet::{SheetRow, contact_sheet, picture},
+    model_folder::{ModelFolder, tokenizer_identity},
     settings::{ImageChoice, ReconstructSettings, SettingsError},
-    tokenizer_folder::{TokenizerFolder, identity},
 };
 use anyhow::{Context, Result};
 use choose::ChosenImage;
 use image::RgbImage;
 use models::{Device, VisualTokenizer};
 use pipeline::{Limits, Storage, TableReader};
-use schemas::{PlanSettings, TokenBatch};
+use schemas::{PlanSettings, Rounding, TokenBatch};
 use std::{collections::HashMap, path::Path};
 
 /// Name of the contact sheet below `--to`.
@@ -72,19 +72,19 @@ pub(crate) async fn run(settings: ReconstructSettings, limits: Limits, device: D
 async fn load(settings: &ReconstructSettings, device: Device) -> Result<VisualTokenizer> {
     let (reference, precision) = (settings.tokenizer.clone(), settings.precision);
     let loading = tokio::task::spawn_blocking(move || -> Result<_> {
-        Ok(TokenizerFolder::find(&reference)?.load(device, precision)?)
+        Ok(ModelFolder::find(&reference)?.load_tokenizer(device, precision)?)
     });
     loading.await?
 }
 
 fn check_view(view: i8, settings: &PlanSettings) -> Result<(), SettingsError> {
-    let views = settings.crop.views();
+    let views = settings.origin.views();
     match usize::try_from(view).is_ok_and(|view| view < views) {
         true => Ok(()),
         false => Err(SettingsError::invalid(
             "--view",
             view.to_string(),
-            format!("0 to {}: the tokens were made with {}", views - 1, settings.crop),
+            format!("0 to {}: the tokens were made with {}", views - 1, settings.origin),
         )),
     }
 }
@@ -95,7 +95,7 @@ fn check_tokenizer(
     settings: &PlanSettings,
     allow_other: bool,
 ) -> Result<(), SettingsError> {
-    let (found, expected) = (identity(tokenizer), &settings.tokenizer);
+    let (found, expected) = (tokenizer_identity(tokenizer), &settings.tokenizer);
     if found.sha256 == expected.sha256 {
         return Ok(());
     }
@@ -142,7 +142,7 @@ fn decode(
     for part in chosen.chunks(batch_size) {
         let codes = part.iter().flat_map(|image| image.tokens.iter().copied()).collect();
         let batch = TokenBatch::try_new(codes, tokenizer.levels().tokens_per_image())?;
-        let pixels = tokenizer.decode(&batch, tokens)?;
+        let pixels = tokenizer.decode(&batch, tokens, Rounding::Nearest)?;
         for row in 0..pixels.filled() {
             images.push(picture(&pixels, row)?);
         }
@@ -171,7 +171,7 @@ fn save_sheet(
         rows.iter_mut().for_each(|row| row.images.truncate(SHEET_IMAGES));
     }
     let captions: Vec<String> = chosen.iter().take(SHEET_IMAGES).map(|image| image.image_id.clone()).collect();
-    let title = format!("{}, {}", tokenizer.name(), settings.crop);
+    let title = format!("{}, {}", tokenizer.name(), settings.origin);
     write_png(path, &contact_sheet(&title, &captions, &rows, IMAGES_BESIDE))
 }
 

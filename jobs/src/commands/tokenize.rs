@@ -1,71 +1,26 @@
 //! `restok tokenize`: images to tables of tokens.
 
 mod dry_run;
-mod report;
 
+use super::run_report;
 use crate::{
     aligned::tenths,
     environment,
+    model_folder::{ModelFolder, tokenizer_identity},
+    networks,
     progress::Progress,
-    settings::{Devices, SettingsError, TokenizeSettings},
-    tokenizer_encoder,
-    tokenizer_folder::{TokenizerFolder, identity},
+    settings::{SettingsError, TokenizeSettings},
+    workers::Workers,
 };
-use anyhow::{Context, Result};
-use models::{Device, VisualTokenizer};
+use anyhow::Result;
+use models::VisualTokenizer;
 use pipeline::{
-    EncoderFactory, Limits, PipelineError, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry, TokenizeRun,
+    EncoderFactory, Limits, PipelineError, Run, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry,
+    TokenizeRun,
 };
-use schemas::{Crop, Plan, PlanSettings, SourceLayout, TokenizerIdentity};
-use std::{sync::Arc, thread::available_parallelism, time::Instant};
+use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenizerIdentity};
+use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
-
-/// The devices of a run, each as often as it has workers.
-#[derive(Debug)]
-pub(crate) struct Workers(Vec<Device>);
-
-impl Workers {
-    /// Finds the devices, loading CUDA if one of them needs it: to be called before anything else touches torch.
-    ///
-    /// # Errors
-    /// When a device is asked for that is not there.
-    pub(crate) fn find(devices: &Devices, threads: Option<usize>) -> Result<Self> {
-        let choices: Vec<_> = devices.choices().iter().map(|(choice, _)| *choice).collect();
-        models::initialise(&choices, threads)?;
-        let mut workers = Vec::new();
-        for (choice, count) in devices.choices() {
-            // `cuda,cuda:0` names a device twice but means it once; only `*N` asks for more.
-            let new: Vec<Device> =
-                models::initialise(&[*choice], None)?.into_iter().filter(|device| !workers.contains(device)).collect();
-            workers.extend(new.into_iter().flat_map(|device| std::iter::repeat_n(device, *count)));
-        }
-        let on_cpu = workers.iter().filter(|device| **device == Device::Cpu).count();
-        if on_cpu > 1 && threads.is_none() {
-            let cores = available_parallelism().map_or(1, usize::from);
-            models::initialise(&[], Some((cores / on_cpu).max(1)))?;
-        }
-        Ok(Self(workers))
-    }
-
-    /// A name and a factory for each worker. The first takes the tokenizer that is loaded already.
-    fn encoders(&self, first: VisualTokenizer, folder: &TokenizerFolder) -> Vec<(String, EncoderFactory)> {
-        let precision = first.precision();
-        let mut first = Some(first);
-        self.0
-            .iter()
-            .enumerate()
-            .map(|(worker, device)| {
-                let same_before = self.0[..worker].iter().filter(|other| *other == device).count();
-                let name = if same_before == 0 { device.to_string() } else { format!("{device} #{}", same_before + 1) };
-                let factory = match first.take() {
-                    Some(tokenizer) => tokenizer_encoder::loaded(tokenizer),
-                    None => tokenizer_encoder::loading(folder.clone(), *device, precision),
-                };
-                (name, factory)
-            })
-            .collect()
-    }
-}
 
 /// Runs the job and prints its report.
 ///
@@ -86,7 +41,7 @@ pub(crate) async fn run(
     let (folder, tokenizer) = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;
     let crop = choose_crop(settings.crop, tokenizer.resolution())?;
     let telemetry = Arc::new(Telemetry::new());
-    let planning = plan(&settings, &limits, identity(&tokenizer), crop, &telemetry);
+    let planning = plan(&settings, &limits, tokenizer_identity(&tokenizer), crop, &telemetry);
     let plan = Arc::new(cancel.run_until_cancelled(planning).await.ok_or(PipelineError::Drained)??);
     if settings.dry_run {
         return dry_run::print(&settings, &plan, &output).await;
@@ -94,38 +49,56 @@ pub(crate) async fn run(
     let run = TokenizeRun {
         // The URL as it was given: a signed one carries what no plan may hold.
         source: SourceReader::open_at(Arc::clone(&plan), &settings.source, &limits)?,
-        plan: Arc::clone(&plan),
-        output: output.clone(),
-        encoders: workers.encoders(tokenizer, &folder),
-        libtorch: models::libtorch_version(),
-        limits,
-        shard,
-        max_reject_rate: settings.max_reject_rate.share(),
-        start_jitter: settings.start_jitter,
-        finalize: settings.finalize,
-        cancel,
-        telemetry: Arc::clone(&telemetry),
+        encoders: encoders(&workers, tokenizer, &folder),
+        common: Run {
+            plan: Arc::clone(&plan),
+            output: output.clone(),
+            libtorch: models::libtorch_version(),
+            limits,
+            shard,
+            max_reject_rate: settings.max_reject_rate.share(),
+            start_jitter: settings.start_jitter,
+            finalize: settings.finalize,
+            cancel,
+            telemetry: Arc::clone(&telemetry),
+        },
     };
     let report = tokio::select! {
         report = pipeline::tokenize(run) => report?,
         () = progress.show(&telemetry) => unreachable!("progress is shown for ever"),
     };
-    report::print(&settings, &plan, &output, &report)
+    run_report::print(settings.format, &settings.output, &plan, &output, &report)
+}
+
+/// A name and a factory for each worker. The first takes the tokenizer that is loaded already.
+fn encoders(workers: &Workers, first: VisualTokenizer, folder: &ModelFolder) -> Vec<(String, EncoderFactory)> {
+    let precision = first.precision();
+    let mut first = Some(first);
+    workers
+        .named()
+        .map(|(name, device)| {
+            let factory = match first.take() {
+                Some(tokenizer) => networks::encoder(tokenizer),
+                None => networks::loading_encoder(folder.clone(), device, precision),
+            };
+            (name, factory)
+        })
+        .collect()
 }
 
 /// The tokenizer on the first device: its identity is part of the plan, and a broken checkpoint ends the job before anything
 /// is listed.
-async fn load_first(settings: &TokenizeSettings, workers: &Workers) -> Result<(TokenizerFolder, VisualTokenizer)> {
+async fn load_first(settings: &TokenizeSettings, workers: &Workers) -> Result<(ModelFolder, VisualTokenizer)> {
     let (reference, precision) = (settings.tokenizer.clone(), settings.precision);
-    let device = *workers.0.first().context("no device to encode on")?;
+    let device = workers.first()?;
     let started = Instant::now();
     let loading = tokio::task::spawn_blocking(move || -> Result<_> {
-        let folder = TokenizerFolder::find(&reference)?;
-        let tokenizer = folder.load(device, precision)?;
+        let folder = ModelFolder::find(&reference)?;
+        let tokenizer = folder.load_tokenizer(device, precision)?;
         Ok((folder, tokenizer))
     });
     let (folder, tokenizer) = loading.await??;
-    let devices: Vec<String> = workers.0.iter().map(ToString::to_string).collect();
+    let devices: Vec<String> = workers.named().map(|(name, _)| name).collect();
     tracing::info!(
         tokenizer = tokenizer.name(),
         weights_sha256 = tokenizer.weights_sha256(),
@@ -175,16 +148,18 @@ async fn plan(
     let plan_settings = PlanSettings {
         // These two are the listing's to say.
         source: String::new(),
-        layout: settings.layout.unwrap_or(SourceLayout::Folder),
         split: settings.split.clone(),
-        image_id: settings.image_id,
         tokenizer,
-        crop,
         precision: settings.precision.to_string(),
         batch_size: settings.batch_size,
         unit_size: settings.unit_size,
-        max_image_bytes: limits.max_image_bytes,
-        max_image_pixels: limits.max_image_pixels,
+        origin: Origin::Images(ImageOrigin {
+            layout: settings.layout.unwrap_or(SourceLayout::Folder),
+            image_id: settings.image_id,
+            crop,
+            max_image_bytes: limits.max_image_bytes,
+            max_image_pixels: limits.max_image_pixels,
+        }),
     };
     let plan = pipeline::plan_units(plan_settings, listing)?;
     telemetry.record(Stage::List, plan.inputs().len() as u64, 0, started.elapsed());

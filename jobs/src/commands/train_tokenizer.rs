@@ -5,12 +5,7 @@ mod validation;
 use crate::{
     progress::Progress,
     settings::TrainTokenizerSettings,
-    training::{
-        run_folder::RunFolder,
-        run_loop::{self, Schedule, Training},
-        sheet::Sheet,
-        watch::Watch,
-    },
+    training::{run_folder::RunFolder, run_loop::Training, session, sheet::Sheet},
 };
 use anyhow::Result;
 use models::{Device, Precision, StepReport, TokenizerTrainer};
@@ -55,18 +50,12 @@ pub(crate) fn run(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let mut folder = RunFolder::open(&settings.output, settings.keep_checkpoints, fixed(&settings)?)?;
+    let mut folder = RunFolder::open(&settings.run.output, settings.run.keep_checkpoints, fixed(&settings)?)?;
     let mut trainer =
         TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
     trainer.check_batch_size(settings.batch_size)?;
-    tracing::info!(device = %models::machine(device), precision = %settings.recipe.precision, "training");
-    if !settings.recipe.precision.is_native(device) {
-        tracing::warn!(
-            "{device} has no instructions for {0}: --precision fp32 will be faster",
-            settings.recipe.precision
-        );
-    }
-    let newest = folder.newest::<Position>(settings.allow_other_settings, &models::machine(device))?;
+    session::tell_device(device, settings.recipe.precision);
+    let newest = folder.newest::<Position>(settings.run.allow_other_settings, &models::machine(device))?;
     let from = newest.as_ref().map_or_else(DataPosition::default, |(_, state)| state.position.data);
     let images = TrainingImages::open(&image_options(&settings, limits), from)?;
     if let Some((checkpoint, state)) = &newest {
@@ -89,30 +78,17 @@ pub(crate) fn run(
         loaded: false,
         epoch: from.epoch,
         next: from,
-        publish_precision: settings.publish_precision,
+        publish_precision: settings.run.publish_precision,
         trainer,
         images,
     };
-    // The first batch waits for a whole window of images, which says nothing of the batches after it.
-    if training.steps_done() < settings.steps {
-        training.load()?;
-    }
     let mut columns: Vec<String> = training.trainer.scalars().into_iter().map(str::to_owned).collect();
     columns.extend(training.validation.columns(&settings.config));
-    let mut watch = Watch::new(&training, &folder, &columns, settings.steps, progress)?;
-    let schedule = Schedule {
-        steps: settings.steps,
-        stop_after: settings.stop_after,
-        log: settings.periods.log,
-        save: settings.periods.save,
-        validate: settings.periods.validate,
-        sheet: settings.periods.sheet,
-    };
-    let result = run_loop::run(&mut training, schedule, &mut folder, &mut watch, cancel);
-    drop(watch);
+    let result =
+        session::carry_out(&mut training, &columns, settings.steps, &settings.run, &mut folder, progress, cancel);
     tell_rejected(&training.images);
     result?;
-    Ok(crate::output::print(&report(&training, &settings))?)
+    Ok(crate::output::print(&session::report(&training, settings.steps, &settings.run))?)
 }
 
 /// Says what became of broken images; more of them than allowed are an error long before.
@@ -158,17 +134,11 @@ fn source_options(settings: &TrainTokenizerSettings, url: &str, max_images: Opti
     SourceOptions { url: url.to_owned(), layout: settings.layout, image_id: ImageIdRule::Stem, max_images }
 }
 
-fn report(training: &TokenizerTraining, settings: &TrainTokenizerSettings) -> String {
-    let (done, steps) = (training.trainer.steps_done(), settings.steps);
-    let output = settings.output.display();
-    match done == steps {
-        true => format!("trained {steps} steps: {output}/{}\n", crate::training::run_folder::PUBLISHED),
-        false => format!("stopped after {done} of {steps} steps; the same command without --stop-after goes on\n"),
-    }
-}
-
 impl Training for TokenizerTraining {
     type Position = Position;
+    const PUBLISHED: &'static str = "tokenizer";
+    const LOWER_IS_BETTER: bool = false;
+    const WAITING_ADVICE: &'static str = "give more --decode-threads, or a source that is nearer";
 
     fn steps_done(&self) -> u64 {
         self.trainer.steps_done()
@@ -186,17 +156,17 @@ impl Training for TokenizerTraining {
         self.epoch
     }
 
-    fn load(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.loaded, true) {
+    fn load(&mut self, cancel: &CancellationToken) -> Result<()> {
+        if self.loaded {
             return Ok(());
         }
-        self.batches.clear();
-        for _ in 0..self.accumulation {
-            let batch = self.images.next()?;
-            self.epoch = batch.epoch;
-            self.next = batch.next;
-            self.batches.push(batch.pixels);
+        // All of them or none: where one is missing, the position stays that of the last update, which may be saved yet.
+        let batches = (0..self.accumulation).map(|_| self.images.next_unless(cancel)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(last) = batches.last() {
+            (self.epoch, self.next) = (last.epoch, last.next);
         }
+        self.batches = batches.into_iter().map(|batch| batch.pixels).collect();
+        self.loaded = true;
         Ok(())
     }
 
@@ -213,8 +183,8 @@ impl Training for TokenizerTraining {
         self.validation.scores(&self.trainer)
     }
 
-    fn sheet(&mut self) -> Result<Sheet> {
-        self.validation.sheet(&self.trainer, &self.batches)
+    fn sheet(&mut self) -> Result<Option<Sheet>> {
+        self.validation.sheet(&self.trainer, &self.batches).map(Some)
     }
 
     fn position(&self) -> Position {
@@ -229,8 +199,8 @@ impl Training for TokenizerTraining {
         self.validation.final_scores(&self.trainer.averaged(self.publish_precision)?)
     }
 
-    fn rejected(&self) -> u64 {
-        self.images.rejected().values().sum()
+    fn rejected(&self) -> Option<u64> {
+        Some(self.images.rejected().values().sum())
     }
 
     fn validated_on(&self) -> String {

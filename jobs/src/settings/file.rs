@@ -1,8 +1,8 @@
 //! The settings file: a section for each command, `[limits]` and `[general]` for all of them.
 
 use super::{
-    FinalizeOptions, GeneralOptions, InspectOptions, LimitOptions, ReconstructOptions, SettingsError, TokenizeOptions,
-    TrainTokenizerOptions, VerifyOptions,
+    FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions, ReconstructOptions, SettingsError,
+    SweepOptions, TokenizeOptions, TrainGeneratorOptions, TrainTokenizerOptions, VerifyOptions,
 };
 use serde::Deserialize;
 use std::path::Path;
@@ -20,6 +20,13 @@ pub(crate) struct SettingsFile {
     /// `[train-tokenizer]`.
     #[serde(rename = "train-tokenizer")]
     pub(crate) train_tokenizer: TrainTokenizerOptions,
+    /// `[train-generator]`.
+    #[serde(rename = "train-generator")]
+    pub(crate) train_generator: TrainGeneratorOptions,
+    /// `[generate]`.
+    pub(crate) generate: GenerateOptions,
+    /// `[sweep]`.
+    pub(crate) sweep: SweepOptions,
     /// `[finalize]`.
     pub(crate) finalize: FinalizeOptions,
     /// `[verify]`.

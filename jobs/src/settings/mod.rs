@@ -9,24 +9,33 @@
 mod error;
 mod file;
 mod general;
+mod generate;
 mod limits;
+mod sampling;
 mod show;
+mod sweep;
 mod table_commands;
 mod tokenize;
+mod train_generator;
 mod train_tokenizer;
+mod training;
 mod values;
 
 pub(crate) use error::SettingsError;
 pub(crate) use file::SettingsFile;
 pub(crate) use general::{GeneralOptions, LogFormat, ProgressStyle};
+pub(crate) use generate::{ClassChoice, Codes, GenerateOptions, GenerateSettings};
 pub(crate) use limits::{LimitOptions, STORAGE_HEADING, WORK_HEADING};
 pub(crate) use show::show;
+pub(crate) use sweep::{SweepOptions, SweepPoint, SweepSettings};
 pub(crate) use table_commands::{
     FinalizeOptions, ImageChoice, InspectOptions, ReconstructOptions, ReconstructSettings, ReportFormat, VerifyOptions,
 };
 pub(crate) use tokenize::{TokenizeOptions, TokenizeSettings};
+pub(crate) use train_generator::{TokenFacts, TrainGeneratorOptions, TrainGeneratorSettings};
 pub(crate) use train_tokenizer::{TrainTokenizerOptions, TrainTokenizerSettings};
-pub(crate) use values::{Devices, RejectRate, TokenizerReference};
+pub(crate) use training::RunSettings;
+pub(crate) use values::{Devices, ModelReference, RejectRate};
 
 use clap::parser::ValueSource;
 use serde::{Serialize, de::DeserializeOwned};

@@ -19,10 +19,7 @@ pub(crate) fn show<O: Options>(section: &str, layered: &Layered<O>) -> Result<St
         .into_iter()
         .map(|(key, value)| match (layered.origins.get(&key), value) {
             (Some(origin), value) if !value.is_null() => {
-                let value = match value.as_str() {
-                    Some(address) if ADDRESS_KEYS.contains(&key.as_str()) => pipeline::without_secrets(address).into(),
-                    _ => value,
-                };
+                let value = if ADDRESS_KEYS.contains(&key.as_str()) { without_secrets(value) } else { value };
                 let value = toml::Value::try_from(value).map_err(SettingsError::internal)?;
                 Ok((format!("{key} = {value}"), origin.to_string()))
             }
@@ -36,10 +33,19 @@ pub(crate) fn show<O: Options>(section: &str, layered: &Layered<O>) -> Result<St
     Ok(text)
 }
 
+/// An address, or a list of them, without what must not be shown.
+fn without_secrets(value: serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::String(address) => pipeline::without_secrets(&address).into(),
+        serde_json::Value::Array(addresses) => addresses.into_iter().map(without_secrets).collect(),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{SettingsFile, TokenizeOptions, layer};
+    use crate::settings::{SettingsFile, TokenizeOptions, TrainGeneratorOptions, layer};
 
     #[test]
     fn what_is_shown_is_a_settings_file_with_origins() {
@@ -51,5 +57,14 @@ mod tests {
         let file: SettingsFile = toml::from_str(&text).expect("it is a settings file");
         assert_eq!(file.tokenize.source.as_deref(), Some("s3://bucket/a \"b\""));
         assert_eq!(file.tokenize.batch_size, Some(32));
+    }
+
+    #[test]
+    fn no_address_of_a_list_shows_its_secrets() {
+        let sources = ["https://user:secret@host/a", "s3://bucket/b"].map(str::to_owned).to_vec();
+        let typed = TrainGeneratorOptions { source: Some(sources), ..TrainGeneratorOptions::default() };
+        let layered = layer(&typed, |_| None, &TrainGeneratorOptions::default()).expect("layers");
+        let text = show("train-generator", &layered).expect("shows");
+        assert!(!text.contains("secret") && text.contains("s3://bucket/b"), "{text}");
     }
 }

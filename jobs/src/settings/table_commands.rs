@@ -1,6 +1,6 @@
 //! Options of the commands that work on an output that is there: `finalize`, `verify`, `inspect` and `reconstruct`.
 
-use super::{Options, RejectRate, SettingsError, TokenizerReference, tokenize::precision, values::precision_parser};
+use super::{ModelReference, Options, RejectRate, SettingsError, tokenize::precision, values::precision_parser};
 use crate::environment;
 use clap::ValueEnum;
 use models::{DeviceChoice, Precision};
@@ -179,7 +179,7 @@ pub(crate) struct ReconstructSettings {
     /// The output with the tokens.
     pub(crate) tokens: String,
     /// The tokenizer.
-    pub(crate) tokenizer: TokenizerReference,
+    pub(crate) tokenizer: ModelReference,
     /// Folder for the pictures.
     pub(crate) to: PathBuf,
     /// Which images.
@@ -221,7 +221,7 @@ impl ReconstructOptions {
         }
         Ok(ReconstructSettings {
             tokens,
-            tokenizer: tokenizer.parse()?,
+            tokenizer: ModelReference::parse("tokenizer", &tokenizer)?,
             to,
             images: match (self.image_id, self.images) {
                 (Some(ids), _) => ImageChoice::Named(ids),

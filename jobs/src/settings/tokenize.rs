@@ -1,7 +1,7 @@
 //! Options and settings of `restok tokenize`.
 
 use super::{
-    Devices, Options, RejectRate, ReportFormat, SettingsError, TokenizerReference,
+    Devices, ModelReference, Options, RejectRate, ReportFormat, SettingsError,
     table_commands::{OUTPUT_USAGE, required},
     values::{crop_parser, image_id_parser, layout_parser, precision_parser},
 };
@@ -111,7 +111,7 @@ pub(crate) struct TokenizeSettings {
     /// Where the tables go.
     pub(crate) output: String,
     /// Where the tokenizer is.
-    pub(crate) tokenizer: TokenizerReference,
+    pub(crate) tokenizer: ModelReference,
     /// How the images lie; `None` to recognise it.
     pub(crate) layout: Option<SourceLayout>,
     /// Value of the partition.
@@ -177,7 +177,7 @@ impl TokenizeOptions {
         Ok(TokenizeSettings {
             source,
             output,
-            tokenizer: tokenizer.parse()?,
+            tokenizer: ModelReference::parse("tokenizer", &tokenizer)?,
             layout: self.layout,
             split: partition_value(self.split.unwrap_or_default())?,
             crop: self.crop,
@@ -208,7 +208,7 @@ pub(super) fn precision(name: Option<String>) -> Result<Precision, SettingsError
 }
 
 /// A split that can stand in a path as `split=…` without quoting.
-fn partition_value(split: String) -> Result<String, SettingsError> {
+pub(super) fn partition_value(split: String) -> Result<String, SettingsError> {
     let fits = !split.is_empty()
         && !split.starts_with('.')
         && split.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter));

@@ -4,11 +4,12 @@ use super::{
     Options, RejectRate, SettingsError,
     table_commands::required,
     tokenize::precision,
-    values::{layout_parser, precision_parser},
+    training::{RecipeChoice, RecipeNumbers, RunChoice, RunSettings, at_least_one, batch_size, not_negative},
+    values::{layout_parser, training_precision_parser},
 };
 use crate::environment;
 use models::{
-    AdamWOptions, Adversary, CosineSchedule, DeviceChoice, FrozenFiles, Precision, ReconstructionKind, TokenizerConfig,
+    Adversary, CosineSchedule, DeviceChoice, FrozenFiles, Precision, ReconstructionKind, TokenizerConfig,
     TokenizerPreset, TokenizerRecipe,
 };
 use schemas::SourceLayout;
@@ -53,7 +54,7 @@ pub(crate) struct TrainTokenizerOptions {
     #[arg(long, value_name = "BATCHES", env = environment::ACCUMULATION, help_heading = "The recipe (defaults are the preset's)")]
     pub(crate) accumulation: Option<usize>,
     /// Arithmetic of the transformers and the convolutional encoder; everything else is fp32
-    #[arg(long, value_parser = precision_parser(), value_name = "PRECISION", env = environment::PRECISION, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", env = environment::PRECISION, help_heading = "The recipe (defaults are the preset's)")]
     pub(crate) precision: Option<String>,
     /// Of the first weights and of everything that is drawn during the run
     #[arg(long, value_name = "NUMBER", env = environment::SEED, help_heading = "The recipe (defaults are the preset's)")]
@@ -94,7 +95,7 @@ pub(crate) struct TrainTokenizerOptions {
     /// Weight of LPIPS; needs --vgg16 and --lpips
     #[arg(long, value_name = "WEIGHT", env = environment::PERCEPTUAL_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
     pub(crate) perceptual_weight: Option<f64>,
-    /// Weight of the alignment with a vision foundation model; needs --foundation-model
+    /// Weight of the alignment with a vision foundation model; needs --foundation-model, and use_vf in the tokenizer's configuration
     #[arg(long, value_name = "WEIGHT", env = environment::ALIGNMENT_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
     pub(crate) alignment_weight: Option<f64>,
     /// Cosine distance that alignment lets pass
@@ -160,7 +161,7 @@ pub(crate) struct TrainTokenizerOptions {
     /// Steps between two contact sheets
     #[arg(long, value_name = "STEPS", env = environment::SHEET_EVERY, help_heading = "How it runs")]
     pub(crate) sheet_every: Option<u64>,
-    /// Numbers of the trained tokenizer's weights: fp32, or fp16, half as large
+    /// Numbers of the weights in tokenizer/ and best/: fp32, or fp16, half as large
     #[arg(long, value_parser = ["fp32", "fp16"], value_name = "PRECISION", env = environment::PUBLISH_PRECISION, help_heading = "How it runs")]
     pub(crate) publish_precision: Option<String>,
     /// Go on with a run that was begun with other settings; what changed, and at which step, is kept in its checkpoints
@@ -202,8 +203,6 @@ pub(crate) struct TrainTokenizerSettings {
     pub(crate) source: String,
     /// Images to validate on.
     pub(crate) validation_source: Option<String>,
-    /// Folder of the run.
-    pub(crate) output: PathBuf,
     /// How the images lie; `None` to recognise it.
     pub(crate) layout: Option<SourceLayout>,
     /// Only the first images.
@@ -228,35 +227,8 @@ pub(crate) struct TrainTokenizerSettings {
     pub(crate) flip: bool,
     /// Images shuffled among each other.
     pub(crate) shuffle_images: usize,
-    /// The device.
-    pub(crate) device: DeviceChoice,
-    /// Threads of the processor; `None` for all cores.
-    pub(crate) device_threads: Option<usize>,
-    /// When what is done.
-    pub(crate) periods: Periods,
-    /// Checkpoints kept.
-    pub(crate) keep_checkpoints: usize,
-    /// Images of a validation.
-    pub(crate) validation_images: u64,
-    /// Numbers of the trained weights.
-    pub(crate) publish_precision: Precision,
-    /// Whether a run may go on with other settings.
-    pub(crate) allow_other_settings: bool,
-    /// Steps after which to stop early.
-    pub(crate) stop_after: Option<u64>,
-}
-
-/// Steps between two of the same thing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Periods {
-    /// Lines of metrics.
-    pub(crate) log: u64,
-    /// Checkpoints.
-    pub(crate) save: u64,
-    /// Validations.
-    pub(crate) validate: u64,
-    /// Contact sheets.
-    pub(crate) sheet: u64,
+    /// How the run goes.
+    pub(crate) run: RunSettings,
 }
 
 impl TrainTokenizerOptions {
@@ -267,28 +239,13 @@ impl TrainTokenizerOptions {
     pub(crate) fn resolve(self) -> Result<TrainTokenizerSettings, SettingsError> {
         const SECTION: &str = "train-tokenizer";
         let source = required(self.source.clone(), "source", "--source URL", environment::SOURCE, SECTION)?;
-        let output = required(self.output.clone(), "output", "--output FOLDER", environment::OUTPUT, SECTION)?;
-        if let Some(scheme) = output.to_str().and_then(|output| output.split_once("://")).map(|(scheme, _)| scheme) {
-            return Err(SettingsError::invalid(
-                "--output",
-                format!("{scheme}://…"),
-                "a folder of this machine or of a network file system: checkpoints are renamed into place",
-            ));
-        }
+        let run = self.run().resolve(SECTION)?;
         let name = self.preset.clone().unwrap_or_default();
         let preset = TokenizerPreset::named(&name)
             .map_err(|_| SettingsError::invalid("--preset", format!("{name:?}"), TokenizerPreset::NAMES.join(", ")))?;
         let (config, images_a_step) = (self.config(preset.config)?, preset.images_a_step);
         let recipe = self.recipe(preset.recipe)?;
-        let positive = |key: &'static str, value: Option<usize>| match value {
-            Some(0) | None => Err(SettingsError::invalid(key, "0", "at least 1")),
-            Some(value) => Ok(value),
-        };
-        let period = |key: &'static str, value: Option<u64>| match value {
-            Some(0) | None => Err(SettingsError::invalid(key, "0", "at least 1")),
-            Some(value) => Ok(value),
-        };
-        let accumulation = positive("--accumulation", self.accumulation)?;
+        let accumulation = at_least_one("--accumulation", self.accumulation)?;
         let (smallest, largest) = (self.smallest_scale.unwrap_or(0.8), self.largest_scale.unwrap_or(1.0));
         if !(smallest > 0.0 && smallest <= largest && largest <= 1.0) {
             return Err(SettingsError::invalid(
@@ -297,14 +254,9 @@ impl TrainTokenizerOptions {
                 "more than 0, at most 1, the smallest first",
             ));
         }
-        let device = self.device.clone().unwrap_or_default();
-        if self.device_threads == Some(0) {
-            return Err(SettingsError::invalid("--device-threads", "0", "at least 1"));
-        }
         Ok(TrainTokenizerSettings {
             source,
             validation_source: self.validation_source,
-            output,
             layout: self.layout,
             max_images: self.max_images,
             max_reject_rate: self.max_reject_rate.unwrap_or_default(),
@@ -315,39 +267,33 @@ impl TrainTokenizerOptions {
                 dino: self.dino,
                 foundation_model: self.foundation_model,
             },
-            steps: period("--steps", Some(recipe.learning_rate.steps))?,
+            steps: at_least_one("--steps", Some(recipe.learning_rate.steps))?,
             recipe,
-            batch_size: match self.batch_size {
-                None if !images_a_step.is_multiple_of(accumulation) => {
-                    return Err(SettingsError::invalid(
-                        "--accumulation",
-                        accumulation.to_string(),
-                        format!("a divisor of the preset's {images_a_step} images a step, or --batch-size as well"),
-                    ));
-                }
-                None => images_a_step / accumulation,
-                given => positive("--batch-size", given)?,
-            },
+            batch_size: batch_size(self.batch_size, accumulation, images_a_step)?,
             accumulation,
             scales: (smallest, largest),
             flip: self.no_flip != Some(true),
-            shuffle_images: positive("--shuffle-images", self.shuffle_images)?,
-            device: device
-                .parse()
-                .map_err(|_| SettingsError::invalid("--device", format!("{device:?}"), "auto, cpu or cuda:N"))?,
-            device_threads: self.device_threads,
-            periods: Periods {
-                log: period("--log-every", self.log_every)?,
-                save: period("--save-every", self.save_every)?,
-                validate: period("--validate-every", self.validate_every)?,
-                sheet: period("--sheet-every", self.sheet_every)?,
-            },
-            keep_checkpoints: positive("--keep-checkpoints", self.keep_checkpoints)?,
-            validation_images: period("--validation-images", self.validation_images)?,
-            publish_precision: precision(self.publish_precision)?,
-            allow_other_settings: self.allow_other_settings == Some(true),
-            stop_after: self.stop_after,
+            shuffle_images: at_least_one("--shuffle-images", self.shuffle_images)?,
+            run,
         })
+    }
+
+    /// What is said of the run.
+    fn run(&self) -> RunChoice {
+        RunChoice {
+            output: self.output.clone(),
+            device: self.device.clone(),
+            device_threads: self.device_threads,
+            log_every: self.log_every,
+            save_every: self.save_every,
+            keep_checkpoints: self.keep_checkpoints,
+            validate_every: self.validate_every,
+            validation_images: self.validation_images,
+            sheet_every: self.sheet_every,
+            publish_precision: self.publish_precision.clone(),
+            allow_other_settings: self.allow_other_settings,
+            stop_after: self.stop_after,
+        }
     }
 
     /// The preset's tokenizer, or that of a file.
@@ -362,12 +308,22 @@ impl TrainTokenizerOptions {
     fn recipe(&self, preset: TokenizerRecipe) -> Result<TokenizerRecipe, SettingsError> {
         let steps = self.steps.unwrap_or(preset.learning_rate.steps);
         let adversarial_start = self.adversarial_start.unwrap_or(preset.adversarial_start);
-        let schedule = |preset: CosineSchedule, steps: u64| CosineSchedule {
-            peak: self.learning_rate.unwrap_or(preset.peak),
-            end: self.end_learning_rate.unwrap_or(preset.end),
-            warmup_steps: self.warmup_steps.unwrap_or(preset.warmup_steps),
-            steps,
+        let choice = RecipeChoice {
+            learning_rate: self.learning_rate,
+            end_learning_rate: self.end_learning_rate,
+            warmup_steps: self.warmup_steps,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            weight_decay: self.weight_decay,
+            gradient_norm: self.gradient_norm,
+            average_decay: self.average_decay,
         };
+        let numbers = choice.over(RecipeNumbers {
+            learning_rate: CosineSchedule { steps, ..preset.learning_rate },
+            optimizer: preset.optimizer,
+            largest_gradient_norm: preset.largest_gradient_norm,
+            average_decay: preset.average_decay,
+        });
         let recipe = TokenizerRecipe {
             seed: self.seed.unwrap_or(preset.seed),
             precision: match &self.precision {
@@ -394,23 +350,17 @@ impl TrainTokenizerOptions {
             adversarial_weight: self.adversarial_weight.unwrap_or(preset.adversarial_weight),
             adversarial_start,
             lecam_weight: self.lecam_weight.unwrap_or(preset.lecam_weight),
-            learning_rate: schedule(preset.learning_rate, steps),
-            discriminator_learning_rate: schedule(
-                preset.discriminator_learning_rate,
-                steps.saturating_sub(adversarial_start),
-            ),
-            optimizer: AdamWOptions {
-                beta1: self.beta1.unwrap_or(preset.optimizer.beta1),
-                beta2: self.beta2.unwrap_or(preset.optimizer.beta2),
-                weight_decay: self.weight_decay.unwrap_or(preset.optimizer.weight_decay),
-            },
-            largest_gradient_norm: self.gradient_norm.unwrap_or(preset.largest_gradient_norm),
-            average_decay: self.average_decay.unwrap_or(preset.average_decay),
+            learning_rate: numbers.learning_rate,
+            discriminator_learning_rate: choice.schedule(CosineSchedule {
+                steps: steps.saturating_sub(adversarial_start),
+                ..preset.discriminator_learning_rate
+            }),
+            optimizer: numbers.optimizer,
+            largest_gradient_norm: numbers.largest_gradient_norm,
+            average_decay: numbers.average_decay,
         };
-        for (key, value) in [
-            ("--learning-rate", recipe.learning_rate.peak),
-            ("--end-learning-rate", recipe.learning_rate.end),
-            ("--weight-decay", recipe.optimizer.weight_decay),
+        numbers.check()?;
+        not_negative(&[
             ("--reconstruction-weight", recipe.reconstruction_weight),
             ("--perceptual-weight", recipe.perceptual_weight),
             ("--quantizer-weight", recipe.quantizer_weight),
@@ -418,46 +368,13 @@ impl TrainTokenizerOptions {
             ("--adversarial-weight", recipe.adversarial_weight),
             ("--lecam-weight", recipe.lecam_weight),
             ("--alignment-margin", recipe.alignment_margin),
-        ] {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(SettingsError::invalid(key, value.to_string(), "a number of at least 0"));
-            }
-        }
-        if recipe.learning_rate.warmup_steps > recipe.learning_rate.steps {
-            let (warmup, steps) = (recipe.learning_rate.warmup_steps, recipe.learning_rate.steps);
-            return Err(SettingsError::invalid(
-                "--warmup-steps",
-                warmup.to_string(),
-                format!("at most --steps, {steps}"),
-            ));
-        }
-        if recipe.learning_rate.end > recipe.learning_rate.peak {
-            let (end, peak) = (recipe.learning_rate.end, recipe.learning_rate.peak);
-            let expected = format!("at most --learning-rate, {peak}");
-            return Err(SettingsError::invalid("--end-learning-rate", end.to_string(), expected));
-        }
-        if recipe.adversarial_weight > 0.0 && recipe.adversarial_start >= recipe.learning_rate.steps {
+        ])?;
+        if recipe.adversarial_weight > 0.0 && recipe.adversarial_start >= steps {
             return Err(SettingsError::invalid(
                 "--adversarial-start",
                 recipe.adversarial_start.to_string(),
-                format!("less than --steps, {}, or --adversarial-weight 0", recipe.learning_rate.steps),
+                format!("less than --steps, {steps}, or --adversarial-weight 0"),
             ));
-        }
-        if recipe.largest_gradient_norm.is_nan() || recipe.largest_gradient_norm <= 0.0 {
-            return Err(SettingsError::invalid(
-                "--gradient-norm",
-                recipe.largest_gradient_norm.to_string(),
-                "more than 0",
-            ));
-        }
-        for (key, value) in [
-            ("--beta1", recipe.optimizer.beta1),
-            ("--beta2", recipe.optimizer.beta2),
-            ("--average-decay", recipe.average_decay),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(SettingsError::invalid(key, value.to_string(), "at least 0 and less than 1"));
-            }
         }
         Ok(recipe)
     }

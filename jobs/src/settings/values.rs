@@ -151,9 +151,9 @@ impl From<Devices> for String {
     }
 }
 
-/// Where a tokenizer is.
+/// Where a tokenizer or a generator is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TokenizerReference {
+pub(crate) enum ModelReference {
     /// A folder with `config.json` and `model.safetensors`.
     Folder(PathBuf),
     /// A repository of the model hub.
@@ -165,11 +165,13 @@ pub(crate) enum TokenizerReference {
     },
 }
 
-impl FromStr for TokenizerReference {
-    type Err = SettingsError;
-
-    fn from_str(text: &str) -> Result<Self, SettingsError> {
-        let wrong = |expected: &str| SettingsError::invalid("tokenizer", format!("{text:?}"), expected);
+impl ModelReference {
+    /// Reads what was given for `key`.
+    ///
+    /// # Errors
+    /// When it is neither a local folder nor a repository of the hub.
+    pub(crate) fn parse(key: &'static str, text: &str) -> Result<Self, SettingsError> {
+        let wrong = |expected: &str| SettingsError::invalid(key, format!("{text:?}"), expected);
         let Some(address) = text.strip_prefix("hf://") else {
             return match text.split_once("://") {
                 None if !text.is_empty() => Ok(Self::Folder(PathBuf::from(text))),
@@ -195,7 +197,7 @@ impl FromStr for TokenizerReference {
     }
 }
 
-impl fmt::Display for TokenizerReference {
+impl fmt::Display for ModelReference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path) => path.display().fmt(formatter),
@@ -237,12 +239,25 @@ pub(super) fn precision_parser() -> impl TypedValueParser<Value = String> {
     }))
 }
 
+/// Reads a precision of training on the command line.
+pub(super) fn training_precision_parser() -> impl TypedValueParser<Value = String> {
+    named(Precision::ALL.map(|precision| {
+        let help = match precision {
+            Precision::Fp32 => "float32 throughout",
+            Precision::Tf32 => "float32 with TensorFloat-32 products on CUDA",
+            Precision::Bf16 => "bfloat16",
+            Precision::Fp16 => "float16, with a scaled loss",
+        };
+        (precision.name(), help)
+    }))
+}
+
 /// Reads a crop on the command line. Its size is free, so its names cannot be listed.
 pub(super) fn crop_parser(name: &str) -> Result<Crop, schemas::SchemaError> {
     name.parse()
 }
 
-fn named<const COUNT: usize>(names: [(&'static str, &'static str); COUNT]) -> PossibleValuesParser {
+pub(super) fn named<const COUNT: usize>(names: [(&'static str, &'static str); COUNT]) -> PossibleValuesParser {
     PossibleValuesParser::new(names.map(|(name, help)| PossibleValue::new(name).help(help)))
 }
 
@@ -274,20 +289,20 @@ mod tests {
 
     #[test]
     fn a_tokenizer_is_a_folder_or_a_repository_of_the_hub() {
-        let hub = |repository: &str, revision: Option<&str>| TokenizerReference::Hub {
+        let hub = |repository: &str, revision: Option<&str>| ModelReference::Hub {
             repository: repository.to_owned(),
             revision: revision.map(str::to_owned),
         };
-        let read = |text: &str| text.parse::<TokenizerReference>().expect(text);
-        assert_eq!(read("./tokenizer"), TokenizerReference::Folder("./tokenizer".into()));
-        assert_eq!(read("file:///data/tokenizer"), TokenizerReference::Folder("/data/tokenizer".into()));
+        let read = |text: &str| ModelReference::parse("tokenizer", text).expect(text);
+        assert_eq!(read("./tokenizer"), ModelReference::Folder("./tokenizer".into()));
+        assert_eq!(read("file:///data/tokenizer"), ModelReference::Folder("/data/tokenizer".into()));
         assert_eq!(read("hf://owner/restok_l.r256"), hub("owner/restok_l.r256", None));
         assert_eq!(read("hf://owner/name@refs/pr/3"), hub("owner/name", Some("refs/pr/3")));
         assert_eq!(read("hf://owner/name@v1").to_string(), "hf://owner/name@v1");
         for wrong in
             ["", "hf://", "hf://name", "hf://a/b/c", "hf://a/..", "hf://a/b@", "hf://a/b@../x", "s3://bucket/tokenizer"]
         {
-            assert!(wrong.parse::<TokenizerReference>().is_err(), "{wrong}");
+            assert!(ModelReference::parse("tokenizer", wrong).is_err(), "{wrong}");
         }
     }
 }

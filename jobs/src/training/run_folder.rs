@@ -1,9 +1,9 @@
-//! The folder of a run: checkpoints that are whole or absent, the best tokenizer so far, and the finished one.
+//! The folder of a run: checkpoints that are whole or absent, the best weights so far, and the finished ones.
 //!
 //! ```text
 //! checkpoints/step-00005000/   config.json, model, ema and optimizer tensors, state.json: all that the next step depends on
 //! best -> best-step-00004000/  the average of the weights with the best validation score, as others load it
-//! tokenizer/                   the finished one, with training.json: its settings and scores
+//! tokenizer/ or generator/     the finished ones, with training.json: their settings and scores
 //! metrics.csv, tensorboard/, sheets/
 //! ```
 //! Everything is written under another name and renamed when it is on the disk. One process at a time works in a folder.
@@ -21,8 +21,6 @@ const STATE_FILE: &str = "state.json";
 const STEP_PREFIX: &str = "step-";
 const BEST: &str = "best";
 const BEST_PREFIX: &str = "best-step-";
-/// Where the finished weights lie.
-pub(crate) const PUBLISHED: &str = "tokenizer";
 /// What is not finished begins with this, and is cleared away at the next start.
 const PARTIAL_PREFIX: &str = ".partial-";
 
@@ -227,7 +225,11 @@ impl RunFolder {
     pub(crate) fn keep_best<T: Training>(&mut self, training: &T, score: f64) -> Result<()> {
         let validated_on = training.validated_on();
         let comparable = self.best.as_ref().filter(|best| best.validated_on == validated_on);
-        let better = score.is_finite() && comparable.is_none_or(|best| score > best.score);
+        let better = score.is_finite()
+            && comparable.is_none_or(|best| match T::LOWER_IS_BETTER {
+                true => score < best.score,
+                false => score > best.score,
+            });
         if !better {
             return Ok(());
         }
@@ -255,7 +257,7 @@ impl RunFolder {
     /// # Errors
     /// When they cannot be written.
     pub(crate) fn publish<T: Training>(&self, training: &T) -> Result<()> {
-        let published = self.root.join(PUBLISHED);
+        let published = self.root.join(T::PUBLISHED);
         let mut about = serde_json::json!({
             "steps": training.steps_done(),
             "settings": self.settings,
@@ -270,7 +272,7 @@ impl RunFolder {
             return Ok(());
         }
         about["scores"] = training.final_scores()?;
-        place(&self.root, PUBLISHED, |partial| {
+        place(&self.root, T::PUBLISHED, |partial| {
             training.publish(partial)?;
             Ok(fs::write(partial.join(ABOUT_FILE), serde_json::to_string_pretty(&about)? + "\n")?)
         })

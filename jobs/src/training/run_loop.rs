@@ -1,7 +1,7 @@
 //! The training loop, the same for everything that is trained.
 
 use super::{run_folder::RunFolder, sheet::Sheet, watch::Watch};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use models::StepReport;
 use pipeline::PipelineError;
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,31 +12,38 @@ use tokio_util::sync::CancellationToken;
 pub(crate) trait Training {
     /// Where the data stands: together with the tensors, all that the next step depends on.
     type Position: Serialize + DeserializeOwned;
+    /// What the folder of the finished weights is called.
+    const PUBLISHED: &'static str;
+    /// Whether the first score is better the lower it is.
+    const LOWER_IS_BETTER: bool;
+    /// What to do when the device waits for data.
+    const WAITING_ADVICE: &'static str;
 
     /// Updates made so far.
     fn steps_done(&self) -> u64;
     /// The rate of the next update.
     fn learning_rate(&self) -> f64;
-    /// Images (or rows) of an update.
+    /// Images of an update, a view of each.
     fn images_a_step(&self) -> u64;
     /// The epoch that the last batch came from.
     fn epoch(&self) -> u64;
-    /// Waits for the batches of the next update.
-    fn load(&mut self) -> Result<()>;
+    /// Waits for the batches of the next update, until `cancel` comes. Where it fails, [`Self::position`] and [`Self::save`] are still
+    /// those of the last update.
+    fn load(&mut self, cancel: &CancellationToken) -> Result<()>;
     /// Time that [`Self::load`] has waited in all.
     fn waited(&self) -> Duration;
     /// Forward, backward, clip, step, average.
     fn step(&mut self) -> Result<StepReport>;
     /// Scores of the average of the weights; the first is the one by which the best is kept. Empty without validation.
     fn validate(&mut self) -> Result<Vec<(String, f64)>>;
-    /// A picture of what the average of the weights does.
-    fn sheet(&mut self) -> Result<Sheet>;
+    /// A picture of what the average of the weights does; `None` where there is nothing to draw it with.
+    fn sheet(&mut self) -> Result<Option<Sheet>>;
     /// Where the data stands after the last update.
     fn position(&self) -> Self::Position;
     /// Writes every tensor that the next step depends on into `folder`.
     fn save(&self, folder: &Path) -> Result<()>;
-    /// Images (or rows) that could not be used so far.
-    fn rejected(&self) -> u64;
+    /// Images that could not be used so far; `None` where none is ever passed over.
+    fn rejected(&self) -> Option<u64>;
     /// What [`Self::validate`] scores on.
     fn validated_on(&self) -> String;
     /// What the finished weights score on everything that there is to validate on; null without validation.
@@ -77,9 +84,18 @@ pub(crate) fn run<T: Training>(
 ) -> Result<()> {
     let last = schedule.stop_after.unwrap_or(schedule.steps).min(schedule.steps);
     let mut saved = training.steps_done();
+    // Of the last step, where nobody has looked at it.
+    let mut unseen = None;
     while training.steps_done() < last {
         let learning_rate = training.learning_rate();
-        training.load()?;
+        if let Err(error) = training.load(cancel) {
+            if saved < training.steps_done() {
+                // Storage that fails, or a stop while it stalls, does not cost the steps since the last checkpoint.
+                save_unseen(training, unseen.as_ref(), folder, watch).with_context(|| format!("after {error:#}"))?;
+            }
+            return Err(error);
+        }
+        // A step that fails may have moved some of the weights: it is not saved.
         let report = training.step()?;
         let step = training.steps_done();
         // An early stop adds a checkpoint and nothing else: the run must be the one that was not stopped.
@@ -101,6 +117,7 @@ pub(crate) fn run<T: Training>(
             }
         }
         shown?;
+        unseen = (!tell && !save).then_some(report);
         if cancelled && step < last {
             return Err(PipelineError::Drained.into());
         }
@@ -109,6 +126,19 @@ pub(crate) fn run<T: Training>(
         folder.publish(training)?;
     }
     Ok(())
+}
+
+/// Saves the last step, unless its losses are no numbers.
+fn save_unseen<T: Training>(
+    training: &T,
+    unseen: Option<&StepReport>,
+    folder: &mut RunFolder,
+    watch: &mut Watch,
+) -> Result<()> {
+    if let Some(report) = unseen {
+        watch.look(training.steps_done(), report)?;
+    }
+    watch.aside(|| folder.save(training))
 }
 
 /// Everything that is told of a step: scores, metrics, a sheet, the best.
@@ -127,10 +157,184 @@ fn show<T: Training>(
     }
     if due(schedule.sheet) {
         let sheet = watch.aside(|| training.sheet())?;
-        watch.sheet(step, &sheet, folder)?;
+        if let Some(sheet) = sheet {
+            watch.sheet(step, &sheet, folder)?;
+        }
     }
     match scores.first() {
         Some((_, score)) => watch.aside(|| folder.keep_best(training, *score)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        exit_code::{self, ExitCode},
+        progress::Progress,
+        settings::{LogFormat, ProgressStyle},
+    };
+    use indicatif::MultiProgress;
+
+    /// What happens to the load after some steps.
+    #[derive(Clone, Copy)]
+    enum Load {
+        Works,
+        /// Storage fails after so many steps.
+        FailsAfter(u64),
+        /// After so many steps a signal comes before the images do.
+        StoppedAfter(u64),
+    }
+
+    /// A training whose only weight is how many steps it has made.
+    struct Fake {
+        steps_done: u64,
+        load: Load,
+        /// Of each step, the first one first.
+        losses: Vec<f64>,
+        scores: Vec<f64>,
+    }
+
+    impl Fake {
+        fn new(losses: &[f64], scores: &[f64]) -> Self {
+            Self { steps_done: 0, load: Load::Works, losses: losses.to_vec(), scores: scores.to_vec() }
+        }
+    }
+
+    impl Training for Fake {
+        type Position = u64;
+        const PUBLISHED: &'static str = "tokenizer";
+        const LOWER_IS_BETTER: bool = false;
+        const WAITING_ADVICE: &'static str = "wait";
+
+        fn steps_done(&self) -> u64 {
+            self.steps_done
+        }
+        fn learning_rate(&self) -> f64 {
+            0.5
+        }
+        fn images_a_step(&self) -> u64 {
+            1
+        }
+        fn epoch(&self) -> u64 {
+            0
+        }
+        fn load(&mut self, cancel: &CancellationToken) -> Result<()> {
+            match self.load {
+                Load::FailsAfter(steps) if steps == self.steps_done => {
+                    Err(PipelineError::Stalled { seconds: 9, stages: String::new() }.into())
+                }
+                Load::StoppedAfter(steps) if steps == self.steps_done => {
+                    cancel.cancel();
+                    Err(PipelineError::Drained.into())
+                }
+                _ => Ok(()),
+            }
+        }
+        fn waited(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn step(&mut self) -> Result<StepReport> {
+            self.steps_done += 1;
+            Ok(StepReport::of(&[("total_loss", self.losses[self.steps_done as usize - 1])]))
+        }
+        fn validate(&mut self) -> Result<Vec<(String, f64)>> {
+            let score = self.scores.get(self.steps_done as usize - 1);
+            Ok(score.map(|score| ("score".to_owned(), *score)).into_iter().collect())
+        }
+        fn sheet(&mut self) -> Result<Option<Sheet>> {
+            Ok(Some(Sheet { png: vec![1], width: 1, height: 1 }))
+        }
+        fn position(&self) -> u64 {
+            self.steps_done
+        }
+        fn save(&self, folder: &Path) -> Result<()> {
+            self.publish(folder)
+        }
+        fn rejected(&self) -> Option<u64> {
+            None
+        }
+        fn validated_on(&self) -> String {
+            "images".to_owned()
+        }
+        fn final_scores(&self) -> Result<serde_json::Value> {
+            Ok(serde_json::Value::Null)
+        }
+        fn published_precision(&self) -> String {
+            "fp32".to_owned()
+        }
+        fn publish(&self, folder: &Path) -> Result<()> {
+            Ok(std::fs::write(folder.join("weight"), self.steps_done.to_string())?)
+        }
+    }
+
+    /// Runs `training` over all of its losses, with metrics and a checkpoint every `every` steps of which two are kept.
+    fn run_in(root: &Path, training: &mut Fake, every: u64, cancel: &CancellationToken) -> Result<()> {
+        let steps = training.losses.len() as u64;
+        // A validation looks at the losses, too.
+        let validate = if training.scores.is_empty() { steps } else { 1 };
+        let schedule = Schedule { steps, stop_after: None, log: every, save: every, validate, sheet: steps };
+        let mut folder = RunFolder::open(root, 2, serde_json::Value::Null).expect("a folder");
+        let progress = Progress::new(ProgressStyle::None, 1, LogFormat::Text, MultiProgress::new());
+        let columns = ["total_loss", "score"].map(str::to_owned);
+        let mut watch = Watch::new(training, &folder, &columns, steps, &progress).expect("files");
+        run(training, schedule, &mut folder, &mut watch, cancel)
+    }
+
+    /// What is below `root` with `prefix`, in order.
+    fn found(root: &Path, prefix: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(root).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<String> = entries.filter_map(|name| name.into_string().ok()).collect();
+        names.retain(|name| name.starts_with(prefix));
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_best_of_all_validations_and_the_last_checkpoints_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        let mut training = Fake::new(&[0.5; 4], &[1.0, 3.0, 2.0, f64::NAN]);
+        run_in(root, &mut training, 1, &CancellationToken::new()).expect("it ends");
+        assert_eq!(found(root, "best"), ["best", "best-step-00000002"]);
+        assert_eq!(std::fs::read_link(root.join("best")).expect("a link"), Path::new("best-step-00000002"));
+        let weight = |folder: &str| std::fs::read_to_string(root.join(folder).join("weight")).expect("a file");
+        assert_eq!((weight("best"), weight("tokenizer")), ("2".to_owned(), "4".to_owned()));
+        assert_eq!(found(&root.join("checkpoints"), ""), ["step-00000003", "step-00000004"]);
+        assert_eq!(found(root, ".partial"), [""; 0]);
+    }
+
+    #[test]
+    fn steps_before_a_failure_of_the_storage_are_saved() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut training = Fake { load: Load::FailsAfter(5), ..Fake::new(&[0.5; 9], &[]) };
+        let ended = run_in(folder.path(), &mut training, 4, &CancellationToken::new());
+        assert_eq!(exit_code::of(&ended.expect_err("storage failed")), ExitCode::Temporary);
+        let checkpoints = folder.path().join("checkpoints");
+        assert_eq!(found(&checkpoints, ""), ["step-00000004", "step-00000005"]);
+        assert_eq!(std::fs::read_to_string(checkpoints.join("step-00000005/weight")).expect("a file"), "5");
+        assert!(!folder.path().join("tokenizer").exists(), "nothing is published before the end");
+    }
+
+    #[test]
+    fn steps_before_a_failure_are_not_saved_when_a_loss_is_no_number() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let losses = [0.5, 0.5, 0.5, 0.5, f64::NAN, 0.5];
+        let mut training = Fake { load: Load::FailsAfter(5), ..Fake::new(&losses, &[]) };
+        let ended = run_in(folder.path(), &mut training, 4, &CancellationToken::new());
+        let error = ended.expect_err("storage failed");
+        let text = format!("{error:#}");
+        assert!(text.contains("total_loss") && text.contains("after"), "both are told: {text}");
+        assert_eq!(found(&folder.path().join("checkpoints"), ""), ["step-00000004"]);
+    }
+
+    #[test]
+    fn a_stop_while_the_images_stall_saves_and_leaves() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut training = Fake { load: Load::StoppedAfter(2), ..Fake::new(&[0.5; 9], &[]) };
+        let ended = run_in(folder.path(), &mut training, 4, &CancellationToken::new());
+        assert_eq!(exit_code::of(&ended.expect_err("it was stopped")), ExitCode::Drained);
+        assert_eq!(found(&folder.path().join("checkpoints"), ""), ["step-00000002"]);
     }
 }

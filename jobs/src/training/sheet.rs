@@ -1,4 +1,4 @@
-//! What a tokenizer in training makes of a few images, as a picture: a row an image, on its left the original, then what is
+//! What is shown of a network in training, as a picture. Of a tokenizer: a row an image, on its left the original, then what is
 //! rebuilt from more and more of its tokens.
 
 use crate::{
@@ -49,8 +49,16 @@ impl Sheet {
                 Ok(SheetRow { label: label.clone(), images })
             })
             .collect::<Result<Vec<_>>>()?;
-        // An image's columns stay in one line, however many levels there are.
-        let drawn = contact_sheet(title, &captions, &rows, captions.len());
+        Self::of(title, &captions, &rows)
+    }
+
+    /// Draws rows of images, all beside each other, with a caption above each column.
+    ///
+    /// # Errors
+    /// When the picture cannot be encoded.
+    pub(crate) fn of(title: &str, captions: &[String], rows: &[SheetRow]) -> Result<Self> {
+        // A row's columns stay in one line, however many there are.
+        let drawn = contact_sheet(title, captions, rows, captions.len());
         let (width, height) = drawn.dimensions();
         let mut png = Vec::new();
         PngEncoder::new(&mut png).write_image(drawn.as_raw(), width, height, ExtendedColorType::Rgb8)?;

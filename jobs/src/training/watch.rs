@@ -29,7 +29,7 @@ pub(crate) struct Watch {
     progress: StepProgress,
     steps: u64,
     since: Since,
-    warned_of_waiting: bool,
+    waiting: Waiting,
     /// Looks in a row at steps that overflowed.
     overflows: u32,
 }
@@ -57,16 +57,17 @@ impl Watch {
         progress: &Progress,
     ) -> Result<Self> {
         let step = training.steps_done();
-        let common =
-            ["epoch", "images_seen", "images_rejected", "learning_rate", "images_per_second", "data_wait_share"];
-        let columns: Vec<String> = common.iter().map(ToString::to_string).chain(columns.iter().cloned()).collect();
+        let rejected = training.rejected().map(|_| "images_rejected");
+        let common = ["epoch", "images_seen"].into_iter().chain(rejected);
+        let common = common.chain(["learning_rate", "images_per_second", "data_wait_share"]);
+        let columns: Vec<String> = common.map(str::to_owned).chain(columns.iter().cloned()).collect();
         Ok(Self {
             table: MetricsTable::open(&folder.root().join("metrics.csv"), &columns, step)?,
             events: EventFile::create(&folder.root().join("tensorboard"), step as i64)?,
             progress: progress.steps(steps, step),
             steps,
             since: Since { clock: Instant::now(), step, waited: training.waited(), aside: Duration::ZERO },
-            warned_of_waiting: false,
+            waiting: Waiting::default(),
             overflows: 0,
         })
     }
@@ -85,7 +86,7 @@ impl Watch {
         );
         let broken: Vec<_> = scalars
             .iter()
-            .filter(|(name, value)| name.ends_with("_loss") && !value.is_finite() && !overflowed)
+            .filter(|(name, value)| is_loss(name) && !value.is_finite() && !overflowed)
             .map(|(name, _)| *name)
             .collect();
         ensure!(broken.is_empty(), "step {step}: no number any more: {}. {NEXT}", broken.join(", "));
@@ -119,21 +120,23 @@ impl Watch {
         let mut values = vec![
             ("epoch", training.epoch() as f64),
             ("images_seen", (step * training.images_a_step()) as f64),
-            ("images_rejected", training.rejected() as f64),
             ("learning_rate", learning_rate),
             ("images_per_second", images_a_second),
             ("data_wait_share", wait_share),
         ];
+        values.extend(training.rejected().map(|images| ("images_rejected", images as f64)));
         values.extend(scalars.iter().copied());
         values.extend(scores.iter().map(|(name, value)| (name.as_str(), *value)));
         self.table.append(step, &values)?;
         self.events.scalars(step as i64, wall_time(), &values);
         self.events.flush()?;
-        self.warn_of_waiting(wait_share);
+        if self.waiting.is_news(wait_share) {
+            tracing::warn!("the device waits for data {} of the time: {}", percent(wait_share), T::WAITING_ADVICE);
+        }
         let left = seconds / steps.max(1) as f64 * self.steps.saturating_sub(step) as f64;
         let losses: Vec<String> = scalars
             .iter()
-            .filter(|(name, _)| name.ends_with("_loss"))
+            .filter(|(name, _)| is_loss(name))
             .map(|(name, value)| format!("{} {value:.4}", name.trim_end_matches("_loss").replace('_', " ")))
             .collect();
         self.progress.show(
@@ -164,20 +167,42 @@ impl Watch {
         self.events.image(step as i64, wall_time(), "sheet", &sheet.png, sheet.width, sheet.height);
         self.events.flush()
     }
+}
 
-    /// Says once that the device waits, and again when it does after it did not.
-    fn warn_of_waiting(&mut self, share: f64) {
-        if share > MUCH_WAITING && !self.warned_of_waiting {
-            tracing::warn!(
-                "the device waits for images {} of the time: give more --decode-threads, or a source that is nearer",
-                percent(share)
-            );
-        }
-        self.warned_of_waiting = share > MUCH_WAITING || (self.warned_of_waiting && share > MUCH_WAITING / 2.0);
+/// Whether it has been said that the device waits for its data.
+#[derive(Debug, Default)]
+struct Waiting {
+    told: bool,
+}
+
+impl Waiting {
+    /// Whether to say that the device waits `share` of its time: once, and again when it does after it did not. A share that goes up
+    /// and down around the threshold is not said at every turn.
+    fn is_news(&mut self, share: f64) -> bool {
+        let news = share > MUCH_WAITING && !self.told;
+        self.told = share > MUCH_WAITING || (self.told && share > MUCH_WAITING / 2.0);
+        news
     }
+}
+
+/// Whether a scalar is a loss of the whole, or a term of it. Parts of it, such as `loss_level_0`, are no numbers only where it is none.
+fn is_loss(name: &str) -> bool {
+    name == "loss" || name.ends_with("_loss")
 }
 
 /// Seconds since 1970.
 fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_told_once_and_again_after_it_was_over() {
+        let mut waiting = Waiting::default();
+        let told = [0.05, 0.2, 0.2, 0.07, 0.2, 0.01, 0.07, 0.2, 0.2].map(|share| waiting.is_news(share));
+        assert_eq!(told, [false, true, false, false, false, false, false, true, false]);
+    }
 }

@@ -111,6 +111,7 @@ mod tests {
                 books: Books { listed: written, written, ..Books::default() },
                 tokens: file.clone(),
                 images: file.clone(),
+                pictures: Vec::new(),
                 device_kind: String::new(),
                 adopted: false,
                 seconds: 0.0,

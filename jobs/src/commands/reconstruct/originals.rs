@@ -57,10 +57,11 @@ async fn read_into<'a>(
 
 /// One view of an encoded image.
 fn crop_one(bytes: &[u8], view: i8, settings: &PlanSettings) -> Option<RgbImage> {
-    let limits = DecodeLimits { max_bytes: settings.max_image_bytes, max_pixels: settings.max_image_pixels };
+    let images = settings.origin.images()?;
+    let limits = DecodeLimits { max_bytes: images.max_image_bytes, max_pixels: images.max_image_pixels };
     let mut views = Vec::new();
-    crop_views(&decode_image(bytes, &limits).ok()?, settings.crop, &mut views);
-    let side = settings.crop.size();
+    crop_views(&decode_image(bytes, &limits).ok()?, images.crop, &mut views);
+    let side = images.crop.size();
     let pixels = views.chunks_exact(side * side * schemas::PixelBatch::CHANNELS).nth(usize::try_from(view).ok()?)?;
     RgbImage::from_raw(u32::try_from(side).ok()?, u32::try_from(side).ok()?, pixels.to_vec())
 }

@@ -1,5 +1,6 @@
 //! What would be done, without doing it.
 
+use crate::commands::source_text;
 use crate::{
     aligned::{bytes, count, counted, named},
     settings::{ReportFormat, TokenizeSettings},
@@ -90,12 +91,12 @@ fn text(dry_run: &DryRun<'_>) -> String {
         }
     };
     let pairs = [
-        ("source", format!("{} ({})", settings.source, settings.layout)),
+        ("source", source_text(settings)),
         ("inputs", format!("{}, {}", count(dry_run.inputs as u64), bytes(dry_run.bytes))),
         ("classes", count(dry_run.classes as u64)),
         ("units", count(u64::from(dry_run.units))),
         ("tokenizer", format!("{} ({})", settings.tokenizer.name, &settings.tokenizer.sha256[..12])),
-        ("crop", format!("{}, {} an image", settings.crop, counted(settings.crop.views() as u64, "view"))),
+        ("crop", format!("{}, {} an image", settings.origin, counted(settings.origin.views() as u64, "view"))),
         ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
         ("output", dry_run.output.to_owned()),
         ("", state),

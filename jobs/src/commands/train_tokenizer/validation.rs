@@ -7,7 +7,7 @@ use models::{
     Device, Precision, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer, VisualTokenizer,
 };
 use pipeline::{EvaluationImages, EvaluationImagesOptions, Limits};
-use schemas::{Crop, PixelBatch};
+use schemas::{Crop, PixelBatch, Rounding};
 
 /// Images of a sheet.
 const SHEET_IMAGES: usize = 8;
@@ -27,7 +27,7 @@ impl Validation {
             max_reject_rate: settings.max_reject_rate.share(),
             limits: limits.clone(),
             ..EvaluationImagesOptions::new(
-                source_options(settings, url, Some(settings.validation_images)),
+                source_options(settings, url, Some(settings.run.validation_images)),
                 // The crop of the published evaluation.
                 Crop::TorchvisionCenter { size: settings.config.resolution() },
                 settings.batch_size,
@@ -108,7 +108,7 @@ impl Validation {
         while let Some(batch) = images.next()? {
             let tokens = tokenizer.encode(&batch)?;
             for (meter, &keep_tokens) in meters.iter_mut().zip(kept) {
-                meter.update(&batch, &tokenizer.decode(&tokens, keep_tokens)?, &tokens)?;
+                meter.update(&batch, &tokenizer.decode(&tokens, keep_tokens, Rounding::Nearest)?, &tokens)?;
             }
         }
         Ok(meters.into_iter().map(ReconstructionMeter::finish).collect::<Result<_, _>>()?)
@@ -122,7 +122,9 @@ impl Validation {
         let tokens = tokenizer.encode(&images)?;
         let ends =
             tokenizer.levels().offsets().into_iter().filter(|&end| end >= trainer.config().fewest_tokens().max(1));
-        let rebuilt = ends.map(|keep| Ok((keep, tokenizer.decode(&tokens, keep)?))).collect::<Result<Vec<_>>>()?;
+        let rebuilt = ends
+            .map(|keep| Ok((keep, tokenizer.decode(&tokens, keep, Rounding::Nearest)?)))
+            .collect::<Result<Vec<_>>>()?;
         let labels: Vec<String> = (1..=images.filled()).map(|image| image.to_string()).collect();
         Sheet::draw(&format!("step {}", trainer.steps_done()), &labels, &images, &rebuilt)
     }

@@ -1,9 +1,9 @@
-//! What a run says at its end: books, stages, the limit, and what to type next.
+//! What a run that makes an output says at its end: books, stages, the limit, and what to type next.
 
 use crate::{
     aligned::{aligned, bytes, count, counted, duration, percent},
     commands::books_text,
-    settings::{ReportFormat, TokenizeSettings},
+    settings::ReportFormat,
 };
 use anyhow::Result;
 use pipeline::{RunReport, Snapshot, Stage, StageSnapshot, Storage};
@@ -43,15 +43,21 @@ struct JsonStage {
     capacity: u64,
 }
 
-/// Prints the report of a run that did not fail.
+/// Prints the report of a run that did not fail; `shown` is the output as it was given.
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub(super) fn print(settings: &TokenizeSettings, plan: &Plan, output: &Storage, report: &RunReport) -> Result<()> {
-    match settings.format {
+pub(super) fn print(
+    format: ReportFormat,
+    shown: &str,
+    plan: &Plan,
+    output: &Storage,
+    report: &RunReport,
+) -> Result<()> {
+    match format {
         ReportFormat::Json => crate::output::print_json(&json(plan, output, report))?,
         ReportFormat::Text => {
-            let shown = pipeline::without_secrets(&settings.output);
+            let shown = pipeline::without_secrets(shown);
             crate::output::print(&text(&shown, plan.units(), report))?;
         }
     }
@@ -155,7 +161,10 @@ fn advice(stage: Stage) -> &'static str {
         Stage::Fetch => "raise --fetch-requests and --units-in-flight, or read shards instead of single files",
         Stage::Decode => "more cores would help, or --decode-threads if some are idle",
         Stage::Queue => "batches waited for devices",
-        Stage::Encode => "more or faster devices would help, or --precision bf16 where the device has it",
+        Stage::Encode | Stage::Sample => {
+            "more or faster devices would help, or --precision bf16 where the device has it"
+        }
+        Stage::Render => "more or faster devices would help, or fewer pictures: --pictures none leaves the tokens",
         Stage::Write => "the output's store is slow; larger units make fewer files",
     }
 }

@@ -1,0 +1,97 @@
+//! How well the average of the weights predicts tokens of images that it has not learned.
+
+use crate::settings::{SettingsError, TrainGeneratorSettings};
+use anyhow::Result;
+use models::{Generator, GeneratorConfig, GeneratorTrainer, LevelScores, Precision, TokenMeter, TokenScores};
+use pipeline::{EvaluationTokens, EvaluationTokensOptions, Limits, TokenTables};
+
+/// The tokens to validate on.
+pub(super) struct Validation {
+    tables: TokenTables,
+    options: EvaluationTokensOptions,
+}
+
+impl Validation {
+    /// Opens the tables, if there are any, and reads a first batch; they must be of the tokenizer that is trained on.
+    pub(super) fn open(
+        settings: &TrainGeneratorSettings,
+        limits: &Limits,
+        trained_on: &TokenTables,
+        classes: usize,
+    ) -> Result<Option<Self>> {
+        if settings.validation_source.is_empty() {
+            return Ok(None);
+        }
+        let tables = TokenTables::open(&settings.validation_source, limits)?;
+        let (found, expected) = (tables.tokenizer(), trained_on.tokenizer());
+        if (&found.sha256, found.codebook_size, &found.levels)
+            != (&expected.sha256, expected.codebook_size, &expected.levels)
+        {
+            return Err(SettingsError::invalid(
+                "--validation-source",
+                format!("tokens of {} (sha256 {})", found.name, found.sha256),
+                format!("tokens of {} (sha256 {}), as --source has", expected.name, expected.sha256),
+            )
+            .into());
+        }
+        let options = EvaluationTokensOptions::new(settings.run.validation_images, settings.batch_size, classes);
+        // Found out now and not after the first thousand steps.
+        EvaluationTokens::start(&tables, &EvaluationTokensOptions { images: 1, ..options.clone() })?.next()?;
+        Ok(Some(Self { tables, options }))
+    }
+
+    /// What is validated on.
+    pub(super) fn name(&self) -> String {
+        let images = self.options.images.min(self.tables.images());
+        let urls: Vec<&str> = self.tables.tables().iter().map(|table| table.url.as_str()).collect();
+        format!("{}, {images} images", urls.join(", "))
+    }
+
+    /// Names of all scores. The first, the mean cross-entropy of all tokens in nats, is the one by which the best is kept.
+    pub(super) fn columns(config: &GeneratorConfig) -> Vec<String> {
+        let levels = 0..config.levels().sizes().len();
+        let of_all = ["loss", "accuracy"].map(|score| format!("validation_{score}"));
+        let by_level =
+            of_all.iter().flat_map(|score| levels.clone().map(move |level| format!("{score}_level_{level}")));
+        of_all.iter().cloned().chain(by_level).collect()
+    }
+
+    /// Scores of the average of the weights on the first images.
+    pub(super) fn scores(&self, trainer: &GeneratorTrainer) -> Result<Vec<(String, f64)>> {
+        let scores = self.measure(&trainer.averaged(Precision::Fp32)?, &self.options)?;
+        let of_levels = |of: fn(&LevelScores) -> f64| scores.levels.iter().map(of);
+        let by_level = of_levels(|level| level.loss).chain(of_levels(|level| level.accuracy));
+        let values = [scores.all.loss, scores.all.accuracy].into_iter().chain(by_level);
+        Ok(Self::columns(trainer.config()).into_iter().zip(values).collect())
+    }
+
+    /// Scores on all images of the validation source.
+    pub(super) fn final_scores(&self, generator: &Generator) -> Result<serde_json::Value> {
+        let options = EvaluationTokensOptions { images: self.tables.images(), ..self.options.clone() };
+        let scores = self.measure(generator, &options)?;
+        let by_level: Vec<_> = generator
+            .levels()
+            .sizes()
+            .iter()
+            .zip(&scores.levels)
+            .map(|(tokens, level)| {
+                serde_json::json!({ "tokens": tokens, "loss": level.loss, "accuracy": level.accuracy })
+            })
+            .collect();
+        Ok(serde_json::json!({
+            "images": scores.images,
+            "loss": scores.all.loss,
+            "accuracy": scores.all.accuracy,
+            "by_level": by_level,
+        }))
+    }
+
+    fn measure(&self, generator: &Generator, options: &EvaluationTokensOptions) -> Result<TokenScores> {
+        let mut meter = TokenMeter::new(generator)?;
+        let mut tokens = EvaluationTokens::start(&self.tables, options)?;
+        while let Some(batch) = tokens.next()? {
+            meter.update(generator, &batch.tokens, &batch.labels)?;
+        }
+        Ok(meter.finish()?)
+    }
+}

@@ -1,0 +1,192 @@
+//! The seam: networks of `models` as the pipeline's encoders, samplers and decoders.
+
+use crate::{exit_code, model_folder::ModelFolder};
+use models::{Device, Generator, ModelError, Precision, VisualTokenizer};
+use pipeline::{BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, SamplerFactory};
+use schemas::{PixelBatch, Rounding, SampleBatch, Sampling, TokenBatch};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Where a network waits between the runs of one process: each of a sweep's takes it and brings it back.
+#[derive(Debug)]
+pub(crate) struct Slot<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Slot<T> {
+    /// A slot in which `network` waits.
+    pub(crate) fn of(network: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(network))))
+    }
+
+    /// The network that waits here, or else the one that `load` gives; it comes back here when it is dropped.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(crate) fn borrow_or<E>(&self, load: impl FnOnce() -> Result<T, E>) -> Result<Borrowed<T>, E> {
+        let waiting = self.lock().take();
+        let network = waiting.map_or_else(load, Ok)?;
+        Ok(Borrowed { network: Some(network), home: self.clone() })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A network on its thread.
+#[derive(Debug)]
+pub(crate) struct Borrowed<T> {
+    /// Absent only while this is dropped.
+    network: Option<T>,
+    home: Slot<T>,
+}
+
+impl<T> Deref for Borrowed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.network.as_ref().unwrap_or_else(|| unreachable!("taken before it is dropped"))
+    }
+}
+
+impl<T> DerefMut for Borrowed<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.network.as_mut().unwrap_or_else(|| unreachable!("taken before it is dropped"))
+    }
+}
+
+impl<T> Drop for Borrowed<T> {
+    fn drop(&mut self) {
+        *self.home.lock() = self.network.take();
+    }
+}
+
+/// A tokenizer that encodes on one device, owned by that device's thread.
+#[derive(Debug)]
+struct Encoder {
+    tokenizer: VisualTokenizer,
+}
+
+impl BatchNetwork<PixelBatch, TokenBatch> for Encoder {
+    fn run(&mut self, batch: &PixelBatch) -> Result<TokenBatch, DeviceError> {
+        self.tokenizer.encode(batch).map_err(device_error)
+    }
+
+    fn device_kind(&self) -> String {
+        self.tokenizer.device().kind()
+    }
+}
+
+/// A generator on one device, owned by that device's thread.
+#[derive(Debug)]
+struct Sampler {
+    generator: Borrowed<Generator>,
+    sampling: Sampling,
+}
+
+impl BatchNetwork<SampleBatch, TokenBatch> for Sampler {
+    fn run(&mut self, batch: &SampleBatch) -> Result<TokenBatch, DeviceError> {
+        self.generator.sample(batch, &self.sampling).map_err(device_error)
+    }
+
+    fn device_kind(&self) -> String {
+        self.generator.device().kind()
+    }
+}
+
+/// A tokenizer that decodes on one device, owned by a thread of its own.
+#[derive(Debug)]
+struct Decoder {
+    tokenizer: Borrowed<VisualTokenizer>,
+    rounding: Rounding,
+}
+
+impl BatchNetwork<TokenBatch, PixelBatch> for Decoder {
+    fn run(&mut self, batch: &TokenBatch) -> Result<PixelBatch, DeviceError> {
+        let all = self.tokenizer.levels().tokens_per_image();
+        self.tokenizer.decode(batch, all, self.rounding).map_err(device_error)
+    }
+
+    fn device_kind(&self) -> String {
+        self.tokenizer.device().kind()
+    }
+}
+
+/// Moves a tokenizer that is loaded already onto its thread.
+pub(crate) fn encoder(tokenizer: VisualTokenizer) -> EncoderFactory {
+    Box::new(move || Ok(Box::new(Encoder { tokenizer })))
+}
+
+/// Loads a tokenizer on the thread that will own it.
+pub(crate) fn loading_encoder(folder: ModelFolder, device: Device, precision: Precision) -> EncoderFactory {
+    Box::new(move || {
+        let tokenizer = folder.load_tokenizer(device, precision).map_err(device_error)?;
+        Ok(Box::new(Encoder { tokenizer }))
+    })
+}
+
+/// The generator that waits in `slot`, or loaded on the thread that will own it.
+pub(crate) fn sampler(
+    slot: Slot<Generator>,
+    folder: ModelFolder,
+    (device, precision): (Device, Precision),
+    sampling: Sampling,
+) -> SamplerFactory {
+    Box::new(move || {
+        let generator = slot.borrow_or(|| folder.load_generator(device, precision)).map_err(device_error)?;
+        Ok(Box::new(Sampler { generator, sampling }))
+    })
+}
+
+/// The tokenizer that waits in `slot`, or loaded on the thread where it decodes.
+pub(crate) fn decoder(
+    slot: Slot<VisualTokenizer>,
+    folder: ModelFolder,
+    (device, precision): (Device, Precision),
+    rounding: Rounding,
+) -> DecoderFactory {
+    Box::new(move || {
+        let tokenizer = slot.borrow_or(|| folder.load_tokenizer(device, precision)).map_err(device_error)?;
+        Ok(Box::new(Decoder { tokenizer, rounding }))
+    })
+}
+
+fn device_error(error: ModelError) -> DeviceError {
+    let advice = if error.is_out_of_memory() { ". Use a smaller --batch-size" } else { "" };
+    DeviceError {
+        message: format!("{error}{advice}"),
+        temporary: exit_code::is_temporary(&error),
+        source: Some(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_comes_back_and_is_loaded_only_where_none_waits() {
+        let slot = Slot::of(1);
+        let none = || -> Result<i32, ()> { Err(()) };
+        {
+            let mut borrowed = slot.borrow_or(none).expect("it waits");
+            *borrowed += 1;
+            assert!(slot.borrow_or(none).is_err(), "it is out");
+            assert_eq!(*slot.borrow_or(|| Ok::<_, ()>(7)).expect("loaded"), 7);
+        }
+        assert_eq!(*slot.borrow_or(none).expect("it is back"), 2);
+    }
+}

@@ -1,0 +1,593 @@
+//! Options and settings of `restok generate`.
+
+use super::{
+    Devices, ModelReference, Options, ReportFormat, SettingsError,
+    sampling::{SamplingChoice, sampling},
+    table_commands::{OUTPUT_USAGE, required},
+    tokenize::{partition_value, precision},
+    values::precision_parser,
+};
+use crate::environment;
+use models::Precision;
+use schemas::{PictureFormat, Rounding, Sampling};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+const WHAT: &str = "What and where";
+const PLAN: &str = "What the plan fixes (another value needs another output)";
+const HOW: &str = "How it runs";
+const LOOK: &str = "Looking at samples (no output is written)";
+
+/// Options of `restok generate`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct GenerateOptions {
+    /// The generator: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
+    #[arg(long, value_name = "PATH|hf://…", env = environment::GENERATOR, help_heading = WHAT)]
+    pub(crate) generator: Option<String>,
+    /// The tokenizer whose codes the generator gives, likewise; its decoder makes the pictures
+    #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER, help_heading = WHAT)]
+    pub(crate) tokenizer: Option<String>,
+    /// Where tables and pictures go: s3://, gs://, az://, file:// or a plain path
+    #[arg(long, value_name = "URL", env = environment::OUTPUT, help_heading = WHAT)]
+    pub(crate) output: Option<String>,
+    /// Draw nothing: turn the tokens of --tokens, the first view of each image, into pictures
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::DECODE_ONLY, help_heading = WHAT)]
+    pub(crate) decode_only: Option<bool>,
+    /// The finished output whose tokens --decode-only takes
+    #[arg(long, value_name = "OUTPUT", env = environment::TOKENS, help_heading = WHAT)]
+    pub(crate) tokens: Option<String>,
+    /// Value of the tables' split= partition
+    #[arg(long, value_name = "NAME", env = environment::SPLIT, help_heading = WHAT)]
+    pub(crate) split: Option<String>,
+
+    /// Number of samples
+    #[arg(long, value_name = "SAMPLES", env = environment::COUNT, help_heading = PLAN)]
+    pub(crate) count: Option<u64>,
+    /// Classes, in turn so that the set is balanced and mixed: all, a list such as 0,7,10-19, or a file with one on each line
+    #[arg(long, value_name = "all|LIST|FILE", env = environment::CLASSES, help_heading = PLAN)]
+    pub(crate) classes: Option<String>,
+    /// A recipe with everything that a set depends on, to the letter; a flag that says otherwise is refused. paper: 50,000 samples of
+    /// all classes, guidance 3.75 from a quarter of the steps on, top-p 0.95, tf32, batches of 50, truncated pixels
+    #[arg(long, value_name = "NAME", env = environment::RECIPE, value_parser = ["paper"], help_heading = PLAN)]
+    pub(crate) recipe: Option<String>,
+    /// Scale of classifier-free guidance; 1 for none; 3.75 when absent
+    #[arg(long, value_name = "SCALE", env = environment::GUIDANCE, help_heading = PLAN)]
+    pub(crate) guidance: Option<f64>,
+    /// How the scale moves from the first step (ratio 0) to the last (ratio 1); step when absent
+    #[arg(long, value_name = "NAME", env = environment::SCHEDULE, value_parser = super::sampling::schedule_parser(), help_heading = PLAN)]
+    pub(crate) schedule: Option<String>,
+    /// Ratio at which step and rectangular begin; 0.25 for step, 0.05 for rectangular when absent
+    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_START, help_heading = PLAN)]
+    pub(crate) schedule_start: Option<f64>,
+    /// Ratio after which rectangular ends; 1 when absent
+    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_END, help_heading = PLAN)]
+    pub(crate) schedule_end: Option<f64>,
+    /// Ratio at which linear_constant and triangular reach the full scale; 0.5 when absent
+    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_PEAK, help_heading = PLAN)]
+    pub(crate) schedule_peak: Option<f64>,
+    /// Scale of step and rectangular where they have not begun or have ended; 1 when absent
+    #[arg(long, value_name = "SCALE", env = environment::SCHEDULE_FLOOR, help_heading = PLAN)]
+    pub(crate) schedule_floor: Option<f64>,
+    /// Leave steps unguided whose first token is more than one after this one, from 0 (the published cfg_interval)
+    #[arg(long, value_name = "TOKEN", env = environment::GUIDANCE_INTERVAL, help_heading = PLAN)]
+    pub(crate) guidance_interval: Option<usize>,
+    /// Only the likeliest codes that together have this probability; 0.95 when absent
+    #[arg(long, value_name = "SHARE", env = environment::TOP_P, help_heading = PLAN)]
+    pub(crate) top_p: Option<f64>,
+    /// Only this many likeliest codes, and those as likely as the last; 0, when absent, for all
+    #[arg(long, value_name = "CODES", env = environment::TOP_K, help_heading = PLAN)]
+    pub(crate) top_k: Option<usize>,
+    /// Logits are divided by it; 1 when absent
+    #[arg(long, value_name = "NUMBER", env = environment::TEMPERATURE, help_heading = PLAN)]
+    pub(crate) temperature: Option<f64>,
+    /// With its number, all that a sample's randomness follows from
+    #[arg(long, value_name = "NUMBER", env = environment::SEED, help_heading = PLAN)]
+    pub(crate) seed: Option<u64>,
+    /// Files of pictures, with commas: npz (the evaluation archive, and Parquet with it), parquet (PNG files in a column, as Hugging
+    /// Face reads them), webdataset (tars), png; none for the tables alone
+    #[arg(long, value_name = "FORMATS", env = environment::PICTURES, value_delimiter = ',', help_heading = PLAN)]
+    pub(crate) pictures: Option<Vec<String>>,
+    /// From decoded values to bytes: truncate, as the published evaluation sets, or nearest; truncate when absent
+    #[arg(long, value_name = "RULE", env = environment::ROUNDING, value_parser = ["truncate", "nearest"], help_heading = PLAN)]
+    pub(crate) rounding: Option<String>,
+    /// Arithmetic of the generator; fp32 when absent
+    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = PLAN)]
+    pub(crate) precision: Option<String>,
+    /// Arithmetic of the tokenizer's decoder; the generator's when absent
+    #[arg(long, value_name = "PRECISION", env = environment::DECODER_PRECISION, value_parser = precision_parser(), help_heading = PLAN)]
+    pub(crate) decoder_precision: Option<String>,
+    /// Samples of a batch, guidance not counted; the last one of a unit is padded; 50 when absent
+    #[arg(long, value_name = "SAMPLES", env = environment::BATCH_SIZE, help_heading = PLAN)]
+    pub(crate) batch_size: Option<usize>,
+    /// Samples of a unit of work, of retry and of output
+    #[arg(long, value_name = "SAMPLES", env = environment::UNIT_SIZE, help_heading = PLAN)]
+    pub(crate) unit_size: Option<usize>,
+
+    /// Draw a sheet of samples, a row for each class of --classes, into this PNG file
+    #[arg(long, value_name = "FILE", env = environment::GRID, help_heading = LOOK)]
+    pub(crate) grid: Option<PathBuf>,
+    /// Samples of each class on the sheet
+    #[arg(long, value_name = "COUNT", env = environment::GRID_COLUMNS, help_heading = LOOK)]
+    pub(crate) grid_columns: Option<usize>,
+    /// Draw what is there of samples after each step, a row for each class of --classes, into this PNG file
+    #[arg(long, value_name = "FILE", env = environment::REVEAL, help_heading = LOOK)]
+    pub(crate) reveal: Option<PathBuf>,
+    /// Names of the classes for the sheets, by number, with commas
+    #[arg(long, value_name = "NAMES", env = environment::CLASS_NAMES, value_delimiter = ',', help_heading = LOOK)]
+    pub(crate) class_names: Option<Vec<String>>,
+
+    /// Devices that draw and decode: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or
+    /// cpu*N for N workers
+    #[arg(long, value_name = "DEVICES", env = environment::DEVICES, help_heading = HOW)]
+    pub(crate) devices: Option<Devices>,
+    /// Threads that torch uses for one CPU worker; the cores divided by the workers when absent
+    #[arg(long, value_name = "COUNT", env = environment::DEVICE_THREADS, help_heading = HOW)]
+    pub(crate) device_threads: Option<usize>,
+    /// Number of this process among those that share the output, from 0; else JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID,
+    /// SLURM_PROCID or RANK
+    #[arg(long, value_name = "NUMBER", env = environment::RANK, help_heading = HOW)]
+    pub(crate) rank: Option<u32>,
+    /// Processes that share the output; else SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE (Kubernetes gives none)
+    #[arg(long, value_name = "COUNT", env = environment::WORLD, help_heading = HOW)]
+    pub(crate) world: Option<u32>,
+    /// Longest pause before the start, shared out over the ranks, so that an array of jobs does not storm the store
+    #[arg(long, value_name = "SECONDS", env = environment::START_JITTER_SECONDS, help_heading = HOW)]
+    pub(crate) start_jitter_seconds: Option<u64>,
+    /// Leave the output unfinished when all units are done; `restok finalize` then checks and closes it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::NO_FINALIZE, help_heading = HOW)]
+    pub(crate) no_finalize: Option<bool>,
+    /// Take a tokenizer that is not the one whose codes the generator was trained on, if it fits
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_TOKENIZER, help_heading = HOW)]
+    pub(crate) allow_other_tokenizer: Option<bool>,
+    /// Shape of the report on standard output
+    #[arg(long, value_name = "FORMAT", env = environment::FORMAT, help_heading = HOW)]
+    pub(crate) format: Option<ReportFormat>,
+}
+
+impl Options for GenerateOptions {
+    fn defaults() -> Self {
+        Self {
+            split: Some("generated".to_owned()),
+            decode_only: Some(false),
+            seed: Some(0),
+            pictures: Some(vec![PictureFormat::Npz.name().to_owned()]),
+            unit_size: Some(1_000),
+            grid_columns: Some(10),
+            devices: Some(Devices::default()),
+            start_jitter_seconds: Some(0),
+            no_finalize: Some(false),
+            allow_other_tokenizer: Some(false),
+            format: Some(ReportFormat::Text),
+            ..Self::default()
+        }
+    }
+}
+
+/// What to generate from.
+#[derive(Clone, Debug)]
+pub(crate) enum Codes {
+    /// A generator draws them.
+    Draw {
+        /// The generator.
+        generator: ModelReference,
+        /// How.
+        sampling: Sampling,
+        /// Which classes.
+        classes: ClassChoice,
+        /// How many; absent where only sheets are drawn.
+        count: Option<u64>,
+    },
+    /// They stand in this output.
+    Read(String),
+}
+
+/// Which classes to generate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ClassChoice {
+    /// All that the generator knows.
+    All,
+    /// These.
+    Listed(Vec<i32>),
+}
+
+/// A sheet instead of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sheets {
+    /// Many samples of each class.
+    pub(crate) grid: Option<PathBuf>,
+    /// Samples of each class on it.
+    pub(crate) columns: usize,
+    /// One sample of each class, step by step.
+    pub(crate) reveal: Option<PathBuf>,
+    /// Names of the classes, by number.
+    pub(crate) class_names: Vec<String>,
+}
+
+/// Settings of `restok generate`.
+#[derive(Clone, Debug)]
+pub(crate) struct GenerateSettings {
+    /// Where codes come from.
+    pub(crate) codes: Codes,
+    /// The tokenizer.
+    pub(crate) tokenizer: ModelReference,
+    /// Where tables and pictures go; absent where only sheets are drawn.
+    pub(crate) output: Option<String>,
+    /// Value of the partition.
+    pub(crate) split: String,
+    /// Forms of pictures; empty for the tables alone.
+    pub(crate) formats: BTreeSet<PictureFormat>,
+    /// From values to bytes.
+    pub(crate) rounding: Rounding,
+    /// Arithmetic of the generator.
+    pub(crate) precision: Precision,
+    /// Arithmetic of the decoder.
+    pub(crate) decoder_precision: Precision,
+    /// Samples of a batch.
+    pub(crate) batch_size: usize,
+    /// Samples of a unit.
+    pub(crate) unit_size: usize,
+    /// Sheets to draw.
+    pub(crate) sheets: Sheets,
+    /// Devices.
+    pub(crate) devices: Devices,
+    /// Threads of a CPU worker; `None` to divide the cores.
+    pub(crate) device_threads: Option<usize>,
+    /// Rank as given.
+    pub(crate) rank: Option<u32>,
+    /// World as given.
+    pub(crate) world: Option<u32>,
+    /// Longest pause before the start.
+    pub(crate) start_jitter: Duration,
+    /// Whether to close the output when all units are done.
+    pub(crate) finalize: bool,
+    /// Whether another tokenizer than the generator's will do.
+    pub(crate) allow_other_tokenizer: bool,
+    /// Shape of the report.
+    pub(crate) format: ReportFormat,
+}
+
+/// What the published recipe says beyond how tokens are drawn (README and autoregressive/sample/sample_c2i_ddp_cfg_search.py).
+const PAPER_COUNT: u64 = 50_000;
+const PAPER_BATCH: usize = 50;
+const PAPER_PRECISION: Precision = Precision::Tf32;
+
+impl GenerateOptions {
+    /// The settings.
+    ///
+    /// # Errors
+    /// When something needed is absent, contradicts the recipe or something else, or a value cannot be.
+    pub(crate) fn resolve(mut self) -> Result<GenerateSettings, SettingsError> {
+        const SECTION: &str = "generate";
+        if self.recipe.is_some() {
+            self.take_paper()?;
+        }
+        let sheets = Sheets {
+            grid: self.grid.take(),
+            columns: at_least_one("--grid-columns", self.grid_columns)?,
+            reveal: self.reveal.take(),
+            class_names: self.class_names.take().unwrap_or_default(),
+        };
+        let draws_sheets = sheets.grid.is_some() || sheets.reveal.is_some();
+        let output = match draws_sheets {
+            true if self.output.is_some() => {
+                let expected = "no output: --grid and --reveal only draw sheets";
+                return Err(SettingsError::invalid("--output", "together with --grid or --reveal", expected));
+            }
+            true => None,
+            false => Some(required(self.output.take(), "output", OUTPUT_USAGE, environment::OUTPUT, SECTION)?),
+        };
+        let tokenizer = self.tokenizer.take();
+        let tokenizer =
+            required(tokenizer, "tokenizer", "--tokenizer PATH or hf://owner/name", environment::TOKENIZER, SECTION)?;
+        let formats = picture_formats(self.pictures.take().unwrap_or_default())?;
+        let codes = self.codes(draws_sheets, SECTION)?;
+        if matches!(codes, Codes::Read(_)) && formats.is_empty() {
+            return Err(SettingsError::invalid(
+                "--pictures",
+                "none",
+                "a format: --decode-only makes nothing but pictures",
+            ));
+        }
+        let generator_precision = match self.precision {
+            Some(name) => precision(Some(name))?,
+            None => Precision::Fp32,
+        };
+        let decoder_precision = match self.decoder_precision {
+            Some(name) => precision(Some(name))?,
+            None => generator_precision,
+        };
+        // Whether CUDA may use TensorFloat-32 is one switch of the process, and every precision but fp32 allows it.
+        if (generator_precision == Precision::Fp32) != (decoder_precision == Precision::Fp32) {
+            return Err(SettingsError::invalid(
+                "--decoder-precision",
+                format!("{decoder_precision} beside --precision {generator_precision}"),
+                "fp32 for both or for neither (tf32 is the nearest to it)",
+            ));
+        }
+        Ok(GenerateSettings {
+            codes,
+            tokenizer: ModelReference::parse("tokenizer", &tokenizer)?,
+            output,
+            split: partition_value(self.split.unwrap_or_default())?,
+            formats,
+            rounding: if self.rounding.as_deref() == Some("nearest") { Rounding::Nearest } else { Rounding::Truncate },
+            precision: generator_precision,
+            decoder_precision,
+            batch_size: at_least_one("--batch-size", self.batch_size.or(Some(PAPER_BATCH)))?,
+            unit_size: at_least_one("--unit-size", self.unit_size)?,
+            sheets,
+            devices: self.devices.unwrap_or_default(),
+            device_threads: self
+                .device_threads
+                .map(|threads| at_least_one("--device-threads", Some(threads)))
+                .transpose()?,
+            rank: self.rank,
+            world: self.world,
+            start_jitter: Duration::from_secs(self.start_jitter_seconds.unwrap_or_default()),
+            finalize: self.no_finalize != Some(true),
+            allow_other_tokenizer: self.allow_other_tokenizer == Some(true),
+            format: self.format.unwrap_or_default(),
+        })
+    }
+
+    /// Where codes come from.
+    fn codes(&mut self, draws_sheets: bool, section: &'static str) -> Result<Codes, SettingsError> {
+        if self.decode_only == Some(true) {
+            let tokens = required(self.tokens.take(), "tokens", "--tokens OUTPUT", environment::TOKENS, section)?;
+            return match (draws_sheets, self.generator.is_some() || self.count.is_some()) {
+                (false, false) => Ok(Codes::Read(tokens)),
+                _ => Err(SettingsError::invalid(
+                    "--decode-only",
+                    "together with --generator, --count, --grid or --reveal",
+                    "none of them: nothing is drawn",
+                )),
+            };
+        }
+        if self.tokens.is_some() {
+            return Err(SettingsError::invalid("--tokens", "without --decode-only", "both, or neither"));
+        }
+        let generator = required(
+            self.generator.take(),
+            "generator",
+            "--generator PATH or hf://owner/name",
+            environment::GENERATOR,
+            section,
+        )?;
+        let count = match (self.count, draws_sheets) {
+            (Some(0), _) => return Err(SettingsError::invalid("--count", "0", "at least 1")),
+            (None, true) => None,
+            (count, _) => Some(required(count, "count", "--count SAMPLES", environment::COUNT, section)?),
+        };
+        let choice = SamplingChoice {
+            seed: self.seed.unwrap_or_default(),
+            guidance: self.guidance,
+            schedule: self.schedule.take(),
+            start: self.schedule_start,
+            end: self.schedule_end,
+            peak: self.schedule_peak,
+            floor: self.schedule_floor,
+            interval: self.guidance_interval,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            temperature: self.temperature,
+        };
+        Ok(Codes::Draw {
+            generator: ModelReference::parse("generator", &generator)?,
+            sampling: sampling(choice)?,
+            classes: class_choice(self.classes.as_deref().unwrap_or("all"))?,
+            count,
+        })
+    }
+
+    /// Fills in what the published recipe says; whatever was given must say the same.
+    fn take_paper(&mut self) -> Result<(), SettingsError> {
+        fn fixed<T: PartialEq + std::fmt::Debug>(
+            flag: &'static str,
+            option: &mut Option<T>,
+            paper: T,
+        ) -> Result<(), SettingsError> {
+            match option {
+                Some(found) if *found != paper => Err(SettingsError::invalid(
+                    flag,
+                    format!("{found:?}"),
+                    format!("{paper:?}, which --recipe paper fixes; leave the recipe out to change it"),
+                )),
+                _ => {
+                    *option = Some(paper);
+                    Ok(())
+                }
+            }
+        }
+        let absent = |flag: &'static str, given: bool| match given {
+            true => Err(SettingsError::invalid(flag, "a value", "none: --recipe paper has no such thing")),
+            false => Ok(()),
+        };
+        fixed("--count", &mut self.count, PAPER_COUNT)?;
+        fixed("--classes", &mut self.classes, "all".to_owned())?;
+        fixed("--guidance", &mut self.guidance, 3.75)?;
+        fixed("--schedule", &mut self.schedule, "step".to_owned())?;
+        fixed("--schedule-start", &mut self.schedule_start, 0.25)?;
+        fixed("--schedule-floor", &mut self.schedule_floor, 1.0)?;
+        fixed("--top-p", &mut self.top_p, 0.95)?;
+        fixed("--top-k", &mut self.top_k, 0)?;
+        fixed("--temperature", &mut self.temperature, 1.0)?;
+        fixed("--rounding", &mut self.rounding, "truncate".to_owned())?;
+        fixed("--precision", &mut self.precision, PAPER_PRECISION.name().to_owned())?;
+        fixed("--decoder-precision", &mut self.decoder_precision, PAPER_PRECISION.name().to_owned())?;
+        fixed("--batch-size", &mut self.batch_size, PAPER_BATCH)?;
+        absent("--schedule-end", self.schedule_end.is_some())?;
+        absent("--schedule-peak", self.schedule_peak.is_some())?;
+        absent("--guidance-interval", self.guidance_interval.is_some())
+    }
+}
+
+pub(super) fn at_least_one(key: &'static str, value: Option<usize>) -> Result<usize, SettingsError> {
+    match value {
+        Some(0) | None => Err(SettingsError::invalid(key, "0", "at least 1")),
+        Some(value) => Ok(value),
+    }
+}
+
+/// Forms of pictures by name.
+pub(super) fn picture_formats(names: Vec<String>) -> Result<BTreeSet<PictureFormat>, SettingsError> {
+    if matches!(&names[..], [only] if only == "none") {
+        return Ok(BTreeSet::new());
+    }
+    let format = |name: &String| {
+        PictureFormat::ALL.into_iter().find(|format| format.name() == name.trim()).ok_or_else(|| {
+            let expected = "npz, parquet, webdataset, png, with commas, or none alone";
+            SettingsError::invalid("--pictures", format!("{name:?}"), expected)
+        })
+    };
+    names.iter().map(format).collect()
+}
+
+/// `all`, a list of numbers and ranges, or a file with one on each line.
+pub(super) fn class_choice(text: &str) -> Result<ClassChoice, SettingsError> {
+    if text == "all" {
+        return Ok(ClassChoice::All);
+    }
+    if let Some(classes) = class_list(text.split(',')) {
+        return Ok(ClassChoice::Listed(classes));
+    }
+    let expected = "all, numbers and ranges such as 0,7,10-19, or a file with one on each line";
+    let lines = std::fs::read_to_string(text)
+        .map_err(|error| SettingsError::invalid("--classes", format!("{text:?} ({error})"), expected))?;
+    let classes = class_list(lines.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')));
+    classes
+        .filter(|classes| !classes.is_empty())
+        .map(ClassChoice::Listed)
+        .ok_or_else(|| SettingsError::invalid("--classes", format!("{text:?}, a file with other lines"), expected))
+}
+
+fn class_list<'a>(words: impl Iterator<Item = &'a str>) -> Option<Vec<i32>> {
+    let mut classes = Vec::new();
+    for word in words {
+        let (first, last) = word.trim().split_once('-').unwrap_or((word.trim(), word.trim()));
+        let (first, last): (i32, i32) = (first.parse().ok()?, last.parse().ok()?);
+        if first < 0 || last < first {
+            return None;
+        }
+        classes.extend(first..=last);
+    }
+    Some(classes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::GuidanceSchedule;
+
+    fn complete() -> GenerateOptions {
+        GenerateOptions {
+            generator: Some("generator".to_owned()),
+            tokenizer: Some("tokenizer".to_owned()),
+            output: Some("out".to_owned()),
+            count: Some(10),
+            ..GenerateOptions::defaults()
+        }
+    }
+
+    fn drawn(options: GenerateOptions) -> (Sampling, ClassChoice, Option<u64>) {
+        match options.resolve().expect("complete").codes {
+            Codes::Draw { sampling, classes, count, .. } => (sampling, classes, count),
+            Codes::Read(tokens) => panic!("nothing is drawn from {tokens}"),
+        }
+    }
+
+    #[test]
+    fn the_recipe_of_the_paper_is_the_published_one_to_the_letter() {
+        let options = GenerateOptions { recipe: Some("paper".to_owned()), count: None, ..complete() };
+        let settings = options.clone().resolve().expect("complete");
+        assert_eq!(drawn(options), (Sampling::paper(0), ClassChoice::All, Some(50_000)));
+        assert_eq!((settings.precision, settings.decoder_precision), (Precision::Tf32, Precision::Tf32));
+        assert_eq!((settings.batch_size, settings.rounding), (50, Rounding::Truncate));
+        assert!(settings.formats.contains(&PictureFormat::Npz));
+    }
+
+    #[test]
+    fn a_flag_that_contradicts_the_recipe_is_refused_by_name() {
+        let paper = || GenerateOptions { recipe: Some("paper".to_owned()), count: None, ..complete() };
+        for (options, flag) in [
+            (GenerateOptions { guidance: Some(4.0), ..paper() }, "--guidance"),
+            (GenerateOptions { count: Some(10), ..paper() }, "--count"),
+            (GenerateOptions { rounding: Some("nearest".to_owned()), ..paper() }, "--rounding"),
+            (GenerateOptions { guidance_interval: Some(3), ..paper() }, "--guidance-interval"),
+        ] {
+            let error = options.resolve().expect_err(flag).to_string();
+            assert!(error.contains(flag) && error.contains("--recipe paper"), "{error}");
+        }
+        let same = GenerateOptions { guidance: Some(3.75), ..paper() };
+        assert_eq!(drawn(same).0, Sampling::paper(0));
+    }
+
+    #[test]
+    fn without_a_recipe_everything_can_be_changed() {
+        let options = GenerateOptions {
+            guidance: Some(2.0),
+            schedule: Some("triangular".to_owned()),
+            schedule_peak: Some(0.25),
+            top_k: Some(100),
+            classes: Some("0,3-5".to_owned()),
+            ..complete()
+        };
+        let (sampling, classes, count) = drawn(options);
+        assert_eq!(sampling.guidance.schedule, GuidanceSchedule::Triangular { peak: 0.25 });
+        assert_eq!((sampling.guidance.scale, sampling.top_k, sampling.top_p), (2.0, 100, 0.95));
+        assert_eq!((classes, count), (ClassChoice::Listed(vec![0, 3, 4, 5]), Some(10)));
+    }
+
+    #[test]
+    fn classes_may_stand_in_a_file() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), "# birds\n7\n\n9-10\n").expect("it can be written");
+        let name = file.path().to_string_lossy().into_owned();
+        assert_eq!(class_choice(&name).expect("a file"), ClassChoice::Listed(vec![7, 9, 10]));
+        std::fs::write(file.path(), "seven\n").expect("it can be written");
+        let error = class_choice(&name).expect_err("no number").to_string();
+        assert!(error.contains(&name), "{error}");
+        assert!(class_choice("/nowhere/classes").expect_err("none").to_string().contains("/nowhere/classes"));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let read = || GenerateOptions {
+            generator: None,
+            count: None,
+            decode_only: Some(true),
+            tokens: Some("tables".to_owned()),
+            ..complete()
+        };
+        assert!(matches!(read().resolve().expect("complete").codes, Codes::Read(tokens) if tokens == "tables"));
+        for (options, word) in [
+            (GenerateOptions { generator: Some("g".to_owned()), ..read() }, "--decode-only"),
+            (GenerateOptions { pictures: Some(vec!["none".to_owned()]), ..read() }, "--pictures"),
+            (GenerateOptions { decode_only: Some(false), ..read() }, "--tokens"),
+            (GenerateOptions { tokens: None, ..read() }, "--tokens"),
+            (GenerateOptions { count: None, ..complete() }, "--count"),
+            (GenerateOptions { pictures: Some(vec!["jpeg".to_owned()]), ..complete() }, "--pictures"),
+            (GenerateOptions { schedule_peak: Some(0.5), ..complete() }, "--schedule-peak"),
+            (GenerateOptions { top_p: Some(0.0), ..complete() }, "top-p"),
+            (
+                GenerateOptions {
+                    precision: Some("bf16".to_owned()),
+                    decoder_precision: Some("fp32".to_owned()),
+                    ..complete()
+                },
+                "--decoder-precision",
+            ),
+            (GenerateOptions { grid: Some("sheet.png".into()), ..complete() }, "--output"),
+        ] {
+            let error = options.resolve().expect_err(word).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_sheet_needs_no_output_and_no_count() {
+        let options = GenerateOptions { output: None, count: None, grid: Some("sheet.png".into()), ..complete() };
+        let settings = options.resolve().expect("complete");
+        assert_eq!((settings.output, settings.sheets.columns), (None, 10));
+    }
+}

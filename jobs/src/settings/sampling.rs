@@ -1,0 +1,128 @@
+//! From what was typed about sampling to a [`Sampling`] that is right.
+
+use super::{SettingsError, values::named};
+use clap::builder::PossibleValuesParser;
+use schemas::{Guidance, GuidanceSchedule, Sampling};
+
+/// What was typed; absent for the published value.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SamplingChoice {
+    pub(super) seed: u64,
+    pub(super) guidance: Option<f64>,
+    pub(super) schedule: Option<String>,
+    pub(super) start: Option<f64>,
+    pub(super) end: Option<f64>,
+    pub(super) peak: Option<f64>,
+    pub(super) floor: Option<f64>,
+    pub(super) interval: Option<usize>,
+    pub(super) top_p: Option<f64>,
+    pub(super) top_k: Option<usize>,
+    pub(super) temperature: Option<f64>,
+}
+
+/// The sampling that a choice means.
+///
+/// # Errors
+/// When a number belongs to another schedule, or lies outside its range.
+pub(super) fn sampling(choice: SamplingChoice) -> Result<Sampling, SettingsError> {
+    let paper = Sampling::paper(choice.seed);
+    let name = choice.schedule.clone().unwrap_or_else(|| paper.guidance.schedule.name().to_owned());
+    let schedule = schedule(&name, &choice)?;
+    let sampling = Sampling {
+        seed: choice.seed,
+        temperature: choice.temperature.unwrap_or(paper.temperature),
+        top_k: choice.top_k.unwrap_or(paper.top_k),
+        top_p: choice.top_p.unwrap_or(paper.top_p),
+        guidance: Guidance {
+            scale: choice.guidance.unwrap_or(paper.guidance.scale),
+            schedule,
+            interval: choice.interval,
+        },
+    };
+    sampling
+        .check()
+        .map_err(|error| SettingsError::invalid("sampling", error.to_string(), "numbers in their ranges"))?;
+    // Tables have no unsigned columns.
+    match i64::try_from(choice.seed) {
+        Ok(_) => Ok(sampling),
+        Err(_) => Err(SettingsError::invalid("--seed", choice.seed.to_string(), format!("at most {}", i64::MAX))),
+    }
+}
+
+fn schedule(name: &str, choice: &SamplingChoice) -> Result<GuidanceSchedule, SettingsError> {
+    use GuidanceSchedule as S;
+    let peak = choice.peak.unwrap_or(0.5);
+    let floor = choice.floor.unwrap_or(1.0);
+    let schedule = match name {
+        "constant" => S::Constant {},
+        "linear" => S::Linear {},
+        "linear_re" => S::LinearRe {},
+        "linear_constant" => S::LinearConstant { peak },
+        "triangular" => S::Triangular { peak },
+        "rectangular" => S::Rectangular { start: choice.start.unwrap_or(0.05), end: choice.end.unwrap_or(1.0), floor },
+        "step" => S::Step { start: choice.start.unwrap_or(0.25), floor },
+        "cosine" => S::Cosine {},
+        "cosine_re" => S::CosineRe {},
+        other => {
+            let names = SCHEDULES.map(|(name, _)| name).join(", ");
+            return Err(SettingsError::invalid("--schedule", format!("{other:?}"), names));
+        }
+    };
+    let (takes_start, takes_end, takes_peak) = match schedule {
+        S::Rectangular { .. } => (true, true, false),
+        S::Step { .. } => (true, false, false),
+        S::LinearConstant { .. } | S::Triangular { .. } => (false, false, true),
+        _ => (false, false, false),
+    };
+    for (flag, given, taken) in [
+        ("--schedule-start", choice.start.is_some(), takes_start),
+        ("--schedule-end", choice.end.is_some(), takes_end),
+        ("--schedule-peak", choice.peak.is_some(), takes_peak),
+        ("--schedule-floor", choice.floor.is_some(), takes_start),
+    ] {
+        if given && !taken {
+            let expected = format!("none: the schedule {name} has no such number");
+            return Err(SettingsError::invalid(flag, "a number", expected));
+        }
+    }
+    Ok(schedule)
+}
+
+/// Every schedule, and what it does.
+const SCHEDULES: [(&str, &str); 9] = [
+    ("constant", "The full scale at every step"),
+    ("linear", "From 1 up to the full scale"),
+    ("linear_re", "From the full scale down to 1"),
+    ("linear_constant", "Up to the full scale at --schedule-peak, and so on to the end"),
+    ("triangular", "Up to the full scale at --schedule-peak, and down to 1"),
+    ("rectangular", "The full scale from --schedule-start to --schedule-end, --schedule-floor elsewhere"),
+    ("step", "--schedule-floor, and from --schedule-start on the full scale"),
+    ("cosine", "From 1 up to the full scale along half a cosine"),
+    ("cosine_re", "From the full scale down to 1 along half a cosine"),
+];
+
+/// Reads a schedule's name on the command line, with what each one is in the help.
+pub(super) fn schedule_parser() -> PossibleValuesParser {
+    named(SCHEDULES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schedule_is_known_by_its_published_name() {
+        for (name, _) in SCHEDULES {
+            let choice = SamplingChoice { schedule: Some(name.to_owned()), ..SamplingChoice::default() };
+            assert_eq!(sampling(choice).expect(name).guidance.schedule.name(), name);
+        }
+        let published_but_absent = SamplingChoice { schedule: Some("sigmoid".to_owned()), ..SamplingChoice::default() };
+        assert!(sampling(published_but_absent).expect_err("no such schedule").to_string().contains("sigmoid"));
+    }
+
+    #[test]
+    fn nothing_said_is_the_published_recipe() {
+        let choice = SamplingChoice { seed: 7, ..SamplingChoice::default() };
+        assert_eq!(sampling(choice).expect("the recipe"), Sampling::paper(7));
+    }
+}

@@ -1,0 +1,260 @@
+//! Options and settings of `restok sweep`: one [`GenerateSettings`] for each point of a grid.
+
+use super::{
+    Devices, GenerateOptions, GenerateSettings, Options, ReportFormat, SettingsError, sampling::schedule_parser,
+    table_commands::OUTPUT_USAGE, table_commands::required, values::precision_parser,
+};
+use crate::environment;
+use serde::{Deserialize, Serialize};
+
+const WHAT: &str = "What and where";
+const GRID: &str = "The grid: every value of one with every value of the others";
+const ALL: &str = "The same at every point";
+const HOW: &str = "How it runs";
+
+/// Options of `restok sweep`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct SweepOptions {
+    /// The generator: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
+    #[arg(long, value_name = "PATH|hf://…", env = environment::GENERATOR, help_heading = WHAT)]
+    pub(crate) generator: Option<String>,
+    /// The tokenizer whose codes the generator gives, likewise
+    #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER, help_heading = WHAT)]
+    pub(crate) tokenizer: Option<String>,
+    /// Where the sets go, a folder below for each point: s3://, gs://, az://, file:// or a plain path
+    #[arg(long, value_name = "URL", env = environment::OUTPUT, help_heading = WHAT)]
+    pub(crate) output: Option<String>,
+
+    /// Scales of guidance, with commas
+    #[arg(long, value_name = "SCALES", env = environment::GUIDANCE, value_delimiter = ',', help_heading = GRID)]
+    pub(crate) guidance: Option<Vec<f64>>,
+    /// Schedules of guidance, with commas
+    #[arg(long, value_name = "NAMES", env = environment::SCHEDULE, value_delimiter = ',', value_parser = schedule_parser(), help_heading = GRID)]
+    pub(crate) schedule: Option<Vec<String>>,
+    /// Shares of top-p, with commas
+    #[arg(long, value_name = "SHARES", env = environment::TOP_P, value_delimiter = ',', help_heading = GRID)]
+    pub(crate) top_p: Option<Vec<f64>>,
+    /// Temperatures, with commas
+    #[arg(long, value_name = "NUMBERS", env = environment::TEMPERATURE, value_delimiter = ',', help_heading = GRID)]
+    pub(crate) temperature: Option<Vec<f64>>,
+
+    /// Ratio at which step and rectangular begin; 0.25 for step, 0.05 for rectangular when absent
+    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_START, help_heading = ALL)]
+    pub(crate) schedule_start: Option<f64>,
+    /// Ratio after which rectangular ends; 1 when absent
+    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_END, help_heading = ALL)]
+    pub(crate) schedule_end: Option<f64>,
+    /// Ratio at which linear_constant and triangular reach the full scale; 0.5 when absent
+    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_PEAK, help_heading = ALL)]
+    pub(crate) schedule_peak: Option<f64>,
+    /// Scale of step and rectangular where they have not begun or have ended; 1 when absent
+    #[arg(long, value_name = "SCALE", env = environment::SCHEDULE_FLOOR, help_heading = ALL)]
+    pub(crate) schedule_floor: Option<f64>,
+    /// Samples of each set
+    #[arg(long, value_name = "SAMPLES", env = environment::COUNT, help_heading = ALL)]
+    pub(crate) count: Option<u64>,
+    /// Classes, in turn: all, a list such as 0,7,10-19, or a file with one on each line
+    #[arg(long, value_name = "all|LIST|FILE", env = environment::CLASSES, help_heading = ALL)]
+    pub(crate) classes: Option<String>,
+    /// Only this many likeliest codes; 0, when absent, for all
+    #[arg(long, value_name = "CODES", env = environment::TOP_K, help_heading = ALL)]
+    pub(crate) top_k: Option<usize>,
+    /// With its number, all that a sample's randomness follows from: the same at every point, so that sets differ by the grid alone
+    #[arg(long, value_name = "NUMBER", env = environment::SEED, help_heading = ALL)]
+    pub(crate) seed: Option<u64>,
+    /// Files of pictures, with commas: npz, parquet, webdataset, png, or none
+    #[arg(long, value_name = "FORMATS", env = environment::PICTURES, value_delimiter = ',', help_heading = ALL)]
+    pub(crate) pictures: Option<Vec<String>>,
+    /// Arithmetic of the networks; fp32 when absent
+    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = ALL)]
+    pub(crate) precision: Option<String>,
+    /// Samples of a batch, guidance not counted; 50 when absent
+    #[arg(long, value_name = "SAMPLES", env = environment::BATCH_SIZE, help_heading = ALL)]
+    pub(crate) batch_size: Option<usize>,
+
+    /// Devices that draw and decode: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or
+    /// cpu*N for N workers
+    #[arg(long, value_name = "DEVICES", env = environment::DEVICES, help_heading = HOW)]
+    pub(crate) devices: Option<Devices>,
+    /// Threads that torch uses for one CPU worker; the cores divided by the workers when absent
+    #[arg(long, value_name = "COUNT", env = environment::DEVICE_THREADS, help_heading = HOW)]
+    pub(crate) device_threads: Option<usize>,
+    /// Take a tokenizer that is not the one whose codes the generator was trained on, if it fits
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_TOKENIZER, help_heading = HOW)]
+    pub(crate) allow_other_tokenizer: Option<bool>,
+    /// Shape of the table on standard output
+    #[arg(long, value_name = "FORMAT", env = environment::FORMAT, help_heading = HOW)]
+    pub(crate) format: Option<ReportFormat>,
+}
+
+impl Options for SweepOptions {
+    fn defaults() -> Self {
+        Self {
+            guidance: Some(vec![1.0, 1.5, 2.0, 3.0, 3.75, 5.0]),
+            schedule: Some(vec!["step".to_owned()]),
+            top_p: Some(vec![0.95]),
+            temperature: Some(vec![1.0]),
+            count: Some(1_000),
+            seed: Some(0),
+            pictures: Some(vec!["npz".to_owned()]),
+            devices: Some(Devices::default()),
+            allow_other_tokenizer: Some(false),
+            format: Some(ReportFormat::Text),
+            ..Self::default()
+        }
+    }
+}
+
+/// A point of the grid.
+#[derive(Clone, Debug)]
+pub(crate) struct SweepPoint {
+    /// Its folder below the output.
+    pub(crate) name: String,
+    /// Where its set goes.
+    pub(crate) output: String,
+    /// How it is made.
+    pub(crate) settings: GenerateSettings,
+}
+
+/// Settings of `restok sweep`.
+#[derive(Clone, Debug)]
+pub(crate) struct SweepSettings {
+    /// Every point, in the order of the grid; at least one.
+    pub(crate) points: Vec<SweepPoint>,
+    /// Devices.
+    pub(crate) devices: Devices,
+    /// Threads of a CPU worker.
+    pub(crate) device_threads: Option<usize>,
+    /// Shape of the table.
+    pub(crate) format: ReportFormat,
+}
+
+impl SweepOptions {
+    /// The settings.
+    ///
+    /// # Errors
+    /// When something needed is absent, or a value cannot be.
+    pub(crate) fn resolve(self) -> Result<SweepSettings, SettingsError> {
+        let output = required(self.output.clone(), "output", OUTPUT_USAGE, environment::OUTPUT, "sweep")?;
+        let output = output.trim_end_matches('/');
+        let mut points: Vec<SweepPoint> = Vec::new();
+        let (guidance, schedules) = (axis("--guidance", &self.guidance)?, axis("--schedule", &self.schedule)?);
+        let (shares, temperatures) = (axis("--top-p", &self.top_p)?, axis("--temperature", &self.temperature)?);
+        for &scale in guidance {
+            for schedule in schedules {
+                for &top_p in shares {
+                    for &temperature in temperatures {
+                        let name = format!("guidance-{scale}-{schedule}-top-p-{top_p}-temperature-{temperature}");
+                        let output = format!("{output}/{name}");
+                        let options = GenerateOptions {
+                            output: Some(output.clone()),
+                            guidance: Some(scale),
+                            schedule: Some(schedule.clone()),
+                            top_p: Some(top_p),
+                            temperature: Some(temperature),
+                            ..self.point_options(schedule)
+                        };
+                        let settings = options.resolve()?;
+                        // A value that is named twice is one point.
+                        if points.iter().all(|point| point.name != name) {
+                            points.push(SweepPoint { name, output, settings });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(SweepSettings {
+            points,
+            devices: self.devices.unwrap_or_default(),
+            device_threads: self.device_threads,
+            format: self.format.unwrap_or_default(),
+        })
+    }
+
+    /// What is the same at every point; of the numbers of schedules, those that this one takes.
+    fn point_options(&self, schedule: &str) -> GenerateOptions {
+        let begins = matches!(schedule, "step" | "rectangular");
+        let peaks = matches!(schedule, "linear_constant" | "triangular");
+        GenerateOptions {
+            schedule_start: self.schedule_start.filter(|_| begins),
+            schedule_end: self.schedule_end.filter(|_| schedule == "rectangular"),
+            schedule_peak: self.schedule_peak.filter(|_| peaks),
+            schedule_floor: self.schedule_floor.filter(|_| begins),
+            generator: self.generator.clone(),
+            tokenizer: self.tokenizer.clone(),
+            count: self.count,
+            classes: self.classes.clone(),
+            top_k: self.top_k,
+            seed: self.seed,
+            pictures: self.pictures.clone(),
+            precision: self.precision.clone(),
+            batch_size: self.batch_size,
+            devices: self.devices.clone(),
+            device_threads: self.device_threads,
+            allow_other_tokenizer: self.allow_other_tokenizer,
+            ..GenerateOptions::defaults()
+        }
+    }
+}
+
+fn axis<'a, T>(flag: &'static str, values: &'a Option<Vec<T>>) -> Result<&'a [T], SettingsError> {
+    match values.as_deref() {
+        Some(values) if !values.is_empty() => Ok(values),
+        _ => Err(SettingsError::invalid(flag, "nothing", "at least one value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete() -> SweepOptions {
+        SweepOptions {
+            generator: Some("generator".to_owned()),
+            tokenizer: Some("tokenizer".to_owned()),
+            output: Some("s3://bucket/sweep/".to_owned()),
+            ..SweepOptions::defaults()
+        }
+    }
+
+    #[test]
+    fn every_value_meets_every_other_once() {
+        let options = SweepOptions {
+            guidance: Some(vec![1.0, 2.0, 2.0]),
+            schedule: Some(vec!["step".to_owned(), "cosine".to_owned()]),
+            top_p: Some(vec![0.9, 1.0]),
+            ..complete()
+        };
+        let points = options.resolve().expect("complete").points;
+        assert_eq!(points.len(), 8);
+        assert_eq!(points[0].output, "s3://bucket/sweep/guidance-1-step-top-p-0.9-temperature-1");
+        let mut names: Vec<_> = points.iter().map(|point| point.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 8);
+    }
+
+    #[test]
+    fn a_number_of_schedules_goes_to_those_that_take_it() {
+        let options = SweepOptions {
+            guidance: Some(vec![2.0]),
+            schedule: Some(vec!["step".to_owned(), "triangular".to_owned(), "cosine".to_owned()]),
+            schedule_start: Some(0.5),
+            schedule_peak: Some(0.75),
+            ..complete()
+        };
+        let points = options.resolve().expect("each takes its own").points;
+        let schedules: Vec<String> = points.iter().map(|point| format!("{:?}", point.settings.codes)).collect();
+        assert!(schedules[0].contains("start: 0.5") && schedules[1].contains("peak: 0.75"), "{schedules:?}");
+        assert!(schedules[2].contains("Cosine"), "{schedules:?}");
+    }
+
+    #[test]
+    fn a_point_that_cannot_be_is_refused_before_any_is_made() {
+        let options = SweepOptions { guidance: Some(vec![2.0, 0.5]), ..complete() };
+        assert!(options.resolve().expect_err("below 1").to_string().contains("guidance scale"));
+        let options = SweepOptions { top_p: Some(Vec::new()), ..complete() };
+        assert!(options.resolve().expect_err("empty").to_string().contains("--top-p"));
+    }
+}

@@ -1,0 +1,219 @@
+//! What both trainings are told alike: how a run goes, and the numbers of rate, optimizer and average.
+
+use super::{SettingsError, table_commands::required, tokenize::precision};
+use crate::environment;
+use models::{AdamWOptions, CosineSchedule, DeviceChoice, Precision};
+use std::path::PathBuf;
+
+/// How a run goes, as typed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RunChoice {
+    pub(super) output: Option<PathBuf>,
+    pub(super) device: Option<String>,
+    pub(super) device_threads: Option<usize>,
+    pub(super) log_every: Option<u64>,
+    pub(super) save_every: Option<u64>,
+    pub(super) keep_checkpoints: Option<usize>,
+    pub(super) validate_every: Option<u64>,
+    pub(super) validation_images: Option<u64>,
+    pub(super) sheet_every: Option<u64>,
+    pub(super) publish_precision: Option<String>,
+    pub(super) allow_other_settings: Option<bool>,
+    pub(super) stop_after: Option<u64>,
+}
+
+/// How a run goes.
+#[derive(Clone, Debug)]
+pub(crate) struct RunSettings {
+    /// Folder of the run.
+    pub(crate) output: PathBuf,
+    /// The device.
+    pub(crate) device: DeviceChoice,
+    /// Threads of the processor; `None` for all cores.
+    pub(crate) device_threads: Option<usize>,
+    /// When what is done.
+    pub(crate) periods: Periods,
+    /// Checkpoints kept.
+    pub(crate) keep_checkpoints: usize,
+    /// Images of a validation.
+    pub(crate) validation_images: u64,
+    /// Numbers of the trained weights.
+    pub(crate) publish_precision: Precision,
+    /// Whether a run may go on with other settings.
+    pub(crate) allow_other_settings: bool,
+    /// Steps after which to stop early.
+    pub(crate) stop_after: Option<u64>,
+}
+
+/// Steps between two of the same thing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Periods {
+    /// Lines of metrics.
+    pub(crate) log: u64,
+    /// Checkpoints.
+    pub(crate) save: u64,
+    /// Validations.
+    pub(crate) validate: u64,
+    /// Sheets.
+    pub(crate) sheet: u64,
+}
+
+impl RunChoice {
+    /// The settings; `section` is the command's in the settings file.
+    ///
+    /// # Errors
+    /// When there is no output, or a value cannot be.
+    pub(super) fn resolve(self, section: &'static str) -> Result<RunSettings, SettingsError> {
+        let output = required(self.output, "output", "--output FOLDER", environment::OUTPUT, section)?;
+        if let Some(scheme) = output.to_str().and_then(|output| output.split_once("://")).map(|(scheme, _)| scheme) {
+            return Err(SettingsError::invalid(
+                "--output",
+                format!("{scheme}://…"),
+                "a folder of this machine or of a network file system: checkpoints are renamed into place",
+            ));
+        }
+        let device = self.device.unwrap_or_default();
+        if self.device_threads == Some(0) {
+            return Err(SettingsError::invalid("--device-threads", "0", "at least 1"));
+        }
+        Ok(RunSettings {
+            output,
+            device: device
+                .parse()
+                .map_err(|_| SettingsError::invalid("--device", format!("{device:?}"), "auto, cpu or cuda:N"))?,
+            device_threads: self.device_threads,
+            periods: Periods {
+                log: at_least_one("--log-every", self.log_every)?,
+                save: at_least_one("--save-every", self.save_every)?,
+                validate: at_least_one("--validate-every", self.validate_every)?,
+                sheet: at_least_one("--sheet-every", self.sheet_every)?,
+            },
+            keep_checkpoints: at_least_one("--keep-checkpoints", self.keep_checkpoints)?,
+            validation_images: at_least_one("--validation-images", self.validation_images)?,
+            publish_precision: precision(self.publish_precision)?,
+            allow_other_settings: self.allow_other_settings == Some(true),
+            stop_after: self.stop_after,
+        })
+    }
+}
+
+/// A number of things of which there must be some.
+pub(super) fn at_least_one<N: Default + PartialEq>(key: &'static str, value: Option<N>) -> Result<N, SettingsError> {
+    value.filter(|value| *value != N::default()).ok_or_else(|| SettingsError::invalid(key, "0", "at least 1"))
+}
+
+/// Images that are in memory at once: as typed, or those of an update divided by `accumulation`.
+pub(super) fn batch_size(
+    typed: Option<usize>,
+    accumulation: usize,
+    images_a_step: usize,
+) -> Result<usize, SettingsError> {
+    match typed {
+        None if !images_a_step.is_multiple_of(accumulation) => Err(SettingsError::invalid(
+            "--accumulation",
+            accumulation.to_string(),
+            format!("a divisor of the preset's {images_a_step} images a step, or --batch-size as well"),
+        )),
+        None => Ok(images_a_step / accumulation),
+        given => at_least_one("--batch-size", given),
+    }
+}
+
+/// Numbers of a recipe that both trainings have, as typed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RecipeChoice {
+    pub(super) learning_rate: Option<f64>,
+    pub(super) end_learning_rate: Option<f64>,
+    pub(super) warmup_steps: Option<u64>,
+    pub(super) beta1: Option<f64>,
+    pub(super) beta2: Option<f64>,
+    pub(super) weight_decay: Option<f64>,
+    pub(super) gradient_norm: Option<f64>,
+    pub(super) average_decay: Option<f64>,
+}
+
+/// The same, with what the preset says where nothing was typed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecipeNumbers {
+    pub(super) learning_rate: CosineSchedule,
+    pub(super) optimizer: AdamWOptions,
+    pub(super) largest_gradient_norm: f64,
+    pub(super) average_decay: f64,
+}
+
+impl RecipeChoice {
+    /// What was typed laid over the preset; `preset.learning_rate.steps` stays.
+    pub(super) fn over(self, preset: RecipeNumbers) -> RecipeNumbers {
+        RecipeNumbers {
+            learning_rate: self.schedule(preset.learning_rate),
+            optimizer: AdamWOptions {
+                beta1: self.beta1.unwrap_or(preset.optimizer.beta1),
+                beta2: self.beta2.unwrap_or(preset.optimizer.beta2),
+                weight_decay: self.weight_decay.unwrap_or(preset.optimizer.weight_decay),
+            },
+            largest_gradient_norm: self.gradient_norm.unwrap_or(preset.largest_gradient_norm),
+            average_decay: self.average_decay.unwrap_or(preset.average_decay),
+        }
+    }
+
+    /// The rate alone, of as many steps as the preset has.
+    pub(super) fn schedule(self, preset: CosineSchedule) -> CosineSchedule {
+        CosineSchedule {
+            peak: self.learning_rate.unwrap_or(preset.peak),
+            end: self.end_learning_rate.unwrap_or(preset.end),
+            warmup_steps: self.warmup_steps.unwrap_or(preset.warmup_steps),
+            steps: preset.steps,
+        }
+    }
+}
+
+impl RecipeNumbers {
+    /// Holds every number to its range.
+    ///
+    /// # Errors
+    /// With the flag of the first that lies outside.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let rate = self.learning_rate;
+        not_negative(&[
+            ("--learning-rate", rate.peak),
+            ("--end-learning-rate", rate.end),
+            ("--weight-decay", self.optimizer.weight_decay),
+        ])?;
+        if rate.warmup_steps > rate.steps {
+            let expected = format!("at most --steps, {}", rate.steps);
+            return Err(SettingsError::invalid("--warmup-steps", rate.warmup_steps.to_string(), expected));
+        }
+        if rate.end > rate.peak {
+            let expected = format!("at most --learning-rate, {}", rate.peak);
+            return Err(SettingsError::invalid("--end-learning-rate", rate.end.to_string(), expected));
+        }
+        if self.largest_gradient_norm.is_nan() || self.largest_gradient_norm <= 0.0 {
+            let found = self.largest_gradient_norm.to_string();
+            return Err(SettingsError::invalid("--gradient-norm", found, "more than 0"));
+        }
+        for (key, value) in [
+            ("--beta1", self.optimizer.beta1),
+            ("--beta2", self.optimizer.beta2),
+            ("--average-decay", self.average_decay),
+        ] {
+            share_below_one(key, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Numbers of at least 0.
+pub(super) fn not_negative(numbers: &[(&'static str, f64)]) -> Result<(), SettingsError> {
+    match numbers.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+        Some((key, value)) => Err(SettingsError::invalid(key, value.to_string(), "a number of at least 0")),
+        None => Ok(()),
+    }
+}
+
+/// A share that is not all.
+pub(super) fn share_below_one(key: &'static str, value: f64) -> Result<(), SettingsError> {
+    match (0.0..1.0).contains(&value) {
+        true => Ok(()),
+        false => Err(SettingsError::invalid(key, value.to_string(), "at least 0 and less than 1")),
+    }
+}
