@@ -5,14 +5,22 @@
 //! measure encode FOLDER PIXELS PRECISION BATCH REPEATS THREADS TOKENS
 //! measure preprocess IMAGES REPEATS PIXELS
 //! measure table SOURCE OUTPUT CROP
+//! measure sample GENERATOR TOKENIZER KIND BATCH REPEATS THREADS
+//! measure train-generator GENERATOR BATCH REPEATS THREADS
 //! ```
 
-use models::{DeviceChoice, LoadOptions, Precision, VisualTokenizer, initialise};
+use models::{
+    DeviceChoice, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, LoadOptions, Precision,
+    VisualTokenizer, initialise,
+};
 use pipeline::{
-    BatchEncoder, DecodeLimits, EncodeError, Limits, Shard, SourceOptions, SourceReader, Storage, Telemetry,
+    BatchNetwork, DecodeLimits, DeviceError, Limits, Run, Shard, SourceOptions, SourceReader, Storage, Telemetry,
     TokenizeRun, crop_views, decode_image, list_source, plan_units, tokenize,
 };
-use schemas::{Crop, ImageIdRule, PixelBatch, PlanSettings, SourceLayout, TokenBatch, TokenLevels, TokenizerIdentity};
+use schemas::{
+    Crop, GuidanceSchedule, ImageIdRule, ImageOrigin, Origin, PixelBatch, PlanSettings, Rounding, SampleBatch,
+    Sampling, SourceLayout, TokenBatch, TokenLevels, TokenizerIdentity,
+};
 use serde_json::{Value, json};
 use std::{
     error::Error,
@@ -42,6 +50,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         ["preprocess", images, repeats, pixels] => preprocess(images.as_ref(), repeats.parse()?, pixels.as_ref())?,
         ["table", source, output, crop] => table(source, output, crop.parse()?)?,
+        ["sample", generator, tokenizer, kind, batch, repeats, threads] => {
+            let sizes = Sizes { batch: batch.parse()?, repeats: repeats.parse()?, threads: threads.parse()? };
+            sample(generator.as_ref(), tokenizer.as_ref(), kind, sizes)?
+        }
+        ["train-generator", generator, batch, repeats, threads] => {
+            let sizes = Sizes { batch: batch.parse()?, repeats: repeats.parse()?, threads: threads.parse()? };
+            train_generator(generator.as_ref(), sizes)?
+        }
         _ => json!({ "nothing": "make bench runs this with arguments; see tools/bench" }),
     };
     writeln!(std::io::stdout(), "{measured}")?;
@@ -84,6 +100,77 @@ fn encode(folder: &Path, pixels: &Path, precision: Precision, sizes: Sizes, toke
     Ok(json!({ "seconds": seconds, "native": precision.is_native(device), "device": device.kind() }))
 }
 
+/// Time of sampling a batch under a kind of guidance, and the shares of attention, of the head with the drawing, of the rest, and of
+/// the tokenizer's decoder, where it takes these codes.
+fn sample(generator: &Path, tokenizer: &Path, kind: &str, sizes: Sizes) -> Measured {
+    let device = initialise(&[DeviceChoice::Cpu], Some(sizes.threads))?[0];
+    let options = || LoadOptions { device, precision: Precision::Fp32, name: None };
+    let mut generator = Generator::load(generator, options())?;
+    let mut sampling = Sampling::paper(0);
+    match kind {
+        "paper" => {}
+        "guided" => sampling.guidance.schedule = GuidanceSchedule::Constant {},
+        "unguided" => sampling.guidance.scale = 1.0,
+        other => return Err(format!("no kind of guidance: {other}").into()),
+    }
+    let classes = i32::try_from(generator.config().classes())?;
+    let samples: Vec<u64> = (0..sizes.batch as u64).collect();
+    let of_class = (0..classes).cycle().take(sizes.batch).collect();
+    let batch = SampleBatch::try_new(samples, of_class, sizes.batch)?;
+    // The first batch pays for caches.
+    let (codes, _) = generator.sample_timed(&batch, &sampling)?;
+    let mut seconds = Vec::new();
+    for _ in 0..sizes.repeats {
+        let started = Instant::now();
+        generator.sample(&batch, &sampling)?;
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    let (_, times) = generator.sample_timed(&batch, &sampling)?;
+    let tokenizer = VisualTokenizer::load(tokenizer, options())?;
+    let fits = tokenizer.codebook_size() == generator.config().codebook_size()
+        && tokenizer.levels() == generator.config().levels();
+    let mut parts = vec![
+        ("attention", times.attention.as_secs_f64()),
+        ("head", times.head.as_secs_f64()),
+        ("rest", times.rest.as_secs_f64()),
+    ];
+    if fits {
+        let all = tokenizer.levels().tokens_per_image();
+        tokenizer.decode(&codes, all, Rounding::Truncate)?;
+        let started = Instant::now();
+        tokenizer.decode(&codes, all, Rounding::Truncate)?;
+        parts.push(("decoder", started.elapsed().as_secs_f64()));
+    }
+    let whole: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+    let shares: serde_json::Map<String, Value> =
+        parts.into_iter().map(|(part, seconds)| (part.to_owned(), json!(seconds / whole))).collect();
+    let tokens_per_image = generator.config().tokens_per_image();
+    Ok(json!({ "seconds": seconds, "shares": shares, "tokens_per_image": tokens_per_image }))
+}
+
+/// Time of a training step of random rows, with the published recipe in float32.
+fn train_generator(generator: &Path, sizes: Sizes) -> Measured {
+    let device = initialise(&[DeviceChoice::Cpu], Some(sizes.threads))?[0];
+    let file = generator.join("config.json");
+    let config = GeneratorConfig::from_json(&fs::read_to_string(&file)?, &file)?;
+    let recipe = GeneratorRecipe { precision: Precision::Fp32, ..GeneratorRecipe::published() };
+    let mut random = Random::new(1);
+    let tokens = config.tokens_per_image();
+    let codes = (0..sizes.batch * tokens).map(|_| random.below(config.codebook_size() as u64) as i16).collect();
+    let classes: Vec<i32> = (0..i32::try_from(config.classes())?).cycle().take(sizes.batch).collect();
+    let mut trainer = GeneratorTrainer::new(config, recipe, device)?;
+    let batch = [(TokenBatch::try_new(codes, tokens)?, classes)];
+    // A step leaves its losses on the device; reading one waits for it.
+    trainer.step(&batch)?.read()?;
+    let mut seconds = Vec::new();
+    for _ in 0..sizes.repeats {
+        let started = Instant::now();
+        trainer.step(&batch)?.read()?;
+        seconds.push(started.elapsed().as_secs_f64());
+    }
+    Ok(json!({ "seconds": seconds }))
+}
+
 /// Time of decoding and cropping every image of a folder on this one thread, and their views.
 fn preprocess(images: &Path, repeats: usize, pixels: &Path) -> Measured {
     let mut files =
@@ -112,11 +199,11 @@ fn preprocess(images: &Path, repeats: usize, pixels: &Path) -> Measured {
 /// A tokenizer of the worst case: every code equally likely, so that no encoding of the table can save anything.
 struct RandomCodes(Random);
 
-impl BatchEncoder for RandomCodes {
-    fn encode(&mut self, batch: &PixelBatch) -> Result<TokenBatch, EncodeError> {
+impl BatchNetwork<PixelBatch, TokenBatch> for RandomCodes {
+    fn run(&mut self, batch: &PixelBatch) -> Result<TokenBatch, DeviceError> {
         let codes: Vec<i64> =
             (0..batch.filled() * TOKENS_PER_IMAGE).map(|_| self.0.below(CODEBOOK_SIZE as u64) as i64).collect();
-        TokenBatch::try_from_codes(&codes, TOKENS_PER_IMAGE, CODEBOOK_SIZE).map_err(|error| EncodeError {
+        TokenBatch::try_from_codes(&codes, TOKENS_PER_IMAGE, CODEBOOK_SIZE).map_err(|error| DeviceError {
             message: error.to_string(),
             temporary: false,
             source: None,
@@ -136,37 +223,43 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
         let listing = list_source(&SourceOptions::new(source), &limits).await?;
         let settings = PlanSettings {
             source: String::new(),
-            layout: SourceLayout::Parquet,
             split: "train".to_owned(),
-            image_id: ImageIdRule::Stem,
             tokenizer: TokenizerIdentity {
                 name: "random".to_owned(),
                 sha256: "0".repeat(64),
                 codebook_size: CODEBOOK_SIZE,
                 levels: TokenLevels::published(TOKENS_PER_IMAGE)?,
             },
-            crop,
             precision: "fp32".to_owned(),
             batch_size: 32,
             unit_size: 16_384,
-            max_image_bytes: limits.max_image_bytes,
-            max_image_pixels: limits.max_image_pixels,
+            origin: Origin::Images(ImageOrigin {
+                layout: SourceLayout::Parquet,
+                image_id: ImageIdRule::Stem,
+                crop,
+                max_image_bytes: limits.max_image_bytes,
+                max_image_pixels: limits.max_image_pixels,
+            }),
         };
         let plan = Arc::new(plan_units(settings, listing)?);
-        let encoder = || -> Result<Box<dyn BatchEncoder>, EncodeError> { Ok(Box::new(RandomCodes(Random::new(0)))) };
+        let encoder = || -> Result<Box<dyn BatchNetwork<PixelBatch, TokenBatch>>, DeviceError> {
+            Ok(Box::new(RandomCodes(Random::new(0))))
+        };
         let run = TokenizeRun {
             source: SourceReader::open(Arc::clone(&plan), &limits)?,
-            plan,
-            output: Storage::open_output(output, &limits)?,
             encoders: vec![("cpu".to_owned(), Box::new(encoder))],
-            libtorch: models::libtorch_version(),
-            limits: limits.clone(),
-            shard: Shard::ALONE,
-            max_reject_rate: 0.0,
-            start_jitter: Duration::ZERO,
-            finalize: true,
-            cancel: tokio_util::sync::CancellationToken::new(),
-            telemetry: Arc::new(Telemetry::new()),
+            common: Run {
+                plan,
+                output: Storage::open_output(output, &limits)?,
+                libtorch: models::libtorch_version(),
+                limits: limits.clone(),
+                shard: Shard::ALONE,
+                max_reject_rate: 0.0,
+                start_jitter: Duration::ZERO,
+                finalize: true,
+                cancel: tokio_util::sync::CancellationToken::new(),
+                telemetry: Arc::new(Telemetry::new()),
+            },
         };
         Ok::<_, Box<dyn Error>>(tokenize(run).await?)
     })?;

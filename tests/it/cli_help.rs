@@ -24,7 +24,18 @@ const FILTERS: [(&str, &str); 12] = [
 #[test]
 fn the_help_of_every_command_is_what_was_reviewed() {
     let workspace = workspace();
-    for command in ["", "tokenize", "train-tokenizer", "finalize", "verify", "inspect", "reconstruct"] {
+    for command in [
+        "",
+        "tokenize",
+        "train-tokenizer",
+        "train-generator",
+        "generate",
+        "sweep",
+        "finalize",
+        "verify",
+        "inspect",
+        "reconstruct",
+    ] {
         for help in ["-h", "--help"] {
             let finished =
                 run(&mut workspace.restok([command, help].into_iter().filter(|word| !word.is_empty()))).expect_code(0);

@@ -13,6 +13,8 @@ mod damage;
 mod drain;
 /// Disks that are full, outputs that cannot be written.
 mod full_disk;
+/// Generated sets: the same after any death and with any number of workers, tokens to pictures, sheets, sweeps.
+mod generate;
 /// Checkpoints from the model hub.
 mod hub;
 /// Killed twenty times at random instants: the tables of an undisturbed run, byte for byte.
@@ -23,6 +25,8 @@ mod settings_precedence;
 mod storage_faults;
 /// Images to tables to images, in three layouts.
 mod tokenize_end_to_end;
+/// Training a generator: exact resume, refusals, and a generator at its end.
+mod train_generator;
 /// Training: exact resume, whole checkpoints, refusals, and a tokenizer at its end.
 mod train_tokenizer;
 /// Two processes on one output.

@@ -2,6 +2,8 @@ use crate::workspace;
 use std::{collections::BTreeMap, path::Path, process::Command};
 use tests::{
     random::Random,
+    s3_server::{Fault, FaultRule, RequestKind, S3Server},
+    training::{assert_equal, metrics, result, steps_logged},
     workspace::{Workspace, run, start},
 };
 
@@ -28,60 +30,32 @@ fn prepared() -> Workspace {
 
 /// `restok train-tokenizer` into `output`, with a checkpoint after every second step.
 fn train(workspace: &Workspace, output: &str) -> Command {
+    train_on(workspace, "images", 2, output)
+}
+
+/// The same on the images of `source`, with a checkpoint after every `save_every` steps.
+fn train_on(workspace: &Workspace, source: &str, save_every: u64, output: &str) -> Command {
     let mut command = workspace.restok([
         "train-tokenizer",
         "--preset=tiny",
         "--tokenizer-config=config.json",
-        "--source=images",
         "--validation-source=images",
         "--device=cpu",
         "--device-threads=1",
         "--batch-size=4",
         "--warmup-steps=2",
-        "--save-every=2",
         "--log-every=1",
         "--validate-every=6",
         "--validation-images=8",
         "--sheet-every=6",
         "--max-reject-rate=0.5",
+        "--source",
+        source,
         "--output",
         output,
     ]);
-    command.arg(format!("--steps={STEPS}"));
+    command.args([format!("--steps={STEPS}"), format!("--save-every={save_every}")]);
     command
-}
-
-/// Every file of the newest checkpoint and of the finished tokenizer, and the losses of every step.
-fn result(workspace: &Workspace, output: &str) -> (BTreeMap<String, Vec<u8>>, Vec<String>) {
-    let files = workspace.files(output).into_iter().filter(|(name, _)| {
-        let last = format!("checkpoints/step-{STEPS:08}/");
-        name.starts_with(&last) || name.starts_with("tokenizer/") || name.starts_with("best/")
-    });
-    // Speed and waiting are the clock's, and broken images are counted from every start anew.
-    let lines = metrics(&workspace.path(output));
-    let of_the_start = ["images_per_second", "data_wait_share", "images_rejected"];
-    let kept: Vec<bool> = lines[0].iter().map(|column| !of_the_start.contains(&column.as_str())).collect();
-    let losses = lines.iter().map(|line| {
-        let cells: Vec<_> = line.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(cell, _)| cell.as_str()).collect();
-        cells.join(",")
-    });
-    (files.collect(), losses.collect())
-}
-
-/// Says which file or line differs; the files themselves nobody wants to see.
-#[track_caller]
-fn assert_equal(found: &(BTreeMap<String, Vec<u8>>, Vec<String>), expected: &(BTreeMap<String, Vec<u8>>, Vec<String>)) {
-    assert_eq!(found.0.keys().collect::<Vec<_>>(), expected.0.keys().collect::<Vec<_>>());
-    for (name, bytes) in &expected.0 {
-        assert!(&found.0[name] == bytes, "{name} differs");
-    }
-    assert_eq!(found.1, expected.1, "metrics.csv");
-}
-
-/// Lines of the metrics, the names of the columns first.
-fn metrics(output: &Path) -> Vec<Vec<String>> {
-    let text = std::fs::read_to_string(output.join("metrics.csv")).expect("a table");
-    text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
 }
 
 #[test]
@@ -128,42 +102,78 @@ fn a_run_leaves_checkpoints_metrics_sheets_and_a_tokenizer_that_tokenizes() {
 fn stopped_drained_and_killed_a_run_ends_with_the_weights_and_losses_of_one_that_was_not() {
     let workspace = prepared();
     run(&mut train(&workspace, "undisturbed")).expect_code(0);
-    let expected = result(&workspace, "undisturbed");
+    let expected = result(&workspace, "undisturbed", "tokenizer", STEPS);
 
     // Stopped between two checkpoints, and again.
     run(train(&workspace, "stopped").arg("--stop-after=3")).expect_code(0);
     assert!(!workspace.path("stopped/tokenizer").exists(), "nothing is published before the end");
     run(train(&workspace, "stopped").arg("--stop-after=7")).expect_code(0);
     run(&mut train(&workspace, "stopped")).expect_code(0);
-    assert_equal(&result(&workspace, "stopped"), &expected);
+    assert_equal(&result(&workspace, "stopped", "tokenizer", STEPS), &expected);
 
-    let steps_logged = |output: &str| {
-        let table = workspace.path(output).join("metrics.csv");
-        std::fs::read_to_string(table).map_or(0, |text| text.lines().count().saturating_sub(1))
-    };
     // Drained: the step in hand is finished and kept.
     let mut running = start(&mut train(&workspace, "drained"));
-    assert!(running.wait_until(|| steps_logged("drained") >= 3), "it ended too early");
+    assert!(running.wait_until(|| steps_logged(&workspace, "drained") >= 3), "it ended too early");
     running.signal(libc::SIGTERM);
-    running.finish().expect_code(143);
-    assert!(steps_logged("drained") < STEPS as usize, "it came to its end first");
+    running.finish().expect_code(143).expect_message(&["SIGTERM: finishing this step and writing a checkpoint"]);
+    assert!(steps_logged(&workspace, "drained") < STEPS as usize, "it came to its end first");
     run(&mut train(&workspace, "drained")).expect_code(0);
-    assert_equal(&result(&workspace, "drained"), &expected);
+    assert_equal(&result(&workspace, "drained", "tokenizer", STEPS), &expected);
 
     // Killed at random instants, some of them while a checkpoint is written.
     let mut random = Random::new(5);
     for attempt in 0..4 {
         let mut running = start(&mut train(&workspace, "killed"));
-        let more = steps_logged("killed").min(STEPS as usize - 4) + random.below(3) as usize;
-        running.wait_until(|| steps_logged("killed") > more);
+        let more = steps_logged(&workspace, "killed").min(STEPS as usize - 4) + random.below(3) as usize;
+        running.wait_until(|| steps_logged(&workspace, "killed") > more);
         std::thread::sleep(std::time::Duration::from_micros(random.below(40_000)));
         running.kill();
         assert_eq!(running.finish().status.code(), None, "attempt {attempt} came to its end first");
     }
     run(&mut train(&workspace, "killed")).expect_code(0);
-    assert_equal(&result(&workspace, "killed"), &expected);
+    assert_equal(&result(&workspace, "killed", "tokenizer", STEPS), &expected);
     let left: Vec<_> = workspace.files("killed").into_keys().filter(|name| name.contains("partial")).collect();
     assert_eq!(left, [""; 0], "what a kill left half written is cleared away");
+}
+
+#[test]
+fn a_run_whose_images_stop_coming_keeps_its_steps_and_ends_as_if_they_had_not() {
+    let (workspace, server) = (prepared(), S3Server::start());
+    server.put_folder("bucket/images", &workspace.path("images"));
+    // No checkpoint is due before the end.
+    let train = |output: &str| {
+        let mut command = train_on(&workspace, "s3://bucket/images", 100, output);
+        command.args(["--retry-attempts=4"]).envs(server.environment());
+        command
+    };
+    let checkpoints = |output: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(workspace.path(output).join("checkpoints")).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect()
+    };
+    run(&mut train("undisturbed")).expect_code(0);
+    let expected = result(&workspace, "undisturbed", "tokenizer", STEPS);
+    // Within the second epoch: what the first one gave is trained on.
+    let outage = |fault| FaultRule::new(fault).on(RequestKind::Get).path_contains("bucket/images/").after(45);
+
+    server.inject(outage(Fault::SlowDown));
+    run(&mut train("failed")).expect_code(75).expect_message(&["s3://bucket/images"]);
+    server.heal();
+    let steps = steps_logged(&workspace, "failed");
+    assert!(0 < steps && steps < STEPS as usize, "{steps}");
+    assert_eq!(checkpoints("failed"), [format!("step-{steps:08}")]);
+    run(&mut train("failed")).expect_code(0);
+    assert_equal(&result(&workspace, "failed", "tokenizer", STEPS), &expected);
+
+    // A signal is heard also by a run that waits.
+    server.inject(outage(Fault::Stall));
+    let mut running = start(train("stalled").arg("--read-timeout-seconds=600"));
+    assert!(running.wait_until(|| steps_logged(&workspace, "stalled") == steps), "it ended too early");
+    running.signal(libc::SIGTERM);
+    running.finish().expect_code(143);
+    server.heal();
+    assert_eq!(checkpoints("stalled"), [format!("step-{steps:08}")]);
+    run(&mut train("stalled")).expect_code(0);
+    assert_equal(&result(&workspace, "stalled", "tokenizer", STEPS), &expected);
 }
 
 #[test]
@@ -226,6 +236,24 @@ fn a_term_without_its_frozen_network_is_an_error_that_names_the_flag() {
         command.args([term, "--adversary=dino", "--adversarial-start=1"]);
         run(&mut command).expect_code(42).expect_message(&[flag, "docs/frozen-networks.md"]);
     }
+    let with_alignment = |keys: &str| {
+        let config = CONFIG.replace("\"drop_prob\"", &format!("{keys} \"drop_prob\""));
+        std::fs::write(workspace.path("config.json"), config).expect("a file");
+        run(train(&workspace, "run").arg("--alignment-weight=1")).expect_code(42)
+    };
+    with_alignment(r#""use_vf": "dinov3","#).expect_message(&["--foundation-model", "docs/frozen-networks.md"]);
+    // Nor is a term left out because the tokenizer's configuration has no place for it.
+    let neither = r#""use_vf": "dinov3", "encoder_feature_supervision": false, "decoder_feature_supervision": false,"#;
+    for (keys, found) in [("", "no use_vf"), (neither, "neither supervision")] {
+        with_alignment(keys).expect_message(&[
+            found,
+            "use_vf",
+            "encoder_feature_supervision",
+            "decoder_feature_supervision",
+            "--alignment-weight 0",
+        ]);
+    }
+    assert!(!workspace.path("run/checkpoints").exists(), "nothing was trained");
 }
 
 #[test]

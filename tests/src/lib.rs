@@ -7,4 +7,5 @@ pub mod s3_server;
 pub mod sample;
 pub mod tables;
 pub mod tokenizer;
+pub mod training;
 pub mod workspace;
