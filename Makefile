@@ -31,6 +31,13 @@ ARGS ?=
 PRESET ?= restok-l-128
 VALIDATION ?=
 TRAIN_ARGS ?=
+# --- settings of train-generator -----------------------------------------------------------------------------------
+GENERATOR_PRESET ?= gpt-l
+CLASSES ?=
+# --- settings of generate-fid --------------------------------------------------------------------------------------
+GENERATOR ?= hf://xushu-me/llamagen_l_c2i_restok_l_128.r256_in1k
+RECIPE ?= paper
+GENERATE_ARGS ?=
 # --- the crop of VIEWS ---------------------------------------------------------------------------------------------
 crop_1 := adm-center-256
 crop_2 := adm-center-256-flip
@@ -40,6 +47,8 @@ crop_10 := adm-ten-crop-281-256
 help: ## list the targets
 	@awk -F ':.*## ' '/^# ---.*---$$/ {next} /^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Settings of tokenize-imagenet: IMAGENET= TOKENS= TOKENIZER= DEVICES= VIEWS=1|2|10 PRECISION= SPLIT= ARGS='--flags of restok tokenize'"
+	@echo "Settings of train-generator: SOURCE= OUTPUT= VALIDATION= (outputs of restok tokenize) TOKENIZER= (for sheets) CLASSES= GENERATOR_PRESET=gpt-b|gpt-l|gpt-xl|gpt-xxl|tiny TRAIN_ARGS='--flags of restok train-generator'"
+	@echo "Settings of generate-fid: SAMPLES= (an output) GENERATOR= TOKENIZER= RECIPE=paper DEVICES= GENERATE_ARGS='--flags of restok generate'"
 	@echo "Settings of train-tokenizer: SOURCE= OUTPUT= VALIDATION= PRESET=restok-l-128|restok-b-128|restok-s-128|tiny TRAIN_ARGS='--flags of restok train-tokenizer'"
 
 .PHONY: setup setup-tools setup-tables
@@ -55,7 +64,7 @@ build: setup ## build the binary target/release/restok
 	cargo build --locked --release --package jobs
 
 .PHONY: demo
-demo: setup setup-tables ## tokenize two small samples, and rebuild ten pictures with the tokenizer that ships
+demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, and draw a thousand new ones with the models that ship
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
@@ -100,6 +109,35 @@ fashion-mnist-tokenizer: fashion-mnist build ## train the tokenizer of samples/f
 		--device cpu --device-threads 2 --publish-precision fp16 --log-every 25 --validate-every 500 \
 		--validation-images 500 --sheet-every 500 --save-every 500 --progress-seconds 60
 
+.PHONY: train-generator fashion-mnist-tokens fashion-mnist-generator
+train-generator: ## train a generator of GENERATOR_PRESET= on the token tables of SOURCE= into the folder OUTPUT=; the same command goes on
+	@[ -n "$(SOURCE)" ] && [ -n "$(OUTPUT)" ] || { echo "set both SOURCE=... (outputs of restok tokenize) and OUTPUT=... (a folder on this machine)"; exit 42; }
+	@$(MAKE) build
+	target/release/restok train-generator --preset '$(GENERATOR_PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
+		$(if $(VALIDATION),--validation-source '$(VALIDATION)') $(if $(CLASSES),--classes '$(CLASSES)') \
+		$(if $(filter-out file,$(origin TOKENIZER)),--tokenizer '$(TOKENIZER)') $(TRAIN_ARGS)
+
+# The same command again finds both outputs finished.
+fashion-mnist-tokens: fashion-mnist build ## tokenize Fashion-MNIST with the tokenizer that ships, on the processor: takes a while
+	target/release/restok tokenize --source 'data/fashion-mnist/fashion-mnist-train-{000000..000005}.tar' \
+		--output data/fashion-mnist-tokens/train --tokenizer samples/fashion-mnist/tokenizer --crop adm-center-32 \
+		--batch-size 128 --devices cpu --device-threads 1
+	target/release/restok tokenize --source data/fashion-mnist/fashion-mnist-test-000000.tar --split test \
+		--output data/fashion-mnist-tokens/test --tokenizer samples/fashion-mnist/tokenizer --crop adm-center-32 \
+		--batch-size 128 --devices cpu --device-threads 1
+
+# All numbers of its training. The set's own numbers of the classes: data/fashion-mnist names none.
+FASHION_GENERATOR := --preset tiny --classes 10 \
+	--class-names t-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle-boot \
+	--steps 5500 --batch-size 64 --learning-rate 1.5e-3 --warmup-steps 200 --dropout 0 --average-decay 0.999 --seed 10086 \
+	--log-every 25 --validate-every 500 --validation-images 2000 --sheet-every 1000 --save-every 500 --sheet-guidance 2
+
+# The number of threads is named because the last bits of sums depend on it.
+fashion-mnist-generator: fashion-mnist-tokens ## train the generator of samples/fashion-mnist again, on the processor: takes an hour
+	target/release/restok train-generator $(FASHION_GENERATOR) --source data/fashion-mnist-tokens/train \
+		--validation-source data/fashion-mnist-tokens/test --tokenizer samples/fashion-mnist/tokenizer \
+		--output data/fashion-mnist-generator --device cpu --device-threads 1 --publish-precision fp16 --progress-seconds 60
+
 .PHONY: tokenize-imagenet
 tokenize-imagenet: ## tokenize IMAGENET= into TOKENS= with the published checkpoint; without them, the sample
 ifeq ($(IMAGENET)$(TOKENS),)
@@ -111,6 +149,19 @@ else
 	@$(MAKE) build
 	target/release/restok tokenize --source '$(IMAGENET)' --output '$(TOKENS)' --tokenizer '$(TOKENIZER)' \
 		--crop $(crop_$(VIEWS)) --devices '$(DEVICES)' --precision $(PRECISION) --split '$(SPLIT)' $(ARGS)
+endif
+
+.PHONY: generate-fid
+generate-fid: ## make the evaluation set of RECIPE= in SAMPLES= with GENERATOR= and TOKENIZER=; without SAMPLES=, a small set with the models that ship
+ifeq ($(SAMPLES),)
+	@echo "SAMPLES= is not set: this is a small set of clothes, with the generator that ships"
+	@$(MAKE) build
+	target/release/restok generate --generator samples/fashion-mnist/generator --tokenizer samples/fashion-mnist/tokenizer \
+		--output data/fashion-mnist-samples --count 10000 --guidance 2 --devices '$(DEVICES)' $(GENERATE_ARGS)
+else
+	@$(MAKE) build
+	target/release/restok generate --generator '$(GENERATOR)' --tokenizer '$(TOKENIZER)' --output '$(SAMPLES)' \
+		$(if $(RECIPE),--recipe '$(RECIPE)') --devices '$(DEVICES)' $(GENERATE_ARGS)
 endif
 
 .PHONY: bench

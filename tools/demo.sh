@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The jobs on two small samples: images in three layouts become the same tokens, and ten pictures of clothes become tokens and
-# pictures again, with the tokenizer that ships. Run again, it finds its units done and only looks. `make demo` builds what it needs first.
+# The jobs on two small samples: images in three layouts become the same tokens; ten pictures of clothes become tokens and pictures
+# again, with the tokenizer that ships; and the generator that ships makes new ones. Run again, it finds its units done and only looks. `make demo` builds what it needs first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly restok=${RESTOK_BINARY:-target/debug/restok}
@@ -65,10 +65,27 @@ run "$restok" inspect "$output/fashion-mnist"
 step "6. Tokens become pictures again: the originals, and what the first 1, 2, 4, 8, 16 and all 32 tokens tell of them"
 run "$restok" reconstruct --tokens "$output/fashion-mnist" --tokenizer "$clothes/tokenizer" --to "$output/pictures" --images 10
 
+step "7. A set of new pictures, a hundred of each class: tokens, PNG files in Parquet, and the archive that evaluators read"
+run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --output "$output/generated" \
+  --count 1000 --guidance 2 --unit-size 250 --log-level warn
+.venv/bin/python - "$output/generated/pictures/samples.npz" <<'PYTHON'
+import sys
+import numpy
+
+samples = numpy.load(sys.argv[1])["arr_0"]
+print(f"samples.npz: arr_0 {samples.dtype} {samples.shape}")
+PYTHON
+
+step "8. Ten of each class on a sheet, and one of each step by step"
+run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --guidance 2 \
+  --grid "$output/generated.png" --reveal "$output/reveal.png" --log-level warn
+
 cat >&2 <<END
 
-Look at  $output/pictures/contact-sheet.png
-The tokenizer of steps 4 to 6 was trained by \`restok train-tokenizer\`: $clothes/README.md has the command and the figures.
+Look at  $output/pictures/contact-sheet.png  (ten test pictures, rebuilt level by level)
+         $output/generated.png               (new ones, by class)
+         $output/reveal.png                  (one of each class, after each step)
+Tokenizer and generator of steps 4 to 8 were trained by restok: $clothes/README.md has the commands and the figures.
 That of steps 1 to 3 has the published shape and random weights. With the published checkpoint and a folder of pictures,
   restok tokenize --source ./images --output ./tokens --tokenizer hf://xushu-me/restok_l_128.r256_in1k
 END

@@ -25,6 +25,7 @@ import preprocess
 
 HERE = Path(__file__).resolve().parent
 TOKENIZER = HERE.parent.parent / "tests/fixtures/tokenizer"
+CLOTHES = HERE.parent.parent / "samples/fashion-mnist"
 TOKENS_PER_IMAGE = 128
 
 
@@ -123,6 +124,49 @@ class Bench:
                 self.table.add(f"tokens, {precision}", against, share, "printed", None)
         print(f"  codes in use: {len(numpy.unique(theirs)):,} of 8,192", file=sys.stderr)
         shutil.rmtree(folder)
+
+    # --- the generator ---------------------------------------------------------------------------------------------------
+
+    def generator(self, checkout, python):
+        step(f"Sampling and training with GPT-B, random weights, float32, {self.threads} threads on each side")
+        batch, repeats = (2, 1) if self.quick else (16, 3)
+        folder = self.scratch / "gpt-b"
+        command = [python, HERE / "published_generator.py", checkout, folder, batch, repeats, self.threads]
+        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True)
+        published = {what: min(seconds) for what, seconds in json.loads(done.stdout.splitlines()[-1]).items()}
+        ours = self.sampling(folder, batch, repeats)
+        for kind, target in (("unguided", None), ("paper", 0.4)):
+            ratio = ours[kind] / published[kind]
+            shown = f"at most {target}" if target else "printed"
+            reached = ratio <= target if target else None
+            self.table.add(f"sample {batch} images, {kind}", "published", f"{ratio:.2f} of its time", shown, reached)
+        trained = self.measure("train-generator", folder, batch, repeats, self.threads)
+        ratio = min(trained["seconds"]) / published["train"]
+        self.table.add(f"training step of {batch}", "published", f"{ratio:.2f} of its time", "at most 0.5", ratio <= 0.5)
+        shutil.rmtree(folder)
+
+    def generator_alone(self):
+        step(f"Sampling with the generator that ships, {self.threads} threads")
+        self.sampling(CLOTHES / "generator", 10 if self.quick else 100, 1 if self.quick else 3)
+        self.table.add("sampling, training step", "published", "skipped: RESTOK_PUBLISHED names no checkout of it", "0.4, 0.5", None)
+
+    def sampling(self, folder, batch, repeats):
+        """Best seconds of each kind of guidance; what guidance costs, and where the time goes."""
+        best = {}
+        for kind in ("unguided", "guided", "paper"):
+            report = self.measure("sample", folder, CLOTHES / "tokenizer", kind, batch, repeats, self.threads)
+            best[kind] = min(report["seconds"])
+            images, tokens = batch / best[kind], batch * report["tokens_per_image"] / best[kind]
+            measured = f"{images:.2f} images, {tokens:.0f} tokens a second"
+            self.table.add(f"sample {batch} images, {kind}", "", measured, "", None)
+            shares = ", ".join(f"{part} {share:.0%}" for part, share in report["shares"].items())
+            self.table.add(f"its time, {kind}", "", shares, "printed", None)
+        for kind in ("guided", "paper"):
+            measured = f"{best[kind] / best['unguided']:.2f} times"
+            self.table.add(f"cost of guidance, {kind}", "unguided", measured, "printed", None)
+        saved = 1 - best["paper"] / best["guided"]
+        self.table.add("paper's unguided steps save", "all guided", f"{saved:.1%}", "printed", None)
+        return best
 
     # --- decoding and crops ----------------------------------------------------------------------------------------------
 
@@ -266,8 +310,10 @@ def main():
         bench.memory()
         checkout = os.environ.get("RESTOK_PUBLISHED")
         if checkout:
+            bench.generator(Path(checkout).resolve(), os.environ["RESTOK_PUBLISHED_PYTHON"])
             bench.encode(Path(checkout).resolve(), os.environ["RESTOK_PUBLISHED_PYTHON"])
         else:
+            bench.generator_alone()
             bench.table.add("encode", "published", "skipped: RESTOK_PUBLISHED names no checkout of it", "at most 0.4", None)
         print()
         bench.table.print()
