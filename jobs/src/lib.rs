@@ -28,7 +28,9 @@ mod workers;
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches};
 use cli::{Arguments, Cli, Command};
+use models::{Device, DeviceChoice};
 use pipeline::Limits;
+use process::Stopping;
 use progress::Progress;
 use settings::{GeneralOptions, Layered, LimitOptions, Options, SettingsError, SettingsFile, layer, show};
 use std::future::Future;
@@ -92,10 +94,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let progress = start.log()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
-            block_on(async {
-                let cancel = CancellationToken::new();
-                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TABLES)?;
-                commands::tokenize::run(settings, limits, workers, progress, cancel).await
+            until_stopped(Stopping::TABLES, |cancel| {
+                commands::tokenize::run(settings, limits, workers, progress, cancel)
             })
         }
         Command::TrainTokenizer(arguments) => {
@@ -105,11 +105,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             };
             let progress = start.log()?;
             let settings = options.resolve()?;
-            let devices = models::initialise(&[settings.run.device], settings.run.device_threads)?;
-            let device = *devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?;
-            block_on(async {
-                let cancel = CancellationToken::new();
-                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TRAINING)?;
+            let device = one_device(settings.run.device, settings.run.device_threads)?;
+            until_stopped(Stopping::TRAINING, |cancel| async move {
                 let training = move || commands::train_tokenizer::run(settings, &limits, device, &progress, &cancel);
                 tokio::task::spawn_blocking(training).await?
             })
@@ -121,11 +118,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             };
             let progress = start.log()?;
             let settings = options.resolve()?;
-            let devices = models::initialise(&[settings.run.device], settings.run.device_threads)?;
-            let device = *devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?;
-            block_on(async {
-                let cancel = CancellationToken::new();
-                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TRAINING)?;
+            let device = one_device(settings.run.device, settings.run.device_threads)?;
+            until_stopped(Stopping::TRAINING, |cancel| async move {
                 let training = move || commands::train_generator::run(settings, &limits, device, &progress, &cancel);
                 tokio::task::spawn_blocking(training).await?
             })
@@ -137,10 +131,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let progress = start.log()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
-            block_on(async {
-                let cancel = CancellationToken::new();
-                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TABLES)?;
-                commands::generate::run(settings, limits, workers, progress, cancel).await
+            until_stopped(Stopping::TABLES, |cancel| {
+                commands::generate::run(settings, limits, workers, progress, cancel)
             })
         }
         Command::Sweep(arguments) => {
@@ -150,11 +142,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let progress = start.log()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
-            block_on(async {
-                let cancel = CancellationToken::new();
-                let _listening = process::cancel_on_signals(cancel.clone(), process::Stopping::TABLES)?;
-                commands::sweep::run(settings, limits, workers, progress, cancel).await
-            })
+            until_stopped(Stopping::TABLES, |cancel| commands::sweep::run(settings, limits, workers, progress, cancel))
         }
         Command::Finalize(arguments) => {
             let Some((options, limits)) = start.prepare("finalize", &arguments, |file| &file.finalize)? else {
@@ -189,8 +177,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             };
             start.log()?;
             let settings = options.resolve()?;
-            let devices = models::initialise(&[settings.device], None)?;
-            let device = *devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?;
+            let device = one_device(settings.device, None)?;
             block_on(commands::reconstruct::run(settings, limits, device))
         }
     }
@@ -228,6 +215,24 @@ impl Start<'_> {
             bars,
         ))
     }
+}
+
+/// The device of a command that computes on one, found before anything else touches torch.
+fn one_device(choice: DeviceChoice, threads: Option<usize>) -> Result<Device> {
+    let devices = models::initialise(&[choice], threads)?;
+    Ok(*devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?)
+}
+
+/// Runs a command to its end, or to where a signal lets it stop.
+fn until_stopped<F: Future<Output = Result<()>>>(
+    stopping: Stopping,
+    command: impl FnOnce(CancellationToken) -> F,
+) -> Result<()> {
+    block_on(async {
+        let cancel = CancellationToken::new();
+        let _listening = process::cancel_on_signals(cancel.clone(), stopping)?;
+        command(cancel).await
+    })
 }
 
 /// Runs a command to its end. What still runs in the background then, such as a read that nobody waits for, is left behind.
