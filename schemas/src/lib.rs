@@ -10,6 +10,8 @@
 //! | rows of the two tables | [`TokenRows`] in [`token_schema`], [`ImageRow`]s in [`image_schema`] |
 //! | what a file says of its making | [`Provenance`] |
 //! | what is random, from a seed | [`RandomStream`] |
+//! | how a set is scored, what networks say of images, and the line of scores | [`Protocol`], [`ScoredBatch`] and [`ScoredUnit`], [`EvaluationRecord`] |
+//! | what a stored reference says of its making | [`ReferenceProvenance`] |
 //! | what became of a unit, of an output | [`UnitReport`] and [`Manifest`] with their [`Books`] |
 //!
 //! Nothing here opens a file or runs a network: a type either holds what it says or cannot be built.
@@ -17,6 +19,7 @@
 mod codebook_statistics;
 mod crop;
 mod error;
+mod evaluation;
 mod image_id;
 mod image_table;
 mod origin;
@@ -37,14 +40,19 @@ mod unit_report;
 pub use codebook_statistics::{CodebookStatistics, CodebookUse};
 pub use crop::Crop;
 pub use error::SchemaError;
+pub use evaluation::{
+    Deviation, DeviationKind, EvaluationRecord, ImageMeasures, Protocol, ReferenceProvenance, ScoredBatch,
+    ScoredImages, ScoredRow, ScoredUnit, Scores,
+};
 pub use image_id::ImageIdRule;
 pub use image_table::{ImageRow, STATUS_OK, image_record_batch, image_rows, image_schema};
 pub use origin::{
     GeneratorIdentity, ImageOrigin, Origin, PictureFormat, Pictures, Rounding, SampleOrigin, TokenOrigin,
 };
 pub use output_paths::{
-    MANIFEST_PATH, NPZ_PATH, PICTURES_PREFIX, PLAN_OWNER_PATH, SUCCESS_PATH, images_path, marker_path, marker_prefix,
-    picture_name, picture_path, plan_path, tokens_path, unit_pictures_path,
+    MANIFEST_PATH, NPZ_PATH, PICTURES_PREFIX, PLAN_OWNER_PATH, SCORES_CSV_PATH, SCORES_PREFIX, SUCCESS_PATH,
+    features_path, features_prefix, images_path, log_prefix, marker_path, marker_prefix, picture_name, picture_path,
+    plan_path, scores_path, tokens_path, unit_pictures_path,
 };
 pub use pixel_batch::PixelBatch;
 pub use plan::{Plan, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex};

@@ -53,11 +53,38 @@ pub fn marker_prefix(plan: &PlanHash) -> String {
     format!("_state/{}/", plan.short())
 }
 
+/// Folder of what the runs of a plan say of their own course, with its slash. No part of the output: names and contents there hold
+/// a clock, and nothing that reads or checks an output looks there.
+pub fn log_prefix(plan: &PlanHash) -> String {
+    format!("_log/{}/", plan.short())
+}
+
 /// Written by finalize: what the output holds.
 pub const MANIFEST_PATH: &str = "_manifest.json";
 
 /// Written by finalize, last: the output is whole.
 pub const SUCCESS_PATH: &str = "_SUCCESS";
+
+/// Folder of what scoring says of a set's images under one key, with its slash.
+pub fn features_prefix(key: &str) -> String {
+    format!("features/{key}/")
+}
+
+/// The file with what is said of a unit's images; its presence means that the unit is scored.
+pub fn features_path(key: &str, unit: u32) -> String {
+    format!("{}part-{unit:05}.parquet", features_prefix(key))
+}
+
+/// Folder of the lines of all evaluations, with its slash.
+pub const SCORES_PREFIX: &str = "scores/";
+
+/// The file with the lines of one evaluation.
+pub fn scores_path(evaluation: &str) -> String {
+    format!("{SCORES_PREFIX}score-{evaluation}.parquet")
+}
+
+/// The lines of all evaluations as text, written anew after each.
+pub const SCORES_CSV_PATH: &str = "scores.csv";
 
 fn part_name(unit: u32, plan: &PlanHash) -> String {
     format!("part-{unit:05}-{}.parquet", plan.short())

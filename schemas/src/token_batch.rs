@@ -51,6 +51,11 @@ impl TokenBatch {
         &self.codes
     }
 
+    /// All codes, without a copy.
+    pub fn into_codes(self) -> Vec<i16> {
+        self.codes
+    }
+
     /// The codes of each image in turn.
     pub fn iter_rows(&self) -> impl ExactSizeIterator<Item = &[i16]> {
         self.codes.chunks_exact(self.tokens_per_image)
