@@ -54,13 +54,13 @@ pub enum ModelError {
         problems: Vec<TensorProblem>,
     },
 
-    /// A term of the training objective needs a frozen network whose file cannot be used.
+    /// A term of the training objective, or scoring, needs a frozen network whose file cannot be used.
     #[error(
         "{term} needs {network}: {}: {problem}. docs/frozen-networks.md says which public file it is and how to get it",
         file.display()
     )]
     FrozenNetwork {
-        /// The term.
+        /// The term, or scoring.
         term: &'static str,
         /// The network by its public name.
         network: &'static str,

@@ -11,6 +11,10 @@
 //! 4. [`Generator::load`] reads a generator in the same way, and [`Generator::sample`] turns [`schemas::SampleBatch`], numbers and
 //!    classes, into [`schemas::TokenBatch`].
 //!
+//! 5. [`Inception::load`] and [`Inception::features`] turn images into the features that sets are scored by; [`ReconstructionScorer`]
+//!    does so for images and what a tokenizer rebuilds of them, and compares the two.
+//! 6. [`FeatureStatistics`], [`frechet_distance`], [`InceptionScore`] and [`precision_recall`] turn features into scores.
+//!
 //! [`TokenizerTrainer`] and [`GeneratorTrainer`] train the two: a step takes batches, and its losses stay on the device until they are
 //! read.
 //!
@@ -36,7 +40,11 @@ mod weight_file;
 pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
 pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize, SamplingTimes};
-pub use metrics::{LevelScores, ReconstructionMeter, ReconstructionScores, TokenMeter, TokenScores};
+pub use metrics::{
+    ExtractorPrecision, FeatureDistribution, FeatureStatistics, ImageComparison, Inception, InceptionHead,
+    InceptionScore, InceptionScores, LevelScores, LpipsFiles, PrecisionRecall, ReconstructionMeter,
+    ReconstructionScorer, ReconstructionScores, TokenMeter, TokenScores, frechet_distance, precision_recall,
+};
 pub use precision::Precision;
 pub use training::{
     AdamWOptions, Adversary, CosineSchedule, FrozenFiles, GeneratorPreset, GeneratorRecipe, GeneratorTrainer,

@@ -14,7 +14,7 @@ const PICKLES: [&str; 3] = ["pth", "pt", "bin"];
 /// Which file, of what, for what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrozenFile<'a> {
-    /// The term of the objective that needs the network.
+    /// What needs the network: a term of the objective, or scoring.
     pub(crate) term: &'static str,
     /// The network by its public name.
     pub(crate) network: &'static str,

@@ -1,12 +1,14 @@
-//! Frozen vision networks that training looks through: they are read, never trained, and no tokenizer needs them afterwards.
+//! Frozen vision networks that training and scoring look through: they are read, never trained, and no tokenizer needs them afterwards.
 //!
 //! Published as modeling/modules/foundation_models.py over timm's models. docs/frozen-networks.md says which public file each is.
 
 mod frozen_file;
+mod perceptual_network;
 mod vision_transformer;
 
 pub(crate) use self::{
     frozen_file::FrozenFile,
+    perceptual_network::{PerceptualNetwork, Trunk},
     vision_transformer::{VisionArchitecture, VisionTransformer},
 };
 

@@ -14,13 +14,15 @@ use tch::Tensor;
 pub(crate) const NORM_GROUPS: i64 = 32;
 const NORM_EPSILON: f64 = 1e-6;
 
-/// A convolution. The size of the image stays (stride 1, odd kernel), or is divided by the kernel (stride = kernel).
+/// A convolution. In the tokenizer the size of the image stays (stride 1, odd kernel), or is divided by the kernel (stride =
+/// kernel); others' networks have other strides and paddings.
 #[derive(Debug)]
 pub(crate) struct Convolution {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: i64,
-    padding: i64,
+    /// Zeros around the image: rows above and below, columns left and right.
+    padding: [i64; 2],
 }
 
 impl Convolution {
@@ -32,15 +34,16 @@ impl Convolution {
         kernel: i64,
         with_bias: bool,
     ) -> Result<Self, ModelError> {
-        Self::new(scope, [inputs, outputs], kernel, (1, kernel / 2), with_bias)
+        Self::square(scope, [inputs, outputs], kernel, (1, kernel / 2), with_bias)
     }
 
     /// Cuts the image into patches of `kernel` by `kernel` pixels.
     pub(crate) fn patches(scope: &Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self, ModelError> {
-        Self::new(scope, [inputs, outputs], kernel, (kernel, 0), true)
+        Self::square(scope, [inputs, outputs], kernel, (kernel, 0), true)
     }
 
-    fn new(
+    /// With a kernel of `kernel` by `kernel`, a stride, and a padding on all sides.
+    pub(crate) fn square(
         scope: &Scope<'_>,
         [inputs, outputs]: [i64; 2],
         kernel: i64,
@@ -49,7 +52,7 @@ impl Convolution {
     ) -> Result<Self, ModelError> {
         let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel], Start::WEIGHT)?;
         let bias = with_bias.then(|| scope.tensor("bias", &[outputs], Start::Zeros)).transpose()?;
-        Self::from_tensors(scope, &weight, bias.as_ref(), (stride, padding))
+        Self::from_tensors(scope, &weight, bias.as_ref(), stride, [padding; 2])
     }
 
     /// Keeps the image's size, with `weight`, `[outputs, inputs, kernel, kernel]`, whose kernel is odd, and `bias`, `[outputs]`.
@@ -59,14 +62,16 @@ impl Convolution {
         bias: Option<&Tensor>,
     ) -> Result<Self, ModelError> {
         let (_, _, kernel, _) = weight.size4()?;
-        Self::from_tensors(scope, weight, bias, (1, kernel / 2))
+        Self::from_tensors(scope, weight, bias, 1, [kernel / 2; 2])
     }
 
-    fn from_tensors(
+    /// With `weight`, `[outputs, inputs, rows, columns]`, and `bias`, `[outputs]`.
+    pub(crate) fn from_tensors(
         scope: &Scope<'_>,
         weight: &Tensor,
         bias: Option<&Tensor>,
-        (stride, padding): (i64, i64),
+        stride: i64,
+        padding: [i64; 2],
     ) -> Result<Self, ModelError> {
         Ok(Self {
             weight: channels_last(&scope.place(weight)?)?,
@@ -77,10 +82,9 @@ impl Convolution {
     }
 
     /// # Shapes
-    /// `input`: `[B, inputs, height, width]`, channels-last; returns `[B, outputs, height / stride, width / stride]`, the same.
+    /// `input`: `[B, inputs, height, width]`, channels-last; returns `[B, outputs, …, …]`, the same.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        Ok(input.f_conv2d(&self.weight, self.bias.as_ref(), stride, padding, [1, 1], 1)?)
+        Ok(input.f_conv2d(&self.weight, self.bias.as_ref(), [self.stride; 2], self.padding, [1, 1], 1)?)
     }
 }
 

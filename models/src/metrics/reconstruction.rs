@@ -129,17 +129,7 @@ fn mismatch(found: String, expected: String) -> ModelError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::test_images::pair;
-
-    /// The tensor as a batch that travels, with `padding` rows after it.
-    fn batch(images: &Tensor, padding: usize) -> PixelBatch {
-        let (filled, _, height, width) = images.size4().expect("[B, 3, H, W]");
-        let [filled, height, width] = [filled, height, width].map(|size| size as usize);
-        let bytes = images.permute([0, 2, 3, 1]).contiguous().flatten(0, -1);
-        let mut bytes = Vec::<u8>::try_from(bytes).expect("bytes");
-        bytes.resize((filled + padding) * height * width * PixelBatch::CHANNELS, 0);
-        PixelBatch::try_new(bytes, filled + padding, filled, height, width).expect("a batch")
-    }
+    use crate::metrics::test_images::{batch, pair};
 
     fn meter() -> ReconstructionMeter {
         let levels = TokenLevels::published(4).expect("1, 1, 2");

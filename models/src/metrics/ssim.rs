@@ -5,7 +5,7 @@ use schemas::SchemaError;
 use tch::{Device, Kind, Tensor};
 
 /// Side of the Gaussian window, and its standard deviation, in pixels.
-const WINDOW: usize = 11;
+pub(super) const WINDOW: usize = 11;
 const DEVIATION: f64 = 1.5;
 /// (K1 L)² and (K2 L)², with the usual K1 and K2 and L = 1: channels lie between 0 and 1.
 const MEAN_STABILITY: f64 = 0.01 * 0.01;
@@ -40,12 +40,27 @@ impl StructuralSimilarity {
                 expected: format!("at least {WINDOW} a side, the window of SSIM"),
             }));
         }
-        let planes = [images * channels, 1, height, width];
-        let unit = |pixels: &Tensor| pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?.f_reshape(planes);
-        let (x, y) = (unit(original)?, unit(rebuilt)?);
+        let (x, y) = (unit_planes(original)?, unit_planes(rebuilt)?);
+        let (similarity, _) = self.maps(&x, &y)?;
+        Ok(similarity.f_view([images, channels, -1])?.f_mean_dim([1_i64, 2].as_slice(), false, Kind::Double)?)
+    }
+
+    /// The similarity of each channel, and the part of it that is contrast and structure without luminance.
+    ///
+    /// # Shapes
+    /// Both: float32 `[B·3, 1, H, W]` between 0 and 1, sides of at least 11; returns float64 `[B·3]` twice.
+    pub(super) fn channels(&self, x: &Tensor, y: &Tensor) -> Result<[Tensor; 2], ModelError> {
+        let (similarity, structure) = self.maps(x, y)?;
+        let mean = |map: &Tensor| map.f_mean_dim([1_i64, 2].as_slice(), false, Kind::Double);
+        Ok([mean(&similarity)?, mean(&structure)?])
+    }
+
+    /// The same at every position of the window, `[B·3, H - 10, W - 10]`.
+    fn maps(&self, x: &Tensor, y: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
+        let (planes, _, height, width) = x.size4()?;
         // One convolution for all five averages: [5, B·3, H - 10, W - 10].
-        let averages = Tensor::f_cat(&[&x, &y, &x.f_square()?, &y.f_square()?, &x.f_mul(&y)?], 0)?;
-        let averages = self.blur(&averages)?.f_view([5, images * channels, height - 10, width - 10])?;
+        let averages = Tensor::f_cat(&[x, y, &x.f_square()?, &y.f_square()?, &x.f_mul(y)?], 0)?;
+        let averages = self.blur(&averages)?.f_view([5, planes, height - 10, width - 10])?;
         let part = |index: i64| averages.f_select(0, index);
         let (mean_x, mean_y) = (part(0)?, part(1)?);
         let (square_x, square_y, product) = (mean_x.f_square()?, mean_y.f_square()?, mean_x.f_mul(&mean_y)?);
@@ -56,8 +71,7 @@ impl StructuralSimilarity {
         };
         let luminance = ratio(&product, &square_x.f_add(&square_y)?, MEAN_STABILITY)?;
         let structure = ratio(&covariance, &variances, VARIANCE_STABILITY)?;
-        let map = luminance.f_mul(&structure)?.f_view([images, -1])?;
-        Ok(map.f_mean_dim([1_i64].as_slice(), false, Kind::Double)?)
+        Ok((luminance.f_mul(&structure)?, structure))
     }
 
     /// `[N, 1, H, W]` to the weighted averages `[N, 1, H - 10, W - 10]`.
@@ -67,6 +81,13 @@ impl StructuralSimilarity {
         };
         Ok(along(&along(planes, [1, 1, WINDOW as i64, 1])?, [1, 1, 1, WINDOW as i64])?)
     }
+}
+
+/// Bytes `[B, 3, H, W]` to float32 `[B·3, 1, H, W]` between 0 and 1.
+pub(super) fn unit_planes(pixels: &Tensor) -> Result<Tensor, ModelError> {
+    let (images, channels, height, width) = pixels.size4()?;
+    let unit = pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
+    Ok(unit.f_reshape([images * channels, 1, height, width])?)
 }
 
 #[cfg(test)]

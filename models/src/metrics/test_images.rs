@@ -1,5 +1,6 @@
 //! Images that Python draws alike, for values computed there.
 
+use schemas::PixelBatch;
 use tch::{Kind, Tensor};
 
 /// Images and what could be rebuilt from them, worse from one to the next: bytes `[B, 3, H, W]`. `size` is (B, H, W).
@@ -18,6 +19,16 @@ pub(super) fn pair((images, height, width): (i64, i64, i64)) -> (Tensor, Tensor)
     }
     let bytes = |values: &[i64]| Tensor::from_slice(values).to_kind(Kind::Uint8).view([images, 3, height, width]);
     (bytes(&original), bytes(&rebuilt))
+}
+
+/// The tensor as a batch that travels, with `padding` rows after it.
+pub(super) fn batch(images: &Tensor, padding: usize) -> PixelBatch {
+    let (filled, _, height, width) = images.size4().expect("[B, 3, H, W]");
+    let [filled, height, width] = [filled, height, width].map(|size| size as usize);
+    let bytes = images.permute([0, 2, 3, 1]).contiguous().flatten(0, -1);
+    let mut bytes = Vec::<u8>::try_from(bytes).expect("bytes");
+    bytes.resize((filled + padding) * height * width * PixelBatch::CHANNELS, 0);
+    PixelBatch::try_new(bytes, filled + padding, filled, height, width).expect("a batch")
 }
 
 /// The numbers of a float64 tensor with one axis.

@@ -143,6 +143,16 @@ pub(crate) fn upload(batch: &PixelBatch, device: Device) -> Result<Tensor, Model
     Ok(bytes.f_permute([0, 3, 1, 2])?)
 }
 
+/// Pixels around 0 to 1 as bytes.
+fn rounded(pixels: &Tensor, rounding: Rounding) -> Result<Tensor, ModelError> {
+    let pixels = pixels.f_clamp(0.0, 1.0)?.f_mul_scalar(255.0)?;
+    let pixels = match rounding {
+        Rounding::Truncate => pixels,
+        Rounding::Nearest => pixels.f_round()?,
+    };
+    Ok(pixels.f_to_kind(Kind::Uint8)?)
+}
+
 /// Everything that encoding computes on its way, for tests and study. Rows of padding are included.
 #[derive(Debug)]
 pub struct EncoderStages {
@@ -165,10 +175,16 @@ impl VisualTokenizer {
     /// When the images are not of this tokenizer's resolution, or libtorch refuses an operation.
     pub fn encode(&self, batch: &PixelBatch) -> Result<TokenBatch, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        let input = self.encoder_input(batch)?;
-        let encoded = self.networks.encoder.forward(&input, false)?;
-        let codes = self.networks.quantizer.codes(&encoded.z)?;
+        self.check_size(batch)?;
+        let codes = self.codes(&upload(batch, self.device)?)?;
         self.token_batch(&codes, batch.filled())
+    }
+
+    /// Codes on the device, int64 `[B, L]`, of bytes `[B, 3, side, side]` there. -1 where a latent is no number.
+    pub(crate) fn codes(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
+        let input = self.networks.encoder_input(pixels, self.precision.kind())?;
+        let encoded = self.networks.encoder.forward(&input, false)?;
+        self.networks.quantizer.codes(&encoded.z)
     }
 
     /// Encodes a batch and keeps what is computed on the way, the unread image tokens included.
@@ -196,13 +212,7 @@ impl VisualTokenizer {
         rounding: Rounding,
     ) -> Result<PixelBatch, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        let pixels = self.decode_unrounded(tokens, keep_tokens)?;
-        let pixels = pixels.f_clamp(0.0, 1.0)?.f_mul_scalar(255.0)?;
-        let pixels = match rounding {
-            Rounding::Truncate => pixels,
-            Rounding::Nearest => pixels.f_round()?,
-        };
-        let pixels = pixels.f_to_kind(Kind::Uint8)?;
+        let pixels = rounded(&self.decode_unrounded(tokens, keep_tokens)?, rounding)?;
         let pixels = pixels.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_to_device(tch::Device::Cpu)?;
         let mut bytes = vec![0; pixels.numel()];
         let size = bytes.len();
@@ -229,8 +239,18 @@ impl VisualTokenizer {
         let codes: Vec<i64> = tokens.codes().iter().map(|&code| i64::from(code)).collect();
         TokenBatch::try_from_codes(&codes, tokens_per_image, self.codebook_size())?;
         let codes = Tensor::f_from_slice(&codes)?.f_view([tokens.rows() as i64, tokens_per_image as i64])?;
-        let vectors = self.networks.quantizer.vectors(&codes.f_to_device(self.device.torch())?)?;
+        self.unrounded(&codes.f_to_device(self.device.torch())?, keep_tokens)
+    }
+
+    fn unrounded(&self, codes: &Tensor, keep_tokens: usize) -> Result<Tensor, ModelError> {
+        let vectors = self.networks.quantizer.vectors(codes)?;
         Ok(self.networks.decoder.forward(&vectors, Kept::First(keep_tokens as i64))?.pixels)
+    }
+
+    /// Bytes `[B, 3, side, side]` on the device, of codes there, int64 `[B, L]`, of which the first `keep_tokens` count. Both must be
+    /// the tokenizer's.
+    pub(crate) fn pixels(&self, codes: &Tensor, keep_tokens: usize, rounding: Rounding) -> Result<Tensor, ModelError> {
+        rounded(&self.unrounded(codes, keep_tokens)?, rounding)
     }
 
     /// The configuration.
@@ -276,6 +296,13 @@ impl VisualTokenizer {
 
     /// Normalised pixels through the convolutional encoder, where there is one: what the transformer reads.
     fn encoder_input(&self, batch: &PixelBatch) -> Result<Tensor, ModelError> {
+        self.check_size(batch)?;
+        self.networks.encoder_input(&upload(batch, self.device)?, self.precision.kind())
+    }
+
+    /// # Errors
+    /// When the images are not of this tokenizer's resolution.
+    pub(crate) fn check_size(&self, batch: &PixelBatch) -> Result<(), ModelError> {
         let side = self.resolution();
         if (batch.height(), batch.width()) != (side, side) {
             return Err(ModelError::Data(SchemaError::Shape {
@@ -284,11 +311,11 @@ impl VisualTokenizer {
                 expected: format!("{side} by {side}, the tokenizer's resolution"),
             }));
         }
-        self.networks.encoder_input(&upload(batch, self.device)?, self.precision.kind())
+        Ok(())
     }
 
     /// The one wait for the device.
-    fn token_batch(&self, codes: &Tensor, filled: usize) -> Result<TokenBatch, ModelError> {
+    pub(crate) fn token_batch(&self, codes: &Tensor, filled: usize) -> Result<TokenBatch, ModelError> {
         let codes = codes.f_narrow(0, 0, filled as i64)?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
         let mut narrow = vec![0_i64; codes.numel()];
         let count = narrow.len();

@@ -49,7 +49,7 @@ pub(crate) fn figures() -> Value {
 }
 
 /// The formula: numbers between -1 and 1 by SplitMix64, from the FNV-1a hash of the name and the index.
-fn raw(name: &str, count: usize) -> Vec<f64> {
+pub(crate) fn raw(name: &str, count: usize) -> Vec<f64> {
     const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
     let hash = name
         .bytes()
@@ -63,7 +63,7 @@ fn raw(name: &str, count: usize) -> Vec<f64> {
     (0..count as u64).map(number).collect()
 }
 
-fn tensor(name: &str, shape: &[i64], value: impl Fn(f64) -> f64) -> Tensor {
+pub(crate) fn tensor(name: &str, shape: &[i64], value: impl Fn(f64) -> f64) -> Tensor {
     let count: i64 = shape.iter().product();
     let values: Vec<f32> = raw(name, count as usize).into_iter().map(|number| value(number) as f32).collect();
     Tensor::from_slice(&values).view(shape)
