@@ -14,7 +14,7 @@ use crate::{
     DeviceError, NetworkFactory, PipelineError,
     telemetry::{InStage, Stage, Telemetry},
 };
-use schemas::{PixelBatch, SampleBatch, TokenBatch};
+use schemas::{PixelBatch, SampleBatch, ScoredBatch, TokenBatch};
 use std::{
     any::Any,
     collections::BTreeSet,
@@ -100,6 +100,11 @@ impl AnswerShape {
         }
         let (rows, height, width) = found;
         Err(format!("gave {rows} pictures of {width}x{height} for {} rows of side {}", batch.rows(), self.side))
+    }
+
+    /// Scores: all of what is said, for each row of the batch.
+    pub(crate) fn check_scores(&self, batch: &PixelBatch, scored: &ScoredBatch) -> Result<(), String> {
+        scored.check(batch.filled()).map_err(|error| error.to_string())
     }
 }
 

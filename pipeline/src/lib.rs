@@ -20,7 +20,7 @@
 //! | pixels being decoded | [`Limits::decode_threads`] times [`Limits::max_image_pixels`] | yes |
 //! | decoded views | [`Limits::decode_ahead_images`] images | no: times [`Limits::units_in_flight`] |
 //! | batches | [`Limits::queued_batches_per_device`], and one for each device and unit | yes |
-//! | rows | a unit: some 300 bytes a view, until it is committed | no: times [`Limits::units_in_flight`] |
+//! | rows | a unit: some 300 bytes a view, until it is committed; some 16 KB an image that is scored | no: times [`Limits::units_in_flight`] |
 //!
 //! Nothing in this table grows with the set. Only what a run remembers of finished units does, a few kilobytes each.
 //!
@@ -28,6 +28,10 @@
 //! end: [`TrainingImages`] gives shuffled batches, [`EvaluationImages`] one pass in order. A generator trains on what was
 //! written: [`TokenTables`] opens finished outputs by their manifests, [`TrainingTokens`] gives shuffled batches of their codes and
 //! labels, one view an image and epoch, and [`EvaluationTokens`] their first images in order.
+//!
+//! Scoring works the same way, without a plan: a [`PictureSet`] is frozen and divided, [`score()`] puts one file a unit, and
+//! [`ScoredTables`] gives them back in order. [`read_reference`] and [`write_reference`] handle what a set is compared with,
+//! [`write_scores`] and [`read_scores`] the lines that come of it.
 //!
 //! # Why nothing deadlocks
 //! Follow the waiting from the end: a device waits for the queue alone and answers into a channel of its own for each batch, so
@@ -59,6 +63,7 @@ mod network;
 mod plan_units;
 mod run;
 mod samples;
+mod scoring;
 mod source;
 mod storage;
 mod tables;
@@ -74,7 +79,9 @@ pub use crop::{RandomCrop, crop_views};
 pub use decode::{DecodeFailure, DecodeLimits, RgbImage, decode_image};
 pub use error::PipelineError;
 pub use limits::Limits;
-pub use network::{BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, NetworkFactory, SamplerFactory};
+pub use network::{
+    BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, NetworkFactory, SamplerFactory, ScorerFactory,
+};
 pub use plan_units::plan_units;
 pub use run::{
     CodeSource, GenerateRun, Run, RunReport, Shard, ShardOrigin, TokenizeRun, decoder_versions, generate, tokenize,
@@ -82,6 +89,10 @@ pub use run::{
 pub use samples::{
     AssembledNpz, NpzEncoder, NpzShape, SampleImage, SampleRows, assemble_npz, encode_png, encode_sample_parquet,
     encode_sample_tar, npz_size, read_sample_parquet,
+};
+pub use scoring::{
+    FeatureMoments, NewReference, PictureSet, PictureSetOptions, Reference, ReferenceWritten, ScoreRun, ScoreRunReport,
+    ScoredTables, ScoresWritten, read_reference, read_scores, score, write_reference, write_scores,
 };
 pub use source::{
     FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,

@@ -5,8 +5,9 @@
 //! | encoder | pixels of cropped views | codes |
 //! | sampler | samples with their classes | codes |
 //! | decoder | codes | pixels |
+//! | scorer | pixels | features, and for rebuilt images how far they are from their originals |
 
-use schemas::{PixelBatch, SampleBatch, TokenBatch};
+use schemas::{PixelBatch, SampleBatch, ScoredBatch, TokenBatch};
 use std::error::Error;
 
 /// A network on one device, owned by one thread.
@@ -48,3 +49,6 @@ pub type SamplerFactory = NetworkFactory<SampleBatch, TokenBatch>;
 
 /// Builds a decoder: codes to pixels.
 pub type DecoderFactory = NetworkFactory<TokenBatch, PixelBatch>;
+
+/// Builds a scorer: pixels to features.
+pub type ScorerFactory = NetworkFactory<PixelBatch, ScoredBatch>;

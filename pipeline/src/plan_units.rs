@@ -26,11 +26,21 @@ pub fn plan_units(settings: PlanSettings, listing: SourceListing) -> Result<Plan
         let expected = "at least 1 image".to_owned();
         return Err(SchemaError::Shape { what: "unit size", found: "0".to_owned(), expected }.into());
     }
+    let planned = divide(layout, inputs, settings.unit_size)?;
+    Ok(Plan::try_new(settings, class_names, planned)?)
+}
+
+/// Gives each input its unit, as [`plan_units`] says it. `unit_size` is at least 1.
+pub(crate) fn divide(
+    layout: SourceLayout,
+    inputs: Vec<ListedInput>,
+    unit_size: usize,
+) -> Result<Vec<PlannedInput>, PipelineError> {
     let mut planned = Vec::with_capacity(inputs.len());
     match layout {
         SourceLayout::Folder => {
             for (index, input) in inputs.into_iter().enumerate() {
-                planned.push(plan_input(input, None, index / settings.unit_size)?);
+                planned.push(plan_input(input, None, index / unit_size)?);
             }
         }
         SourceLayout::Webdataset => {
@@ -42,14 +52,14 @@ pub fn plan_units(settings: PlanSettings, listing: SourceListing) -> Result<Plan
         SourceLayout::Parquet => {
             let mut unit = 0;
             for input in inputs {
-                for rows in equal_ranges(input.rows.unwrap_or(0), settings.unit_size as u64) {
+                for rows in equal_ranges(input.rows.unwrap_or(0), unit_size as u64) {
                     planned.push(plan_input(input.clone(), Some(rows), unit)?);
                     unit += 1;
                 }
             }
         }
     }
-    Ok(Plan::try_new(settings, class_names, planned)?)
+    Ok(planned)
 }
 
 fn plan_input(input: ListedInput, rows: Option<Range<u64>>, unit: usize) -> Result<PlannedInput, PipelineError> {
@@ -63,7 +73,7 @@ fn plan_input(input: ListedInput, rows: Option<Range<u64>>, unit: usize) -> Resu
 }
 
 /// As few ranges as possible of at most `most` rows, as equal as they can be.
-fn equal_ranges(rows: u64, most: u64) -> impl Iterator<Item = Range<u64>> {
+pub(crate) fn equal_ranges(rows: u64, most: u64) -> impl Iterator<Item = Range<u64>> {
     let count = rows.div_ceil(most);
     let start = move |part: u64| (u128::from(rows) * u128::from(part) / u128::from(count.max(1))) as u64;
     (0..count).map(move |part| start(part)..start(part + 1))

@@ -9,7 +9,7 @@
 //! | fetch | image | a unit stood still for want of bytes | bytes were there, but the unit had no room to decode them |
 //! | decode | image | a pool thread decoded, cropped or hashed | an image waited for a pool thread |
 //! | queue | batch | | a full batch waited for room in front of the devices |
-//! | encode | view | a device encoded | a device had no batch |
+//! | encode | view | a device encoded or scored | a device had no batch |
 //! | write | file | a file was encoded and put | |
 //! | sample | sample | a device drew tokens | a device had no batch |
 //! | render | picture | a device decoded tokens | a device had no batch |
@@ -32,7 +32,7 @@ pub enum Stage {
     Decode,
     /// Batches wait in front of the devices.
     Queue,
-    /// Devices turn batches into codes.
+    /// Devices turn batches into codes, or into features.
     Encode,
     /// Tables are written.
     Write,
@@ -45,6 +45,9 @@ pub enum Stage {
 impl Stage {
     /// The stages of tokenizing, in order.
     pub const TOKENIZING: [Self; 6] = [Self::List, Self::Fetch, Self::Decode, Self::Queue, Self::Encode, Self::Write];
+
+    /// The stages of scoring, in order: what [`Self::Encode`] counts is images that a device scored.
+    pub const SCORING: [Self; 6] = Self::TOKENIZING;
 
     /// The stages of generating, in order.
     pub const GENERATING: [Self; 5] = [Self::List, Self::Queue, Self::Sample, Self::Render, Self::Write];
@@ -174,6 +177,11 @@ impl Telemetry {
     /// Counters of generating.
     pub fn of_generating() -> Self {
         Self::of_stages(&Stage::GENERATING)
+    }
+
+    /// Counters of scoring.
+    pub fn of_scoring() -> Self {
+        Self::of_stages(&Stage::SCORING)
     }
 
     fn of_stages(shown: &'static [Stage]) -> Self {

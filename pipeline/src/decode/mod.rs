@@ -59,6 +59,11 @@ impl DecodeFailure {
     }
 }
 
+/// The format that a file's first bytes say, in lower case: `jpeg`, `png`, `webp`, …; `None` for what is no image.
+pub(crate) fn format_name(bytes: &[u8]) -> Option<String> {
+    image::guess_format(bytes).ok().map(|format| format!("{format:?}").to_ascii_lowercase())
+}
+
 /// Decodes one image file.
 ///
 /// # Errors

@@ -8,22 +8,23 @@ use schemas::{PixelBatch, SchemaError};
 #[derive(Debug)]
 pub(crate) struct ViewBatcher {
     rows: usize,
-    size: usize,
+    height: usize,
+    width: usize,
     pixels: Vec<u8>,
 }
 
 impl ViewBatcher {
-    /// Batches of `rows` views of `size` x `size` pixels.
-    pub(crate) fn new(rows: usize, size: usize) -> Self {
-        Self { rows, size, pixels: Vec::new() }
+    /// Batches of `rows` views of `height` by `width` pixels.
+    pub(crate) fn new(rows: usize, height: usize, width: usize) -> Self {
+        Self { rows, height, width, pixels: Vec::new() }
     }
 
     /// Bytes of a view.
     pub(crate) fn view_bytes(&self) -> usize {
-        self.size * self.size * PixelBatch::CHANNELS
+        self.height * self.width * PixelBatch::CHANNELS
     }
 
-    /// Takes one view, shape `[size, size, 3]`; gives a batch when that filled it.
+    /// Takes one view, shape `[height, width, 3]`; gives a batch when that filled it.
     ///
     /// # Errors
     /// When the view has another size.
@@ -32,7 +33,7 @@ impl ViewBatcher {
             return Err(SchemaError::Shape {
                 what: "view",
                 found: format!("{} bytes", view.len()),
-                expected: format!("{} bytes for [{}, {}, 3]", self.view_bytes(), self.size, self.size),
+                expected: format!("{} bytes for [{}, {}, 3]", self.view_bytes(), self.height, self.width),
             });
         }
         if self.pixels.is_empty() {
@@ -56,7 +57,7 @@ impl ViewBatcher {
     }
 
     fn take(&mut self, filled: usize) -> Result<PixelBatch, SchemaError> {
-        PixelBatch::try_new(std::mem::take(&mut self.pixels), self.rows, filled, self.size, self.size)
+        PixelBatch::try_new(std::mem::take(&mut self.pixels), self.rows, filled, self.height, self.width)
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
         #[test]
         fn batches_hold_every_view_once_in_order(views in 0_usize..70, rows in 1_usize..9) {
             let size = 2;
-            let mut batcher = ViewBatcher::new(rows, size);
+            let mut batcher = ViewBatcher::new(rows, size, size);
             let mut batches = Vec::new();
             for view in 0..views {
                 batches.extend(batcher.push(&[view as u8 + 1; 12]).expect("a view of this size"));
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_view_of_another_size_is_refused() {
-        let error = ViewBatcher::new(2, 4).push(&[0; 12]).expect_err("a 2x2 view").to_string();
+        let error = ViewBatcher::new(2, 4, 4).push(&[0; 12]).expect_err("a 2x2 view").to_string();
         assert!(error.contains("12 bytes, expected 48 bytes"), "{error}");
     }
 }

@@ -13,6 +13,7 @@ mod generate;
 mod order;
 mod sample_units;
 mod shard;
+mod side_by_side;
 mod tokenize;
 mod unit;
 
@@ -21,11 +22,12 @@ pub use decoder_versions::decoder_versions;
 use duplicates::EarlyDuplicates;
 pub(crate) use duplicates::duplicate_id;
 pub use generate::{CodeSource, GenerateRun, generate};
-pub(crate) use order::describe_units;
+pub(crate) use order::{describe_units, unit_order};
 use sample_units::CodeQueue;
 pub use shard::{Shard, ShardOrigin};
+pub(crate) use side_by_side::side_by_side;
 pub use tokenize::{TokenizeRun, tokenize};
-pub(crate) use unit::books_of;
+pub(crate) use unit::{WaitClock, books_of};
 
 use crate::{
     Limits, PipelineError, Storage,
@@ -39,17 +41,14 @@ use bytes::Bytes;
 use schemas::{Books, ImageRow, Maker, Plan, TokenRows, UnitReport, marker_path};
 use std::{
     collections::BTreeSet,
-    panic::resume_unwind,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 /// Longest wait, at the end, for a device that is in the middle of a batch nobody needs. Ending the process under a thread
 /// that runs C++ code may crash it, but schedulers give a drained process little time.
-const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every run needs, whatever its rows are made of.
 pub struct Run {
@@ -205,7 +204,7 @@ async fn work_through<E: Engine>(
     let done_before = done_units(&run.output, &run.plan).await?;
     run.telemetry.set_totals(u64::from(run.plan.units()), done_before.len() as u64, planned_images(&run.plan));
     let todo: Vec<u32> =
-        order::unit_order(run.plan.units(), run.shard).into_iter().filter(|unit| !done_before.contains(unit)).collect();
+        unit_order(run.plan.units(), run.shard).into_iter().filter(|unit| !done_before.contains(unit)).collect();
     tracing::info!(
         plan = run.plan.hash().short(),
         units = run.plan.units(),
@@ -287,39 +286,11 @@ struct UnitWorkers<S> {
 impl<S: UnitSource> UnitWorkers<S> {
     /// Runs all units, some at once. The first failure stops the others; commits in progress are brought to their end.
     async fn run_all(&self, todo: Vec<u32>, units_in_flight: usize) -> Result<Vec<UnitReport>, UnitError> {
-        let mut waiting = todo.into_iter();
-        // Aborts its tasks when dropped.
-        let mut running = JoinSet::new();
-        let mut reports = Vec::new();
-        let mut failure = None;
-        loop {
-            while running.len() < units_in_flight.max(1) && !self.stop.is_cancelled() {
-                let Some(unit) = waiting.next() else { break };
-                let worker = self.clone();
-                let span = tracing::info_span!("unit", unit);
-                running.spawn(async move { worker.run_one(unit).await }.instrument(span));
-            }
-            match running.join_next().await {
-                None => break,
-                Some(Ok(Ok(report))) => reports.extend(report),
-                Some(Ok(Err(error))) => {
-                    self.stop.cancel();
-                    // A unit that was told to stop is no reason to stop.
-                    if failure.is_none() && !matches!(error, UnitError::Pipeline(PipelineError::Drained)) {
-                        failure = Some(error);
-                    }
-                }
-                Some(Err(joined)) => match joined.try_into_panic() {
-                    Ok(panic) => resume_unwind(panic),
-                    Err(_) => self.stop.cancel(),
-                },
-            }
-        }
-        match failure {
-            Some(failure) => Err(failure),
-            None if self.stop.is_cancelled() => Err(PipelineError::Drained.into()),
-            None => Ok(reports),
-        }
+        let work = |unit| {
+            let worker = self.clone();
+            async move { worker.run_one(unit).await }
+        };
+        Ok(side_by_side(todo, units_in_flight, &self.stop, work).await?.into_iter().flatten().collect())
     }
 
     /// One unit; `None` when another process finished it meanwhile.

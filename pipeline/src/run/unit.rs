@@ -50,7 +50,8 @@ struct DecodedImage {
 impl UnitSource for ImageUnits {
     /// Reads, decodes, crops and encodes all images of a unit.
     async fn unit_rows(&self, unit: u32) -> Result<UnitRows, UnitError> {
-        let mut batcher = ViewBatcher::new(self.plan.settings().batch_size, self.images.crop.size());
+        let size = self.images.crop.size();
+        let mut batcher = ViewBatcher::new(self.plan.settings().batch_size, size, size);
         let mut rows = RowCollector::new(&self.plan);
         let mut source = std::pin::pin!(self.source.read_unit(unit));
         let mut decoding = FuturesOrdered::new();
@@ -150,18 +151,18 @@ impl ImageUnits {
 }
 
 /// Time that a unit stands still, booked to the stage it stands still for.
-struct WaitClock {
+pub(crate) struct WaitClock {
     started: Instant,
     starved: bool,
     full: bool,
 }
 
 impl WaitClock {
-    fn start(starved: bool, full: bool) -> Self {
+    pub(crate) fn start(starved: bool, full: bool) -> Self {
         Self { started: Instant::now(), starved, full }
     }
 
-    fn stop(self, telemetry: &Telemetry) {
+    pub(crate) fn stop(self, telemetry: &Telemetry) {
         if self.starved {
             telemetry.record_busy(Stage::Fetch, self.started.elapsed());
         }

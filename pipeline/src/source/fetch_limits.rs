@@ -18,7 +18,7 @@ const UNIT_BYTES: u64 = 1 << 10;
 
 /// The two semaphores.
 #[derive(Clone, Debug)]
-pub(super) struct FetchLimits {
+pub(crate) struct FetchLimits {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     budget: u32,
@@ -29,7 +29,7 @@ pub(super) struct FetchLimits {
 }
 
 impl FetchLimits {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         let requests_in_flight = limits.fetch_requests.clamp(1, Semaphore::MAX_PERMITS);
         let budget = u32::try_from(limits.fetch_buffer_bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
         Self {

@@ -7,6 +7,7 @@
 mod fetch_limits;
 mod list_source;
 mod object_chunks;
+mod object_reader;
 mod parquet_footer;
 mod pattern;
 mod pinned_object;
@@ -15,17 +16,20 @@ mod read_parquet;
 mod read_webdataset;
 mod tar_bytes;
 
+pub(crate) use fetch_limits::FetchLimits;
 pub use fetch_limits::FetchPermit;
 pub use list_source::{ListedInput, SourceListing, SourceOptions, list_source, list_storage};
+pub(crate) use object_chunks::ObjectChunks;
+pub(crate) use object_reader::ObjectReader;
+pub(crate) use pattern::has_wildcard;
+pub(crate) use pinned_object::PinnedObject;
 
 use crate::{Limits, PipelineError, storage::Storage};
 use bytes::Bytes;
-use fetch_limits::FetchLimits;
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use pinned_object::PinnedObject;
 use schemas::{ImageIdRule, Plan, PlannedInput, RejectReason, SourceLayout};
 use std::{fmt, future::pending, panic::resume_unwind, sync::Arc};
 use tokio::{sync::mpsc, task::JoinError};
@@ -244,7 +248,7 @@ pub(crate) async fn joined<T>(result: Result<T, JoinError>) -> T {
 }
 
 /// A path's extension in lower case.
-fn extension(path: &str) -> Option<String> {
+pub(crate) fn extension(path: &str) -> Option<String> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let (stem, extension) = name.rsplit_once('.')?;
     (!stem.is_empty()).then(|| extension.to_ascii_lowercase())

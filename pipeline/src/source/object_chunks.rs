@@ -4,7 +4,7 @@
 //! that long, nor does a client resume one for longer than a request may take in all. Each piece is a request of its
 //! own, complete within seconds, with its own retries, however slowly it is used.
 
-use super::{fetch_limits::FetchLimits, pinned_object::PinnedObject};
+use super::{FetchLimits, PinnedObject};
 use crate::PipelineError;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ const READ_AHEAD: u64 = 2;
 
 /// The pieces of one object that are held or on their way. Beside the budget for images: `kept` pieces for each unit in flight.
 #[derive(Debug)]
-pub(super) struct ObjectChunks {
+pub(crate) struct ObjectChunks {
     object: PinnedObject,
     limits: FetchLimits,
     kept: usize,
@@ -31,7 +31,7 @@ enum Chunk {
 
 impl ObjectChunks {
     /// Reads `object`, keeping up to `kept` pieces: a few more than are read ahead where reading jumps to and fro.
-    pub(super) fn new(object: PinnedObject, limits: FetchLimits, kept: usize) -> Self {
+    pub(crate) fn new(object: PinnedObject, limits: FetchLimits, kept: usize) -> Self {
         Self { object, limits, kept: kept.max(READ_AHEAD as usize + 1), chunks: VecDeque::new() }
     }
 
@@ -39,7 +39,7 @@ impl ObjectChunks {
     ///
     /// # Errors
     /// As [`PinnedObject::read`].
-    pub(super) async fn from(&mut self, start: u64) -> Result<Bytes, PipelineError> {
+    pub(crate) async fn from(&mut self, start: u64) -> Result<Bytes, PipelineError> {
         if start >= self.object.size() {
             return Ok(Bytes::new());
         }
@@ -52,7 +52,7 @@ impl ObjectChunks {
     ///
     /// # Errors
     /// As [`PinnedObject::read`].
-    pub(super) async fn exactly(&mut self, start: u64, length: u64) -> Result<Bytes, PipelineError> {
+    pub(crate) async fn exactly(&mut self, start: u64, length: u64) -> Result<Bytes, PipelineError> {
         // Longer than a piece: one request for all of it, kept by nobody but the caller.
         if length > self.limits.chunk_bytes {
             let _request = self.limits.request().await;

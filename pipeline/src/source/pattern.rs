@@ -6,8 +6,8 @@ use object_store::path::Path;
 /// More names than this in one pattern is a slip of the hand.
 const MOST_NAMES: usize = 1_000_000;
 
-/// Extensions of the files that a layout is made of; an address that ends so names one file.
-const FILE_EXTENSIONS: [&str; 2] = ["tar", "parquet"];
+/// Extensions of the files that a layout is made of, and of archives of arrays; an address that ends so names one file.
+const FILE_EXTENSIONS: [&str; 3] = ["tar", "parquet", "npz"];
 
 /// An address, cut where its pattern begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) fn split(address: &str) -> Patterned {
 }
 
 /// Whether a name stands for several.
-pub(super) fn has_wildcard(name: &str) -> bool {
+pub(crate) fn has_wildcard(name: &str) -> bool {
     name.contains(['*', '?', '['])
 }
 

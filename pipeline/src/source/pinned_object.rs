@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// An object with the size and version that the plan froze.
 #[derive(Clone, Debug)]
-pub(super) struct PinnedObject {
+pub(crate) struct PinnedObject {
     storage: Storage,
     path: String,
     uri: String,
@@ -24,7 +24,7 @@ impl PinnedObject {
     ///
     /// # Errors
     /// When it lies outside.
-    pub(super) fn of_input(storage: &Storage, input: &PlannedInput) -> Result<Self, PipelineError> {
+    pub(crate) fn of_input(storage: &Storage, input: &PlannedInput) -> Result<Self, PipelineError> {
         let path = storage.path_of(&input.uri).ok_or_else(|| PipelineError::Source {
             uri: input.uri.clone(),
             problem: format!("the plan's inputs must lie in {}, where its source is", storage.display()),
@@ -33,7 +33,7 @@ impl PinnedObject {
     }
 
     /// Pins an object as it was just listed.
-    pub(super) fn of_listing(storage: &Storage, object: &StoredObject) -> Self {
+    pub(crate) fn of_listing(storage: &Storage, object: &StoredObject) -> Self {
         Self {
             storage: storage.clone(),
             path: object.path.clone(),
@@ -44,22 +44,22 @@ impl PinnedObject {
     }
 
     /// Path below the source.
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Full address.
-    pub(super) fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         &self.uri
     }
 
     /// Size in bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
     /// The name without folders and extension, which keys made by path start with.
-    pub(super) fn stem(&self) -> &str {
+    pub(crate) fn stem(&self) -> &str {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         name.rsplit_once('.').map_or(name, |(stem, _)| stem)
     }
@@ -68,7 +68,7 @@ impl PinnedObject {
     ///
     /// # Errors
     /// `SourceChanged` when it is another object now, or gone; else what the store said.
-    pub(super) async fn read(&self, range: Option<Range<u64>>) -> Result<Bytes, PipelineError> {
+    pub(crate) async fn read(&self, range: Option<Range<u64>>) -> Result<Bytes, PipelineError> {
         match self.storage.read(&self.path, range).await {
             Ok((bytes, found)) => match self.difference(&found) {
                 None => Ok(bytes),

@@ -1,7 +1,8 @@
 //! One door to every store: S3, GCS, Azure, HTTP, the local file system and memory.
 //!
 //! Paths are relative to the root that was opened. Reads are checked for length, lists are sorted, and the way to write is
-//! [`Storage::put_create`]: once, and only if nothing is there. What is too large for memory goes through [`Storage::put_stream`].
+//! [`Storage::put_create`]: once, and only if nothing is there. What is too large for memory goes through [`Storage::put_stream`], what
+//! is derived and grows through [`Storage::put_replace`].
 
 mod address;
 mod open_store;
@@ -264,6 +265,44 @@ impl Storage {
                 None => return Err(self.write_error(path, error)),
             }
         }
+    }
+
+    /// Writes an object whole, in the place of one that may be there.
+    ///
+    /// Only for what can be made again from other objects: when two write at once, the last one's bytes stay, and they may be the older
+    /// ones.
+    ///
+    /// # Errors
+    /// When the store refuses or fails, after all retries. The error says what to do about a full disk or a closed folder.
+    pub async fn put_replace(&self, path: &str, bytes: Bytes) -> Result<(), PipelineError> {
+        let location = self.location(path)?;
+        let mut attempts = self.retry.start();
+        loop {
+            let error = match self.replace(&location, PutPayload::from_bytes(bytes.clone())).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.write_error(path, error),
+            };
+            if self.local || !error.is_temporary() || !attempts.pause().await {
+                return Err(error);
+            }
+            tracing::warn!(uri = self.uri(path), %error, "write failed; writing again");
+        }
+    }
+
+    /// One attempt at [`Self::put_replace`]; local files are staged as those of [`Self::create`] are.
+    async fn replace(&self, location: &Path, payload: PutPayload) -> object_store::Result<()> {
+        if !self.local {
+            return self.store.put_opts(location, payload, PutOptions::default()).await.map(drop);
+        }
+        let staged = self.staging_path();
+        self.store.put_opts(&staged, payload, PutOptions::default()).await?;
+        let options = RenameOptions::new().with_target_mode(RenameTargetMode::Overwrite);
+        let replaced = self.store.rename_opts(&staged, location, options).await;
+        if replaced.is_err() {
+            // The first error is the one to tell; what stays behind is never read.
+            drop(self.store.delete(&staged).await);
+        }
+        replaced
     }
 
     /// Reads an object or a range of it, and what the store said of the object then.

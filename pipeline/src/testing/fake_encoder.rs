@@ -151,7 +151,7 @@ impl Gate {
         self.state.1.notify_all();
     }
 
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         let mut open = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !*open {
             open = self.state.1.wait(open).unwrap_or_else(PoisonError::into_inner);

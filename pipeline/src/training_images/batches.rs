@@ -140,7 +140,7 @@ impl<'a> Gathering<'a> {
     fn new(recipe: &'a Recipe, from: DataPosition) -> Self {
         Self {
             recipe,
-            views: ViewBatcher::new(recipe.batch_size, recipe.crop.size()),
+            views: ViewBatcher::new(recipe.batch_size, recipe.crop.size(), recipe.crop.size()),
             image_ids: Vec::new(),
             epoch: from.epoch,
             next: from,
@@ -177,7 +177,7 @@ impl<'a> Gathering<'a> {
     /// The last batch, padded, if images are left over; then the rejects since the last full one.
     fn finish(mut self) -> Result<Vec<Delivery>, PipelineError> {
         let size = self.recipe.crop.size();
-        let views = std::mem::replace(&mut self.views, ViewBatcher::new(self.recipe.batch_size, size));
+        let views = std::mem::replace(&mut self.views, ViewBatcher::new(self.recipe.batch_size, size, size));
         let last = views.finish()?.map(|pixels| self.deliver(pixels));
         let end = Delivery { batch: None, rejects: self.rejects, images_an_epoch: self.images_an_epoch };
         Ok(last.into_iter().chain([end]).collect())

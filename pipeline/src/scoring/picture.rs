@@ -1,0 +1,111 @@
+//! One picture of a set, as it lies there and as it is scored.
+
+use crate::{DecodeLimits, FetchPermit, PipelineError, RgbImage, SourceImage, crop_views, decode, decode_image};
+use bytes::Bytes;
+use schemas::{Crop, RejectReason, ScoredRow};
+
+/// A picture as it lies in its set.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) image_id: String,
+    /// Address of its bytes, for messages.
+    pub(super) source: String,
+    pub(super) label: Option<i32>,
+    pub(super) body: Body,
+}
+
+/// Its bytes.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// A file, or why there is none.
+    Encoded { bytes: Result<Bytes, (RejectReason, String)>, permit: FetchPermit },
+    /// `[height, width, 3]`.
+    Pixels { pixels: Bytes, height: usize, width: usize },
+}
+
+impl Body {
+    /// Bytes that were fetched for it.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Encoded { bytes, .. } => bytes.as_ref().map_or(0, Bytes::len),
+            Self::Pixels { pixels, .. } => pixels.len(),
+        }
+    }
+}
+
+impl From<SourceImage> for Picture {
+    fn from(image: SourceImage) -> Self {
+        let SourceImage { image_id, source, label, bytes, permit, .. } = image;
+        Self { image_id, source, label, body: Body::Encoded { bytes, permit } }
+    }
+}
+
+/// A picture that can be scored, or why it cannot.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// Its row, and its pixels `[height, width, 3]`.
+    Ready { row: ScoredRow, pixels: Vec<u8> },
+    /// It is broken.
+    Rejected { image_id: String, source: String, reason: RejectReason, error: String },
+}
+
+/// How pictures are prepared.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Preparation {
+    pub(super) crop: Option<Crop>,
+    pub(super) limits: DecodeLimits,
+    /// Height and width that every picture must come out with.
+    pub(super) shape: (usize, usize),
+}
+
+impl Preparation {
+    /// Decodes and crops a picture. Deterministic: the same bytes give the same pixels or the same reject everywhere.
+    ///
+    /// # Errors
+    /// When it is taken as it is and has another size than the set.
+    pub(super) fn prepare(&self, picture: Picture) -> Result<Prepared, PipelineError> {
+        let Picture { image_id, source, label, body } = picture;
+        let (image, format) = match open(body, &self.limits) {
+            Ok(opened) => opened,
+            Err((reason, error)) => return Ok(Prepared::Rejected { image_id, source, reason, error }),
+        };
+        let pixels = match self.crop {
+            Some(crop) => {
+                let mut view = Vec::new();
+                crop_views(&image, crop, &mut view);
+                view
+            }
+            None => {
+                let (height, width) = self.shape;
+                if (image.height as usize, image.width as usize) != self.shape {
+                    let problem = format!(
+                        "{}x{} pixels, but the first image of the set has {width}x{height}: a set of mixed sizes cannot be scored as \
+                         it is, name a crop",
+                        image.width, image.height
+                    );
+                    return Err(PipelineError::Source { uri: source, problem });
+                }
+                image.pixels
+            }
+        };
+        Ok(Prepared::Ready { row: ScoredRow { image_id, label, format }, pixels })
+    }
+}
+
+/// Its pixels, and how they lay in the set.
+pub(super) fn open(body: Body, limits: &DecodeLimits) -> Result<(RgbImage, String), (RejectReason, String)> {
+    match body {
+        Body::Pixels { pixels, height, width } => {
+            let image = RgbImage { width: width as u32, height: height as u32, pixels: pixels.into() };
+            Ok((image, "pixels".to_owned()))
+        }
+        Body::Encoded { bytes, permit } => {
+            let bytes = bytes?;
+            let decoded = decode_image(&bytes, limits).map_err(|failure| (failure.reason, failure.message))?;
+            let format = decode::format_name(&bytes).unwrap_or_default();
+            // Nothing reads the encoded bytes any more; the next fetch may have their room.
+            drop((bytes, permit));
+            Ok((decoded, format))
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A set of pictures, frozen once and divided into units.
+
+use super::{
+    npz_archive::NpzArchive,
+    npz_pictures::NpzPictures,
+    picture::{Picture, Preparation, open},
+};
+use crate::{
+    DecodeLimits, Limits, PipelineError, SourceOptions, list_storage,
+    plan_units::{divide, equal_ranges},
+    source::{InputReader, joined, open_address},
+    storage::without_secrets,
+};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use schemas::{Crop, PlannedInput, SourceLayout, hex};
+use sha2::{Digest, Sha256};
+use std::ops::Range;
+use tokio::task::spawn_blocking;
+
+/// What to score, and how it is cut.
+#[derive(Clone, Debug)]
+pub struct PictureSetOptions {
+    /// Everything that [`crate::list_source`] reads, or an archive `*.npz` whose member `arr_0.npy` is `uint8` of shape
+    /// `[images, height, width, 3]` in C order.
+    pub source: SourceOptions,
+    /// A crop of one view; absent for images as they are, all of one size.
+    pub crop: Option<Crop>,
+    /// Largest number of images in a unit; a tar shard is always one unit. What is said of a unit is in memory until it is written:
+    /// 16 KB an image for pool and spatial features, 8 KB more for each further form with pool features, and three times that while
+    /// its file is made.
+    pub unit_size: usize,
+}
+
+impl PictureSetOptions {
+    /// Default size of a unit: some 16 MB of features, and 50 files for the 50,000 images of the usual protocols.
+    pub const UNIT_SIZE: usize = 1000;
+
+    /// Images as they are at `url`, in units of the default size.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { source: SourceOptions::new(url), crop: None, unit_size: Self::UNIT_SIZE }
+    }
+}
+
+/// A set of pictures that is scored: its list frozen, its units numbered.
+#[derive(Debug)]
+pub struct PictureSet {
+    address: String,
+    digest: String,
+    images: Option<u64>,
+    pictures: Pictures,
+    preparation: Preparation,
+}
+
+/// Where pictures come from.
+#[derive(Debug)]
+enum Pictures {
+    /// Files, shards or tables; by unit.
+    Listed { inputs: Vec<PlannedInput>, reader: InputReader },
+    /// An archive; a range of rows for each unit.
+    Archive { pictures: NpzPictures, units: Vec<Range<u64>> },
+}
+
+impl PictureSet {
+    /// Whether an address names one archive.
+    pub fn is_archive(url: &str) -> bool {
+        NpzArchive::is_named_by(url)
+    }
+
+    /// Lists a set and divides it. Without a crop it reads as far as the first image that is one, which gives the set's size.
+    ///
+    /// # Errors
+    /// When the crop has more than one view, a unit could hold no image, the set cannot be listed or is empty, an archive holds
+    /// something else than pixels, or not one image can be read.
+    pub async fn open(options: &PictureSetOptions, limits: &Limits) -> Result<Self, PipelineError> {
+        let PictureSetOptions { source, crop, unit_size } = options;
+        if let Some(crop) = crop.filter(|crop| crop.views() != 1) {
+            let problem = format!("{crop} gives {} views an image, but an image is scored once", crop.views());
+            return Err(PipelineError::Settings { problem });
+        }
+        if *unit_size == 0 {
+            let problem = "a unit of 0 images holds none: expected at least 1".to_owned();
+            return Err(PipelineError::Settings { problem });
+        }
+        let decode_limits = DecodeLimits { max_bytes: limits.max_image_bytes, max_pixels: limits.max_image_pixels };
+        let mut digest = Sha256::new();
+        // Which images are rejected decides the scores as much as which there are.
+        let crop_name = crop.map_or("none".to_owned(), |crop| crop.to_string());
+        digest.update(format!("{crop_name} {} {}\n", limits.max_image_bytes, limits.max_image_pixels));
+        let mut set = match NpzArchive::is_named_by(&source.url) {
+            true => Self::open_archive(source, *unit_size, limits, &mut digest).await?,
+            false => Self::open_listed(source, *unit_size, limits, &mut digest).await?,
+        };
+        set.digest = hex(&digest.finalize());
+        set.preparation = Preparation { crop: *crop, limits: decode_limits, shape: (0, 0) };
+        set.preparation.shape = match (crop, &set.pictures) {
+            (Some(crop), _) => (crop.size(), crop.size()),
+            (None, Pictures::Archive { pictures, .. }) => (pictures.height, pictures.width),
+            (None, Pictures::Listed { .. }) => set.first_size().await?,
+        };
+        Ok(set)
+    }
+
+    async fn open_archive(
+        source: &SourceOptions,
+        unit_size: usize,
+        limits: &Limits,
+        digest: &mut Sha256,
+    ) -> Result<Self, PipelineError> {
+        let pictures = NpzPictures::open(&source.url, limits).await?;
+        let rows = source.max_images.map_or(pictures.rows, |most| most.min(pictures.rows));
+        if rows == 0 {
+            let problem = "a limit of 0 images leaves nothing to do".to_owned();
+            return Err(PipelineError::Source { uri: pictures.uri().to_owned(), problem });
+        }
+        let (size, etag) = pictures.identity();
+        // Archives of as many images are all of one size: the checksum of the pixels tells them apart where nothing else does.
+        let shape = (rows, pictures.height, pictures.width, pictures.crc32());
+        freeze(digest, "npz", &(pictures.uri(), size, etag, shape));
+        let units: Vec<_> = equal_ranges(rows, unit_size as u64).collect();
+        check_units(units.len())?;
+        let address = pictures.uri().to_owned();
+        Ok(Self::unfinished(address, Some(rows), Pictures::Archive { pictures, units }))
+    }
+
+    async fn open_listed(
+        source: &SourceOptions,
+        unit_size: usize,
+        limits: &Limits,
+        digest: &mut Sha256,
+    ) -> Result<Self, PipelineError> {
+        let (storage, pattern) = open_address(&source.url, limits)?;
+        let listing = list_storage(&storage, &pattern, source, limits).await?;
+        for input in &listing.inputs {
+            // With its address: some stores have no version tags, and those of a local disk are dates.
+            let name = without_secrets(&input.uri);
+            freeze(digest, listing.layout.name(), &(name, input.size, input.etag.as_deref(), input.rows));
+        }
+        let (layout, images) = (listing.layout, listing.images);
+        let inputs = divide(layout, listing.inputs, unit_size)?;
+        check_units(inputs.last().map_or(0, |input| input.unit as usize))?;
+        let class_names = listing.class_names;
+        let reader = InputReader::new(storage, layout, source.image_id, class_names, limits.max_image_bytes, limits);
+        if layout == SourceLayout::Webdataset {
+            tracing::debug!(shards = inputs.len(), "each shard is a unit: its features are in memory until it is done");
+        }
+        Ok(Self::unfinished(listing.source, images, Pictures::Listed { inputs, reader }))
+    }
+
+    fn unfinished(address: String, images: Option<u64>, pictures: Pictures) -> Self {
+        let limits = DecodeLimits { max_bytes: 0, max_pixels: 0 };
+        let preparation = Preparation { crop: None, limits, shape: (0, 0) };
+        Self { address, digest: String::new(), images, pictures, preparation }
+    }
+
+    /// Height and width of the first image that is one.
+    async fn first_size(&self) -> Result<(usize, usize), PipelineError> {
+        for unit in 0..self.units() {
+            let mut pictures = self.read_unit(unit);
+            while let Some(picture) = pictures.try_next().await? {
+                let limits = self.preparation.limits;
+                let opened = spawn_blocking(move || open(picture.body, &limits));
+                if let Ok((image, _)) = joined(opened.await).await {
+                    return Ok((image.height as usize, image.width as usize));
+                }
+            }
+        }
+        let problem = "not one of its images can be read".to_owned();
+        Err(PipelineError::Source { uri: self.address.clone(), problem })
+    }
+
+    /// SHA-256 (lowercase hexadecimal) of the frozen list (addresses, sizes, versions, and what is read of each), of the crop and of the
+    /// limits that decide which images are rejected. Not of the division into units.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Where the set is, without credentials.
+    pub fn display(&self) -> &str {
+        &self.address
+    }
+
+    /// Number of units; the units are numbered from 0.
+    pub fn units(&self) -> u32 {
+        match &self.pictures {
+            Pictures::Listed { inputs, .. } => inputs.last().map_or(0, |input| input.unit + 1),
+            Pictures::Archive { units, .. } => units.len() as u32,
+        }
+    }
+
+    /// Images in all, broken ones included; unknown for tar shards until they are read.
+    pub fn images(&self) -> Option<u64> {
+        self.images
+    }
+
+    /// Height and width of every image as it is scored, in pixels.
+    pub fn shape(&self) -> (usize, usize) {
+        self.preparation.shape
+    }
+
+    /// The pictures of one unit, in order; none for a unit that the set does not have. To be polled in a tokio runtime.
+    pub(super) fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<Picture, PipelineError>> {
+        match &self.pictures {
+            Pictures::Archive { pictures, units } => {
+                pictures.read(units.get(unit as usize).cloned().unwrap_or_default())
+            }
+            Pictures::Listed { inputs, reader } => {
+                let start = inputs.partition_point(|input| input.unit < unit);
+                let end = inputs.partition_point(|input| input.unit <= unit);
+                let inputs = inputs[start..end].to_vec();
+                reader.read(inputs.into_iter()).map_ok(Picture::from).boxed()
+            }
+        }
+    }
+
+    pub(super) fn preparation(&self) -> Preparation {
+        self.preparation
+    }
+}
+
+/// Makes one input part of the digest.
+fn freeze(digest: &mut Sha256, layout: &str, input: &impl serde::Serialize) {
+    let line = serde_json::to_vec(&(layout, input)).expect("text and numbers are always JSON");
+    digest.update(line);
+    digest.update(b"\n");
+}
+
+fn check_units(units: usize) -> Result<(), PipelineError> {
+    match u32::try_from(units) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(PipelineError::Settings { problem: format!("{units} units are too many: use larger units") }),
+    }
+}

@@ -1,0 +1,259 @@
+//! The lines of evaluations as columns: every field of a record and of its scores, flat.
+//!
+//! The record's own serialisation gives and takes the values, so that a field and its column have one name. What a column is of must
+//! be said here; a test holds the two lists together.
+
+use crate::PipelineError;
+use arrow_array::{
+    Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array,
+    builder::{Float64Builder, ListBuilder, StringBuilder, UInt64Builder},
+    cast::AsArray,
+    types::{Float64Type, UInt64Type},
+};
+use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
+use parquet::{
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    basic::Compression,
+    errors::ParquetError,
+    file::{
+        metadata::KeyValue,
+        properties::{WriterProperties, WriterVersion},
+    },
+};
+use schemas::{EvaluationRecord, KEY_SCHEMA_VERSION, SCHEMA_VERSION};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// The field of a record whose own fields are columns too.
+const SCORES: &str = "scores";
+
+/// What a column is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Count,
+    Number,
+    Texts,
+    Counts,
+    Numbers,
+}
+use Kind::{Count, Counts, Number, Numbers, Text, Texts};
+
+/// The columns, in their order: what was scored, the scores, then what made them.
+const COLUMNS: [(&str, Kind); 49] = [
+    ("evaluation", Text),
+    ("protocol", Text),
+    ("deviations", Texts),
+    ("source", Text),
+    ("images", Count),
+    ("kept_tokens", Count),
+    ("fid", Number),
+    ("sfid", Number),
+    ("inception_score", Number),
+    ("precision", Number),
+    ("recall", Number),
+    ("psnr", Number),
+    ("ssim", Number),
+    ("ms_ssim", Number),
+    ("lpips", Number),
+    ("codes_used", Count),
+    ("entropy_bits", Number),
+    ("codes_used_by_level", Counts),
+    ("entropy_bits_by_level", Numbers),
+    ("source_digest", Text),
+    ("height", Count),
+    ("width", Count),
+    ("max_images", Count),
+    ("crop", Text),
+    ("tokenizer", Text),
+    ("tokenizer_sha256", Text),
+    ("codebook_size", Count),
+    ("generator", Text),
+    ("generator_sha256", Text),
+    ("guidance", Number),
+    ("guidance_schedule", Text),
+    ("top_p", Number),
+    ("top_k", Count),
+    ("temperature", Number),
+    ("seed", Count),
+    ("classes", Count),
+    ("sampling", Text),
+    ("network_precision", Text),
+    ("decoder_precision", Text),
+    ("reference", Text),
+    ("reference_sha256", Text),
+    ("reference_images", Count),
+    ("extractor_sha256", Text),
+    ("extractor_precision", Text),
+    ("lpips_sha256", Text),
+    ("batch_size", Count),
+    ("device_kind", Text),
+    ("libtorch", Text),
+    ("restok", Text),
+];
+
+/// Records as the bytes of a Parquet file. The same records always give the same bytes; `uri` is for errors.
+pub(super) fn encode(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, PipelineError> {
+    let wrong = |source: ParquetError| PipelineError::Parquet { uri: uri.to_owned(), source };
+    let flat = records.iter().map(flatten).collect::<Result<Vec<_>, _>>()?;
+    let columns: Vec<(Field, ArrayRef)> = columns().map(|(name, kind)| column(&flat, name, kind)).collect();
+    let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| wrong(error.into()))?;
+    let version = KeyValue::new(KEY_SCHEMA_VERSION.to_owned(), SCHEMA_VERSION.to_string());
+    let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_compression(Compression::UNCOMPRESSED)
+        .set_coerce_types(true)
+        .set_created_by("restok".to_owned())
+        .set_key_value_metadata(Some(vec![version]))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).map_err(wrong)?;
+    writer.write(&batch).map_err(wrong)?;
+    Ok(Bytes::from(writer.into_inner().map_err(wrong)?))
+}
+
+/// Records of a file of [`encode`]; `uri` is for errors. Columns that are not known are passed over, those that are missing are absent.
+pub(super) fn decode(bytes: Bytes, uri: &str) -> Result<Vec<EvaluationRecord>, PipelineError> {
+    let wrong = |problem: String| PipelineError::Output { uri: uri.to_owned(), problem };
+    let damaged = |error: ParquetError| wrong(format!("no whole file of scores ({error}): delete it"));
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build()).map_err(damaged)?;
+    let mut records = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|error| damaged(error.into()))?;
+        for row in 0..batch.num_rows() {
+            let record = record(&batch, row).map_err(|problem| wrong(format!("row {row}: {problem}")))?;
+            records.push(record);
+        }
+    }
+    Ok(records)
+}
+
+/// Records as a text table with a header; lists are joined by `;`.
+pub(super) fn to_csv(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, PipelineError> {
+    let wrong = |problem: String| PipelineError::Output { uri: uri.to_owned(), problem };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(columns().map(|(name, _)| name)).map_err(|error| wrong(error.to_string()))?;
+    for record in records {
+        let flat = flatten(record)?;
+        let cells = columns().map(|(name, _)| cell(flat.get(name).unwrap_or(&Value::Null)));
+        writer.write_record(cells).map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok(Bytes::from(writer.into_inner().map_err(|error| wrong(error.to_string()))?))
+}
+
+fn columns() -> impl Iterator<Item = (&'static str, Kind)> {
+    COLUMNS.into_iter()
+}
+
+/// Every field of a record and of its scores, by name.
+fn flatten(record: &EvaluationRecord) -> Result<Map<String, Value>, PipelineError> {
+    record.scores.check()?;
+    let wrong = |problem: String| schemas::SchemaError::Document { document: "scores".to_owned(), problem };
+    let Value::Object(mut flat) = serde_json::to_value(record).map_err(|error| wrong(error.to_string()))? else {
+        unreachable!("a struct is an object")
+    };
+    if let Some(Value::Object(scores)) = flat.remove(SCORES) {
+        flat.extend(scores);
+    }
+    Ok(flat)
+}
+
+fn column(records: &[Map<String, Value>], name: &str, kind: Kind) -> (Field, ArrayRef) {
+    let values = || records.iter().map(|record| record.get(name).unwrap_or(&Value::Null));
+    let lists = || values().map(|value| value.as_array().map(Vec::as_slice).unwrap_or_default());
+    let array: ArrayRef = match kind {
+        Text => Arc::new(StringArray::from_iter(values().map(Value::as_str))),
+        Count => Arc::new(UInt64Array::from_iter(values().map(Value::as_u64))),
+        Number => Arc::new(Float64Array::from_iter(values().map(Value::as_f64))),
+        Texts => {
+            let mut builder = ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8));
+            lists().for_each(|list| builder.append_value(list.iter().map(Value::as_str)));
+            Arc::new(builder.finish())
+        }
+        Counts => {
+            let mut builder = ListBuilder::new(UInt64Builder::new()).with_field(element(DataType::UInt64));
+            lists().for_each(|list| builder.append_value(list.iter().map(Value::as_u64)));
+            Arc::new(builder.finish())
+        }
+        Numbers => {
+            let mut builder = ListBuilder::new(Float64Builder::new()).with_field(element(DataType::Float64));
+            lists().for_each(|list| builder.append_value(list.iter().map(Value::as_f64)));
+            Arc::new(builder.finish())
+        }
+    };
+    (Field::new(name, array.data_type().clone(), true), array)
+}
+
+fn element(data_type: DataType) -> Field {
+    Field::new("element", data_type, false)
+}
+
+/// One row as a record.
+fn record(batch: &RecordBatch, row: usize) -> Result<EvaluationRecord, String> {
+    let mut flat = Map::new();
+    for (name, kind) in columns() {
+        let Some(column) = batch.column_by_name(name) else { continue };
+        let fits = match (kind, column.data_type()) {
+            (Text, DataType::Utf8) | (Count, DataType::UInt64) | (Number, DataType::Float64) => true,
+            (Texts, DataType::List(element)) => *element.data_type() == DataType::Utf8,
+            (Counts, DataType::List(element)) => *element.data_type() == DataType::UInt64,
+            (Numbers, DataType::List(element)) => *element.data_type() == DataType::Float64,
+            _ => false,
+        };
+        if !fits {
+            return Err(format!("column {name:?}: found {}, expected {kind:?}", column.data_type()));
+        }
+        flat.insert(name.to_owned(), value(column, row, kind));
+    }
+    // What is a score and what is not, the type knows.
+    let known = serde_json::to_value(schemas::Scores::default()).map_err(|error| error.to_string())?;
+    let (scores, mut record): (Map<_, _>, Map<_, _>) =
+        flat.into_iter().partition(|(name, _)| known.get(name).is_some());
+    record.insert(SCORES.to_owned(), Value::Object(scores));
+    serde_json::from_value(Value::Object(record)).map_err(|error| error.to_string())
+}
+
+fn value(column: &ArrayRef, row: usize, kind: Kind) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    let list = |kind: Kind| {
+        let values = column.as_list::<i32>().value(row);
+        Value::Array((0..values.len()).map(|index| value(&values, index, kind)).collect())
+    };
+    match kind {
+        Text => column.as_string::<i32>().value(row).into(),
+        Count => column.as_primitive::<UInt64Type>().value(row).into(),
+        Number => column.as_primitive::<Float64Type>().value(row).into(),
+        Texts => list(Text),
+        Counts => list(Count),
+        Numbers => list(Number),
+    }
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(";"),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::Protocol;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_field_of_a_record_has_its_column() {
+        let record = EvaluationRecord::new(Protocol::Rfid, "");
+        let fields: BTreeSet<String> = flatten(&record).expect("a record").into_iter().map(|(name, _)| name).collect();
+        let named: BTreeSet<String> = columns().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(fields, named);
+        assert_eq!(named.len(), COLUMNS.len());
+    }
+}
