@@ -3,9 +3,9 @@
 use crate::{
     environment,
     settings::{
-        FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions, Options, ReconstructOptions,
-        STORAGE_HEADING, SettingsError, SweepOptions, TokenizeOptions, TrainGeneratorOptions, TrainTokenizerOptions,
-        VerifyOptions, WORK_HEADING, fields,
+        EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions, Options,
+        ReconstructOptions, ReportOptions, STORAGE_HEADING, SettingsError, SweepOptions, TokenizeOptions,
+        TrainGeneratorOptions, TrainTokenizerOptions, VerifyOptions, WORK_HEADING, fields,
     },
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// Make a small set at every point of a grid of sampling settings, and tabulate them
     #[command(long_about = SWEEP_ABOUT, after_help = SWEEP_AFTER_HELP)]
     Sweep(Box<Arguments<SweepOptions>>),
+    /// Score a generated set or a tokenizer's reconstructions under a named protocol
+    #[command(long_about = EVALUATE_ABOUT, after_help = EVALUATE_AFTER_HELP)]
+    Evaluate(Box<Arguments<EvaluateOptions>>),
     /// Check that every unit of an output is there and whole, and close it
     #[command(long_about = FINALIZE_ABOUT, after_help = FINALIZE_AFTER_HELP)]
     Finalize(Arguments<FinalizeOptions>),
@@ -69,6 +72,9 @@ pub(crate) enum Command {
     /// Turn tokens back into images: PNG files and a contact sheet
     #[command(long_about = RECONSTRUCT_ABOUT, after_help = RECONSTRUCT_AFTER_HELP)]
     Reconstruct(Arguments<ReconstructOptions>),
+    /// Write one page about outputs, trainings, sweeps and scores, to look at and to hand on
+    #[command(long_about = REPORT_ABOUT, after_help = REPORT_AFTER_HELP)]
+    Report(Arguments<ReportOptions>),
 }
 
 /// A command's own options and the limits.
@@ -101,10 +107,12 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
         ("train-generator", fields(&TrainGeneratorOptions::defaults())?),
         ("generate", fields(&GenerateOptions::defaults())?),
         ("sweep", fields(&SweepOptions::defaults())?),
+        ("evaluate", fields(&EvaluateOptions::defaults())?),
         ("finalize", fields(&FinalizeOptions::defaults())?),
         ("verify", fields(&VerifyOptions::defaults())?),
         ("inspect", fields(&InspectOptions::defaults())?),
         ("reconstruct", fields(&ReconstructOptions::defaults())?),
+        ("report", fields(&ReportOptions::defaults())?),
     ];
     let mut command = Cli::command().long_version(version).mut_args(|argument| with_default(argument, &[&general]));
     for (name, options) in own {
@@ -118,7 +126,7 @@ pub(crate) fn command() -> Result<clap::Command, SettingsError> {
                 let is_running = ["decode_threads", "units_in_flight", "queued_batches_per_device", "stall_seconds"];
                 let is_tokenizing = ["units_in_flight", "queued_batches_per_device", "stall_seconds"];
                 let unused = match name {
-                    "tokenize" => false,
+                    "tokenize" | "evaluate" => false,
                     // Nothing is fetched and no image is decoded.
                     "generate" | "sweep" => is_work && !is_running.contains(&argument.get_id().as_str()),
                     // Files of tables are decoded, but no image.
@@ -288,6 +296,35 @@ Examples:
     restok sweep --generator ./generator --tokenizer ./tokenizer --output ./sweep \\
       --guidance 1,2,3,4 --top-p 0.9,0.95,1";
 
+const EVALUATE_ABOUT: &str = "\
+Score a generated set or a tokenizer's reconstructions under a named protocol.
+
+gfid-adm gives the numbers that papers call gFID, sFID, inception score, precision and recall; rfid those of reconstructions. Numbers of two \
+protocols do not compare, and what breaks a protocol (another count, another size, a class-sorted order, JPEG files, a reference of unknown \
+origin) is refused, or allowed by name and then said in the result.
+
+What networks say of the images is committed in units below --output: killed at any instant and started again, on one machine or on many, \
+the same command goes on. The result is printed, and is a line in --output/scores (Parquet) and in --output/scores.csv, with everything \
+that made it.";
+
+const EVALUATE_AFTER_HELP: &str = "\
+Examples:
+  The paper's gFID, of an output of restok generate:
+    restok evaluate --source ./samples --reference VIRTUAL_imagenet256_labeled.npz \\
+      --inception inception.safetensors --output ./evaluation
+
+  Reconstructions of the validation set from 1, 16 and all 128 tokens:
+    restok evaluate --protocol rfid --source 's3://bucket/validation-{00..63}.tar' --output ./evaluation \\
+      --tokenizer hf://xushu-me/restok_l_128.r256_in1k --keep 1,16,128 --inception inception.safetensors
+
+  A reference of your own images, and a small set scored against it:
+    restok evaluate --make-reference ./cats.npz --source ./cats --crop adm-center-256 \\
+      --inception inception.safetensors --output ./evaluation
+    restok evaluate --source ./samples --reference ./cats.npz --allow count \\
+      --inception inception.safetensors --output ./evaluation
+
+docs/evaluating.md has the protocols rule by rule, and says where the networks are from.";
+
 const FINALIZE_ABOUT: &str = "\
 Check that every unit of an output is there and whole, and close it.
 
@@ -332,6 +369,18 @@ Examples:
   restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures \\
     --image-id n01440764_10026 --keep 1,16,128";
 
+const REPORT_ABOUT: &str = "\
+Write one page about outputs, trainings, sweeps and scores, to look at and to hand on.
+
+Takes, in any mixture, outputs of `restok tokenize` and `restok generate`, finished or not, folders of trainings, folders of \
+`restok sweep`, results of evaluations and sheets of pictures (PNG), and writes one HTML file: what made them, books and rejects, how fast each stage was, use of \
+the codebook by level, pictures, curves of trainings, scores. The file holds all that it shows: it opens from a disk, without a network.";
+
+const REPORT_AFTER_HELP: &str = "\
+Examples:
+  restok report ./tokens
+  restok report ./generator-run ./samples s3://bucket/sweep --to report.html";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +399,11 @@ mod tests {
             for argument in
                 subcommand.get_arguments().filter(|argument| !exceptions.contains(&argument.get_id().as_str()))
             {
-                let expected = format!("RESTOK_{}", argument.get_id().as_str().to_uppercase());
+                let expected = match (subcommand.get_name(), argument.get_id().as_str()) {
+                    // A file here and a folder elsewhere: no one value does for both.
+                    ("report", "to") => environment::REPORT.to_owned(),
+                    (_, id) => format!("RESTOK_{}", id.to_uppercase()),
+                };
                 assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
             }
         }

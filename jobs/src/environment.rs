@@ -104,6 +104,19 @@ pub(crate) const REVEAL: &str = "RESTOK_REVEAL";
 /// Names of the classes.
 pub(crate) const CLASS_NAMES: &str = "RESTOK_CLASS_NAMES";
 
+/// Which numbers are meant.
+pub(crate) const PROTOCOL: &str = "RESTOK_PROTOCOL";
+/// What a set is compared with.
+pub(crate) const REFERENCE: &str = "RESTOK_REFERENCE";
+/// The reference to make.
+pub(crate) const MAKE_REFERENCE: &str = "RESTOK_MAKE_REFERENCE";
+/// Rules of the protocol that may be broken.
+pub(crate) const ALLOW: &str = "RESTOK_ALLOW";
+/// The Inception network's weights.
+pub(crate) const INCEPTION: &str = "RESTOK_INCEPTION";
+/// AlexNet's weights.
+pub(crate) const ALEXNET: &str = "RESTOK_ALEXNET";
+
 /// Check sizes, not digests and rows.
 pub(crate) const FAST: &str = "RESTOK_FAST";
 /// Example rows to show.
@@ -116,6 +129,8 @@ pub(crate) const VIEW: &str = "RESTOK_VIEW";
 pub(crate) const KEEP: &str = "RESTOK_KEEP";
 /// Folder for rebuilt images.
 pub(crate) const TO: &str = "RESTOK_TO";
+/// The page of a report.
+pub(crate) const REPORT: &str = "RESTOK_REPORT";
 /// Leave the originals out of the contact sheet.
 pub(crate) const NO_ORIGINALS: &str = "RESTOK_NO_ORIGINALS";
 /// Decode with a tokenizer that did not make the tokens.

@@ -21,6 +21,8 @@ mod networks;
 mod output;
 mod process;
 mod progress;
+mod report;
+mod run_log;
 mod settings;
 mod training;
 mod workers;
@@ -144,6 +146,17 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| commands::sweep::run(settings, limits, workers, progress, cancel))
         }
+        Command::Evaluate(arguments) => {
+            let Some((options, limits)) = start.prepare("evaluate", &arguments, |file| &file.evaluate)? else {
+                return Ok(());
+            };
+            let progress = start.log()?;
+            let settings = options.resolve()?;
+            let workers = Workers::find(&settings.devices, settings.device_threads)?;
+            until_stopped(Stopping::TABLES, |cancel| {
+                commands::evaluate::run(settings, limits, workers, progress, cancel)
+            })
+        }
         Command::Finalize(arguments) => {
             let Some((options, limits)) = start.prepare("finalize", &arguments, |file| &file.finalize)? else {
                 return Ok(());
@@ -170,6 +183,13 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             let output = options.output()?;
             let rows = options.rows.unwrap_or_default();
             block_on(commands::inspect::run(&output, rows, options.format.unwrap_or_default(), &limits))
+        }
+        Command::Report(arguments) => {
+            let Some((options, limits)) = start.prepare("report", &arguments, |file| &file.report)? else {
+                return Ok(());
+            };
+            start.log()?;
+            block_on(commands::report::run(options.resolve()?, limits))
         }
         Command::Reconstruct(arguments) => {
             let Some((options, limits)) = start.prepare("reconstruct", &arguments, |file| &file.reconstruct)? else {

@@ -1,11 +1,14 @@
 //! The seam: networks of `models` as the pipeline's encoders, samplers and decoders.
 
 use crate::{exit_code, model_folder::ModelFolder};
-use models::{Device, Generator, ModelError, Precision, VisualTokenizer};
-use pipeline::{BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, SamplerFactory};
-use schemas::{PixelBatch, Rounding, SampleBatch, Sampling, TokenBatch};
+use models::{
+    Device, ExtractorPrecision, Generator, Inception, ModelError, Precision, ReconstructionScorer, VisualTokenizer,
+};
+use pipeline::{BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, SamplerFactory, ScorerFactory};
+use schemas::{PixelBatch, Rounding, SampleBatch, Sampling, ScoredBatch, TokenBatch};
 use std::{
     ops::{Deref, DerefMut},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -39,6 +42,11 @@ impl<T> Slot<T> {
         let waiting = self.lock().take();
         let network = waiting.map_or_else(load, Ok)?;
         Ok(Borrowed { network: Some(network), home: self.clone() })
+    }
+
+    /// The network that waits here, if one does; it does not come back.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.lock().take()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<T>> {
@@ -125,6 +133,40 @@ impl BatchNetwork<TokenBatch, PixelBatch> for Decoder {
     }
 }
 
+/// An extractor of features on one device, owned by that device's thread.
+#[derive(Debug)]
+struct Extractor {
+    inception: Borrowed<Inception>,
+}
+
+impl BatchNetwork<PixelBatch, ScoredBatch> for Extractor {
+    fn run(&mut self, batch: &PixelBatch) -> Result<ScoredBatch, DeviceError> {
+        let images = self.inception.features(batch, true).map_err(device_error)?;
+        Ok(ScoredBatch { faces: vec![images], tokens: None })
+    }
+
+    fn device_kind(&self) -> String {
+        self.inception.device().kind()
+    }
+}
+
+/// A tokenizer and what judges it, on one device, owned by that device's thread.
+#[derive(Debug)]
+struct Judge {
+    scorer: ReconstructionScorer,
+}
+
+impl BatchNetwork<PixelBatch, ScoredBatch> for Judge {
+    fn run(&mut self, batch: &PixelBatch) -> Result<ScoredBatch, DeviceError> {
+        let (faces, tokens) = self.scorer.score(batch).map_err(device_error)?;
+        Ok(ScoredBatch { faces, tokens: Some(tokens) })
+    }
+
+    fn device_kind(&self) -> String {
+        self.scorer.tokenizer().device().kind()
+    }
+}
+
 /// Moves a tokenizer that is loaded already onto its thread.
 pub(crate) fn encoder(tokenizer: VisualTokenizer) -> EncoderFactory {
     Box::new(move || Ok(Box::new(Encoder { tokenizer })))
@@ -162,6 +204,23 @@ pub(crate) fn decoder(
         let tokenizer = slot.borrow_or(|| folder.load_tokenizer(device, precision)).map_err(device_error)?;
         Ok(Box::new(Decoder { tokenizer, rounding }))
     })
+}
+
+/// The extractor that waits in `slot`, or loaded on the thread where it computes.
+pub(crate) fn extractor(
+    slot: Slot<Inception>,
+    weights: PathBuf,
+    (device, precision): (Device, ExtractorPrecision),
+) -> ScorerFactory {
+    Box::new(move || {
+        let inception = slot.borrow_or(|| Inception::load(&weights, device, precision)).map_err(device_error)?;
+        Ok(Box::new(Extractor { inception }))
+    })
+}
+
+/// What `load` gives, loaded on the thread where it computes.
+pub(crate) fn judge(load: impl FnOnce() -> Result<ReconstructionScorer, ModelError> + Send + 'static) -> ScorerFactory {
+    Box::new(move || Ok(Box::new(Judge { scorer: load().map_err(device_error)? })))
 }
 
 fn device_error(error: ModelError) -> DeviceError {

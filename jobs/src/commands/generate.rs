@@ -10,6 +10,7 @@ use super::run_report;
 use crate::{
     environment,
     progress::Progress,
+    run_log::Watched,
     settings::{Codes, GenerateSettings, SettingsError},
     workers::Workers,
 };
@@ -81,6 +82,7 @@ pub(crate) async fn generate_set(
     };
     let plan = Arc::new(plan);
     let telemetry = Arc::new(Telemetry::of_generating());
+    let watched = Watched::new(&plan, &output, shard, &telemetry);
     let run = GenerateRun {
         codes,
         decoders: if settings.formats.is_empty() { Vec::new() } else { loaded.decoders(settings) },
@@ -95,12 +97,9 @@ pub(crate) async fn generate_set(
             start_jitter: settings.start_jitter,
             finalize: settings.finalize,
             cancel: cancel.clone(),
-            telemetry: Arc::clone(&telemetry),
+            telemetry,
         },
     };
-    let report = tokio::select! {
-        report = pipeline::generate(run) => report?,
-        () = progress.show(&telemetry) => unreachable!("progress is shown for ever"),
-    };
+    let report = watched.run(pipeline::generate(run), progress).await?;
     Ok(MadeSet { plan, output, report })
 }

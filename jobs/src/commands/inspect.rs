@@ -18,47 +18,65 @@ use std::{
 /// Everything that `restok inspect` says.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspection {
-    output: String,
+    pub(crate) output: String,
     /// Whether it was finalized.
-    finished: bool,
-    units: Units,
-    plan: String,
-    settings: PlanSettings,
-    books: Books,
+    pub(crate) finished: bool,
+    pub(crate) units: Units,
+    pub(crate) plan: String,
+    pub(crate) settings: PlanSettings,
+    pub(crate) books: Books,
     /// The files' own account of their making; more than one value where they differ.
-    provenance: BTreeMap<String, BTreeSet<String>>,
-    files: Files,
-    levels: Vec<CodebookUse>,
-    all_levels: CodebookUse,
+    pub(crate) provenance: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) files: Files,
+    pub(crate) levels: Vec<CodebookUse>,
+    pub(crate) all_levels: CodebookUse,
     /// Codes that the codebook does not have; 0 in a sound table.
-    codes_out_of_range: u64,
-    examples: Vec<Example>,
+    pub(crate) codes_out_of_range: u64,
+    pub(crate) examples: Vec<Example>,
 }
 
 #[derive(Debug, Serialize)]
-struct Units {
-    complete: u64,
-    total: u32,
+pub(crate) struct Units {
+    pub(crate) complete: u64,
+    pub(crate) total: u32,
     /// Units whose files another attempt, with other bytes, had written first.
-    adopted: usize,
+    pub(crate) adopted: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Files {
-    tokens: usize,
-    tokens_bytes: u64,
-    images: usize,
-    images_bytes: u64,
+pub(crate) struct Files {
+    pub(crate) tokens: usize,
+    pub(crate) tokens_bytes: u64,
+    pub(crate) images: usize,
+    pub(crate) images_bytes: u64,
     /// Everything in the tokens files, divided by the tokens in them.
-    bits_a_token: Option<f64>,
+    pub(crate) bits_a_token: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Example {
-    image_id: String,
-    view: i8,
-    label: Option<i32>,
-    tokens: Vec<i16>,
+pub(crate) struct Example {
+    pub(crate) image_id: String,
+    pub(crate) view: i8,
+    pub(crate) label: Option<i32>,
+    pub(crate) tokens: Vec<i16>,
+}
+
+/// What of the files' own account of their making is told, and under which name.
+const MADE_WITH: [(&str, &str); 4] = [
+    ("device", "restok.device_kind"),
+    ("libtorch", "restok.libtorch"),
+    ("decoder", "restok.decoder"),
+    ("restok", "restok.version"),
+];
+
+impl Inspection {
+    /// Devices and versions that made the files, a name and a text each, as far as the files say so.
+    pub(crate) fn made_with(&self) -> impl Iterator<Item = (&'static str, String)> {
+        MADE_WITH.iter().filter_map(|(name, key)| {
+            let values: Vec<&str> = self.provenance.get(*key)?.iter().map(String::as_str).collect();
+            Some((*name, values.join("; ")))
+        })
+    }
 }
 
 /// Reads an output, finished or not, and prints what is in it.
@@ -66,7 +84,8 @@ struct Example {
 /// # Errors
 /// When there is no output, or it cannot be read or written about.
 pub(crate) async fn run(output: &str, rows: usize, format: ReportFormat, limits: &Limits) -> Result<()> {
-    let inspection = inspect(&Storage::open(output, limits)?, rows).await?;
+    let storage = Storage::open(output, limits)?;
+    let inspection = inspect(&storage, &TableReader::open(&storage).await?, rows).await?;
     match format {
         ReportFormat::Json => crate::output::print_json(&inspection)?,
         ReportFormat::Text => crate::output::print(&text(&inspection))?,
@@ -75,8 +94,10 @@ pub(crate) async fn run(output: &str, rows: usize, format: ReportFormat, limits:
 }
 
 /// Reads an output unit by unit; a few files are in memory at once.
-async fn inspect(storage: &Storage, rows: usize) -> Result<Inspection> {
-    let reader = TableReader::open(storage).await?;
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) async fn inspect(storage: &Storage, reader: &TableReader, rows: usize) -> Result<Inspection> {
     let settings = reader.plan().settings();
     let levels = settings.tokenizer.levels.clone();
     let tokens_per_image = levels.tokens_per_image() as u64;
@@ -159,16 +180,7 @@ fn text(inspection: &Inspection) -> String {
         ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
         ("plan", inspection.plan.clone()),
     ];
-    for (name, key) in [
-        ("device", "restok.device_kind"),
-        ("libtorch", "restok.libtorch"),
-        ("decoder", "restok.decoder"),
-        ("restok", "restok.version"),
-    ] {
-        if let Some(values) = inspection.provenance.get(key) {
-            made.push((name, values.iter().map(String::as_str).collect::<Vec<_>>().join("; ")));
-        }
-    }
+    made.extend(inspection.made_with());
     if units.adopted > 0 {
         made.push((
             "adopted",

@@ -1,9 +1,11 @@
 //! One file a command: each is a function from its settings to a report.
 
+pub(crate) mod evaluate;
 pub(crate) mod finalize;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod reconstruct;
+pub(crate) mod report;
 mod run_report;
 pub(crate) mod sweep;
 pub(crate) mod tokenize;
@@ -15,7 +17,7 @@ use crate::aligned::{bytes, count, counted, named, percent};
 use schemas::{Books, Origin, PlanSettings};
 
 /// Where rows come from, and how it lies there.
-fn source_text(settings: &PlanSettings) -> String {
+pub(crate) fn source_text(settings: &PlanSettings) -> String {
     match settings.origin.images() {
         Some(images) => format!("{} ({})", settings.source, images.layout),
         None => settings.source.clone(),
@@ -23,7 +25,7 @@ fn source_text(settings: &PlanSettings) -> String {
 }
 
 /// How rows were made of what they come from, and what that is called.
-fn origin_text(origin: &Origin) -> (&'static str, String) {
+pub(crate) fn origin_text(origin: &Origin) -> (&'static str, String) {
     match origin {
         Origin::Images(images) => {
             let views = counted(images.crop.views() as u64, "view");

@@ -9,6 +9,7 @@ use crate::{
     model_folder::{ModelFolder, tokenizer_identity},
     networks,
     progress::Progress,
+    run_log::Watched,
     settings::{SettingsError, TokenizeSettings},
     workers::Workers,
 };
@@ -46,6 +47,7 @@ pub(crate) async fn run(
     if settings.dry_run {
         return dry_run::print(&settings, &plan, &output).await;
     }
+    let watched = Watched::new(&plan, &output, shard, &telemetry);
     let run = TokenizeRun {
         // The URL as it was given: a signed one carries what no plan may hold.
         source: SourceReader::open_at(Arc::clone(&plan), &settings.source, &limits)?,
@@ -60,13 +62,10 @@ pub(crate) async fn run(
             start_jitter: settings.start_jitter,
             finalize: settings.finalize,
             cancel,
-            telemetry: Arc::clone(&telemetry),
+            telemetry,
         },
     };
-    let report = tokio::select! {
-        report = pipeline::tokenize(run) => report?,
-        () = progress.show(&telemetry) => unreachable!("progress is shown for ever"),
-    };
+    let report = watched.run(pipeline::tokenize(run), &progress).await?;
     run_report::print(settings.format, &settings.output, &plan, &output, &report)
 }
 

@@ -1,8 +1,9 @@
 //! The settings file: a section for each command, `[limits]` and `[general]` for all of them.
 
 use super::{
-    FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions, ReconstructOptions, SettingsError,
-    SweepOptions, TokenizeOptions, TrainGeneratorOptions, TrainTokenizerOptions, VerifyOptions,
+    EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
+    ReconstructOptions, ReportOptions, SettingsError, SweepOptions, TokenizeOptions, TrainGeneratorOptions,
+    TrainTokenizerOptions, VerifyOptions,
 };
 use serde::Deserialize;
 use std::path::Path;
@@ -27,6 +28,8 @@ pub(crate) struct SettingsFile {
     pub(crate) generate: GenerateOptions,
     /// `[sweep]`.
     pub(crate) sweep: SweepOptions,
+    /// `[evaluate]`.
+    pub(crate) evaluate: EvaluateOptions,
     /// `[finalize]`.
     pub(crate) finalize: FinalizeOptions,
     /// `[verify]`.
@@ -35,6 +38,8 @@ pub(crate) struct SettingsFile {
     pub(crate) inspect: InspectOptions,
     /// `[reconstruct]`.
     pub(crate) reconstruct: ReconstructOptions,
+    /// `[report]`.
+    pub(crate) report: ReportOptions,
 }
 
 impl SettingsFile {

@@ -252,6 +252,16 @@ const PAPER_COUNT: u64 = 50_000;
 const PAPER_BATCH: usize = 50;
 const PAPER_PRECISION: Precision = Precision::Tf32;
 
+impl GenerateSettings {
+    /// Samples that are drawn; absent where none are, or only for sheets.
+    pub(crate) fn count(&self) -> Option<u64> {
+        match &self.codes {
+            Codes::Draw { count, .. } => *count,
+            Codes::Read(_) => None,
+        }
+    }
+}
+
 impl GenerateOptions {
     /// The settings.
     ///

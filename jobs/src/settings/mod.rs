@@ -7,10 +7,12 @@
 //! exist without its key in the file, nor a default without its flag.
 
 mod error;
+mod evaluate;
 mod file;
 mod general;
 mod generate;
 mod limits;
+mod report;
 mod sampling;
 mod show;
 mod sweep;
@@ -22,12 +24,14 @@ mod training;
 mod values;
 
 pub(crate) use error::SettingsError;
+pub(crate) use evaluate::{EvaluateOptions, EvaluateSettings, EvaluationTask, ReconstructionTask, ScoringWork};
 pub(crate) use file::SettingsFile;
 pub(crate) use general::{GeneralOptions, LogFormat, ProgressStyle};
 pub(crate) use generate::{ClassChoice, Codes, GenerateOptions, GenerateSettings};
 pub(crate) use limits::{LimitOptions, STORAGE_HEADING, WORK_HEADING};
+pub(crate) use report::{ReportOptions, ReportSettings};
 pub(crate) use show::show;
-pub(crate) use sweep::{SweepOptions, SweepPoint, SweepSettings};
+pub(crate) use sweep::{SweepOptions, SweepPoint, SweepScoring, SweepSettings};
 pub(crate) use table_commands::{
     FinalizeOptions, ImageChoice, InspectOptions, ReconstructOptions, ReconstructSettings, ReportFormat, VerifyOptions,
 };

@@ -1,15 +1,19 @@
 //! Options and settings of `restok sweep`: one [`GenerateSettings`] for each point of a grid.
 
 use super::{
-    Devices, GenerateOptions, GenerateSettings, Options, ReportFormat, SettingsError, sampling::schedule_parser,
-    table_commands::OUTPUT_USAGE, table_commands::required, values::precision_parser,
+    Devices, GenerateOptions, GenerateSettings, Options, ReportFormat, SettingsError, evaluate::allowed,
+    sampling::schedule_parser, table_commands::OUTPUT_USAGE, table_commands::required, values::precision_parser,
 };
 use crate::environment;
+use models::Precision;
+use schemas::DeviationKind;
 use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, path::PathBuf};
 
 const WHAT: &str = "What and where";
 const GRID: &str = "The grid: every value of one with every value of the others";
 const ALL: &str = "The same at every point";
+const SCORES: &str = "Scores of every point (protocol gfid-adm)";
 const HOW: &str = "How it runs";
 
 /// Options of `restok sweep`.
@@ -73,6 +77,16 @@ pub(crate) struct SweepOptions {
     #[arg(long, value_name = "SAMPLES", env = environment::BATCH_SIZE, help_heading = ALL)]
     pub(crate) batch_size: Option<usize>,
 
+    /// The Inception network of 2015-12-05, as for restok evaluate; without it, nothing is scored
+    #[arg(long, value_name = "FILE", env = environment::INCEPTION, help_heading = SCORES)]
+    pub(crate) inception: Option<PathBuf>,
+    /// What every set is compared with, as for restok evaluate; without it, there is an inception score alone
+    #[arg(long, value_name = "URL", env = environment::REFERENCE, help_heading = SCORES)]
+    pub(crate) reference: Option<String>,
+    /// Rules of the protocol that may be broken, with commas; a sweep of few samples breaks count
+    #[arg(long, value_name = "RULES", env = environment::ALLOW, value_delimiter = ',', help_heading = SCORES)]
+    pub(crate) allow: Option<Vec<String>>,
+
     /// Devices that draw and decode: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or
     /// cpu*N for N workers
     #[arg(long, value_name = "DEVICES", env = environment::DEVICES, help_heading = HOW)]
@@ -98,6 +112,7 @@ impl Options for SweepOptions {
             count: Some(1_000),
             seed: Some(0),
             pictures: Some(vec!["npz".to_owned()]),
+            allow: Some(vec![DeviationKind::Count.name().to_owned()]),
             devices: Some(Devices::default()),
             allow_other_tokenizer: Some(false),
             format: Some(ReportFormat::Text),
@@ -117,11 +132,26 @@ pub(crate) struct SweepPoint {
     pub(crate) settings: GenerateSettings,
 }
 
+/// How points are scored.
+#[derive(Clone, Debug)]
+pub(crate) struct SweepScoring {
+    /// The Inception network.
+    pub(crate) inception: PathBuf,
+    /// What sets are compared with.
+    pub(crate) reference: Option<String>,
+    /// Rules that may be broken.
+    pub(crate) allow: BTreeSet<DeviationKind>,
+}
+
 /// Settings of `restok sweep`.
 #[derive(Clone, Debug)]
 pub(crate) struct SweepSettings {
     /// Every point, in the order of the grid; at least one.
     pub(crate) points: Vec<SweepPoint>,
+    /// Where scores go, beside the points.
+    pub(crate) output: String,
+    /// How points are scored; `None` for not at all.
+    pub(crate) scoring: Option<SweepScoring>,
     /// Devices.
     pub(crate) devices: Devices,
     /// Threads of a CPU worker.
@@ -164,12 +194,39 @@ impl SweepOptions {
                 }
             }
         }
+        let scoring = self.scoring()?;
         Ok(SweepSettings {
             points,
+            output: output.to_owned(),
+            scoring,
             devices: self.devices.unwrap_or_default(),
             device_threads: self.device_threads,
             format: self.format.unwrap_or_default(),
         })
+    }
+
+    fn scoring(&self) -> Result<Option<SweepScoring>, SettingsError> {
+        let Some(inception) = self.inception.clone() else {
+            return match &self.reference {
+                None => Ok(None),
+                Some(reference) => {
+                    let found = format!("{reference:?} without --inception");
+                    Err(SettingsError::invalid("--reference", found, "the network that compares, too"))
+                }
+            };
+        };
+        if self.pictures.as_ref().is_some_and(|forms| forms.iter().all(|form| form == "none")) {
+            let expected = "a form of pictures, for points are scored by them";
+            return Err(SettingsError::invalid("--pictures", "none beside --inception", expected));
+        }
+        // TensorFloat-32 is one switch of a process: the extractor needs it off, every precision but fp32 has it on.
+        if let Some(precision) = self.precision.as_ref().filter(|precision| *precision != Precision::Fp32.name()) {
+            let expected =
+                "fp32 beside --inception; in another precision, score the points with `restok evaluate` afterwards";
+            return Err(SettingsError::invalid("--precision", precision.clone(), expected));
+        }
+        let allow = allowed(self.allow.as_deref().unwrap_or_default())?;
+        Ok(Some(SweepScoring { inception, reference: self.reference.clone(), allow }))
     }
 
     /// What is the same at every point; of the numbers of schedules, those that this one takes.
@@ -233,6 +290,22 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 8);
+    }
+
+    #[test]
+    fn points_are_scored_where_there_is_a_network_pictures_and_float32() {
+        assert!(complete().resolve().expect("complete").scoring.is_none());
+        let scored = SweepOptions { inception: Some("inception.safetensors".into()), ..complete() };
+        let scoring = scored.clone().resolve().expect("complete").scoring.expect("a network");
+        assert_eq!(scoring.allow, [DeviationKind::Count].into());
+        for (options, flag) in [
+            (SweepOptions { reference: Some("r.npz".to_owned()), ..complete() }, "--reference"),
+            (SweepOptions { pictures: Some(vec!["none".to_owned()]), ..scored.clone() }, "--pictures"),
+            (SweepOptions { precision: Some("bf16".to_owned()), ..scored }, "--precision"),
+        ] {
+            let error = options.resolve().expect_err(flag).to_string();
+            assert!(error.contains(flag), "{error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     table_commands::required,
     tokenize::precision,
     training::{RecipeChoice, RecipeNumbers, RunChoice, RunSettings, at_least_one, batch_size, share_below_one},
-    values::precision_parser,
+    values::training_precision_parser,
 };
 use crate::environment;
 use generator::GeneratorChoice;
@@ -78,7 +78,7 @@ pub(crate) struct TrainGeneratorOptions {
     #[arg(long, value_name = "BATCHES", env = environment::ACCUMULATION, help_heading = RECIPE)]
     pub(crate) accumulation: Option<usize>,
     /// Arithmetic of the transformer's products; norms, the residual stream and the loss are fp32
-    #[arg(long, value_parser = precision_parser(), value_name = "PRECISION", env = environment::PRECISION, help_heading = RECIPE)]
+    #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", env = environment::PRECISION, help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
     /// Of the first weights and of everything that is drawn during the run
     #[arg(long, value_name = "NUMBER", env = environment::SEED, help_heading = RECIPE)]

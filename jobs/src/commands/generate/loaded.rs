@@ -99,6 +99,11 @@ impl Loaded {
         })
     }
 
+    /// Side of the tokenizer's pictures in pixels.
+    pub(crate) fn side(&self) -> usize {
+        self.side
+    }
+
     /// The generator.
     ///
     /// # Errors

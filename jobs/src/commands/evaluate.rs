@@ -1,0 +1,105 @@
+//! `restok evaluate`: the scores of a set under a named protocol.
+//!
+//! ```text
+//! source ─▶ PictureSet ─▶ features of every unit, committed ─▶ totals, in order ─▶ record ─▶ scores table
+//!                                                  reference ─┘
+//! ```
+
+mod extractors;
+mod generated;
+mod made_by;
+mod rebuilt;
+mod record;
+mod reference;
+mod rules;
+mod scoring;
+mod text;
+mod totals;
+
+pub(crate) use extractors::Extractors;
+pub(crate) use generated::GeneratedSet;
+pub(crate) use reference::ComparedWith;
+pub(crate) use rules::check_before;
+pub(crate) use scoring::Scoring;
+
+use crate::{
+    environment,
+    progress::Progress,
+    settings::{EvaluateSettings, EvaluationTask, ReportFormat},
+    workers::Workers,
+};
+use anyhow::Result;
+use models::ExtractorPrecision;
+use pipeline::{Limits, Shard, SourceOptions, Storage};
+use schemas::{EvaluationRecord, ImageIdRule};
+use tokio_util::sync::CancellationToken;
+
+/// Images of a split of the inception score under `gfid-adm`.
+const SPLIT: u64 = 5_000;
+
+/// Scores, or makes a reference, and prints what came of it.
+///
+/// # Errors
+/// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
+pub(crate) async fn run(
+    settings: EvaluateSettings,
+    limits: Limits,
+    workers: Workers,
+    progress: Progress,
+    cancel: CancellationToken,
+) -> Result<()> {
+    let shard = Shard::detect(settings.work.rank, settings.work.world, environment::lookup)?;
+    tracing::info!("{shard}");
+    let scoring = Scoring {
+        output: Storage::open_output(&settings.output, &limits)?,
+        protocol: settings.protocol,
+        allow: settings.allow.clone(),
+        work: settings.work,
+        max_reject_rate: settings.max_reject_rate.share(),
+        shard,
+        limits,
+        progress,
+        cancel,
+    };
+    let source = SourceOptions {
+        layout: settings.layout,
+        max_images: settings.max_images,
+        // Keys are only said again: sets whose stems repeat are scored like any other.
+        image_id: ImageIdRule::Path,
+        ..SourceOptions::new(settings.source.clone())
+    };
+    let records = match &settings.task {
+        EvaluationTask::Score { reference, inception } => {
+            let extractors = Extractors::load(inception, &workers, ExtractorPrecision::Float32).await?;
+            // What can be known of the set is said before a reference is looked at, and both before hours of work.
+            let set = GeneratedSet::open(source, settings.crop, &scoring).await?;
+            let compared = match reference {
+                Some(reference) => ComparedWith::read(reference, &scoring, &extractors).await?,
+                None => ComparedWith::nothing(),
+            };
+            vec![set.score(&compared, &scoring, &extractors).await?]
+        }
+        EvaluationTask::MakeReference { archive, inception } => {
+            let extractors = Extractors::load(inception, &workers, ExtractorPrecision::Float32).await?;
+            let text = reference::make(archive, source, settings.crop, &scoring, &extractors).await?;
+            return Ok(crate::output::print(&text)?);
+        }
+        EvaluationTask::Reconstruct(task) => rebuilt::score(source, settings.crop, task, &scoring, &workers).await?,
+    };
+    // First: what others have left in the output does not hide the result.
+    print(&records, settings.format)?;
+    let written = pipeline::write_scores(&scoring.output, &records).await?;
+    tracing::info!(
+        scores = scoring.output.uri(&written.parquet_path),
+        table = scoring.output.uri(&written.csv_path),
+        "scores are written"
+    );
+    Ok(())
+}
+
+fn print(records: &[EvaluationRecord], format: ReportFormat) -> Result<()> {
+    match format {
+        ReportFormat::Json => Ok(crate::output::print_json(&records)?),
+        ReportFormat::Text => Ok(crate::output::print(&text::text(records))?),
+    }
+}

@@ -1,0 +1,146 @@
+//! Generated sets, as the ADM evaluator scores them.
+
+use super::{
+    ComparedWith, SPLIT,
+    extractors::Extractors,
+    made_by::MadeBy,
+    record, rules,
+    scoring::{FeatureKey, MadeWith, Scoring},
+    totals::{FaceTotals, KeptFeatures, SetTotals},
+};
+use anyhow::Result;
+use models::{Device, frechet_distance, precision_recall};
+use pipeline::{PictureSet, PipelineError, SourceOptions};
+use schemas::{Crop, EvaluationRecord, ScoredImages, Scores};
+use std::{slice, sync::Arc};
+
+/// Neighbours that make the manifold of precision and recall.
+const NEIGHBOURS: usize = 3;
+
+/// A set that is opened and keeps the rules that can be known before its images are looked at, or was allowed not to.
+#[derive(Debug)]
+pub(crate) struct GeneratedSet {
+    made_by: MadeBy,
+    set: Arc<PictureSet>,
+    crop: Option<Crop>,
+}
+
+impl GeneratedSet {
+    /// Opens a set.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a rule is broken and not allowed.
+    pub(crate) async fn open(source: SourceOptions, crop: Option<Crop>, scoring: &Scoring) -> Result<Self> {
+        let made_by = MadeBy::find(source, &scoring.limits).await?;
+        let set = scoring.open(made_by.source.clone(), crop).await?;
+        let deviations: Vec<_> = rules::of_size(scoring.protocol, set.shape(), crop)
+            .into_iter()
+            .chain(set.images().and_then(|images| rules::of_count(scoring.protocol, images)))
+            .collect();
+        rules::refuse(scoring.protocol, &deviations, &scoring.allow)?;
+        Ok(Self { made_by, set, crop })
+    }
+
+    /// Scores it.
+    ///
+    /// # Errors
+    /// When a rule of the protocol is broken and not allowed, and whatever else ended it.
+    pub(crate) async fn score(
+        self,
+        compared: &ComparedWith,
+        scoring: &Scoring,
+        extractors: &Extractors,
+    ) -> Result<EvaluationRecord> {
+        let Self { made_by, set, crop } = self;
+        let mut deviations: Vec<_> = compared.deviations_for(set.shape());
+        deviations.extend(rules::of_size(scoring.protocol, set.shape(), crop));
+        rules::refuse(scoring.protocol, &deviations, &scoring.allow)?;
+
+        let key = key(&set, scoring, extractors);
+        let tables = scoring.features(&set, &key, extractors.scorers()).await?;
+        let faces = vec![(None, FaceTotals::with_features(extractors, Some(SPLIT), true)?)];
+        let features = if compared.features.is_some() { KeptFeatures::All(Vec::new()) } else { KeptFeatures::None };
+        let mut totals = SetTotals::new(faces, None, features).read(&tables).await?;
+        check_rejects(&totals, scoring)?;
+        let face = totals.faces.pop().unwrap_or_default();
+        let result = tokio::task::spawn_blocking(move || face.finish()).await??;
+        deviations.extend(rules::of_count(scoring.protocol, totals.images));
+        deviations.extend(rules::of_rejects(totals.rejected));
+        deviations.extend(rules::of_files(scoring.protocol, totals.images, totals.lossy));
+        let order = |score| rules::of_order(scoring.protocol, &totals.neighbours(score));
+        deviations.extend(result.score.as_ref().and_then(order));
+        rules::refuse(scoring.protocol, &deviations, &scoring.allow)?;
+
+        let max_images = made_by.source.max_images;
+        let mut record = record::begin(scoring, &set, max_images, crop, &totals, Some(extractors));
+        made_by.describe(&mut record)?;
+        record.reference.clone_from(&compared.name);
+        record.reference_sha256.clone_from(&compared.sha256);
+        record.reference_images = compared.images;
+        record::note(&mut record, &deviations);
+        let (features, device) = (totals.features.finish(), extractors.device()?);
+        // Minutes of arithmetic: the runtime's other threads go on.
+        record.scores = tokio::task::block_in_place(|| compare(compared, &result, &features, device))?;
+        record::name(slice::from_mut(&mut record))?;
+        Ok(record)
+    }
+}
+
+fn compare(
+    compared: &ComparedWith,
+    found: &super::totals::FaceResult,
+    features: &[f32],
+    device: Device,
+) -> Result<Scores> {
+    let distance = |reference: &Option<_>, found: &Option<_>| match (reference, found) {
+        (Some(reference), Some(found)) => frechet_distance(reference, found, device).map(Some),
+        _ => Ok(None),
+    };
+    let fid = distance(&compared.pool, &found.pool)?;
+    let sfid = distance(&compared.spatial, &found.spatial)?;
+    let manifold = compared
+        .features
+        .as_ref()
+        .map(|reference| precision_recall(reference, features, ScoredImages::POOL, NEIGHBOURS, device));
+    let manifold = manifold.transpose()?;
+    Ok(Scores {
+        fid,
+        sfid,
+        precision: manifold.as_ref().map(|manifold| manifold.precision),
+        recall: manifold.as_ref().map(|manifold| manifold.recall),
+        ..found.measured()
+    })
+}
+
+/// What the features of a set depend on.
+pub(super) fn key<'a>(set: &'a PictureSet, scoring: &Scoring, extractors: &'a Extractors) -> FeatureKey<'a> {
+    FeatureKey {
+        set: set.digest(),
+        extractor: Some(extractors.sha256()),
+        extractor_precision: Some(extractors.precision().name()),
+        tokenizer: None,
+        tokenizer_precision: None,
+        keep: &[],
+        lpips: &[],
+        batch_size: scoring.work.batch_size,
+        unit_size: scoring.work.unit_size,
+        made_with: MadeWith::here(),
+    }
+}
+
+/// A set of which too much is broken is not scored.
+///
+/// # Errors
+/// [`PipelineError::RejectRate`].
+pub(super) fn check_rejects(totals: &SetTotals, scoring: &Scoring) -> Result<(), PipelineError> {
+    let listed = totals.images + totals.rejected;
+    match totals.rejected as f64 > scoring.max_reject_rate * listed as f64 {
+        false => Ok(()),
+        true => Err(PipelineError::RejectRate {
+            rejected: totals.rejected,
+            listed,
+            limit_percent: scoring.max_reject_rate * 100.0,
+            reasons: "unreadable images of the set".to_owned(),
+        }),
+    }
+}

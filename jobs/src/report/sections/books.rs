@@ -1,0 +1,50 @@
+//! What became of the images: written and rejected, with reasons.
+
+use super::{part, table, tile};
+use crate::{
+    aligned::{bytes, count, percent},
+    report::gather::Tables,
+};
+use maud::{Markup, html};
+
+pub(super) fn section(tables: &Tables) -> Markup {
+    let books = &tables.inspection.books;
+    let rejected = books.rejected_total();
+    let reasons: Vec<Vec<String>> = books
+        .rejected
+        .iter()
+        .map(|(reason, number)| {
+            let share = |whole: u64| percent(*number as f64 / whole.max(1) as f64);
+            vec![reason.to_string(), count(*number), share(rejected), share(books.listed)]
+        })
+        .collect();
+    let named: Vec<Vec<String>> = tables
+        .rejects
+        .iter()
+        .map(|row| {
+            let reason = row.rejected.map_or(String::new(), |reason| reason.to_string());
+            vec![row.image_id.clone(), reason, row.error.clone().unwrap_or_default(), bytes(row.bytes.max(0) as u64)]
+        })
+        .collect();
+    let content = html! {
+        ul.tiles {
+            (tile(&count(books.listed), "listed"))
+            (tile(&count(books.written), "written"))
+            (tile(&count(rejected), &format!("rejected ({})", percent(books.reject_rate()))))
+            (tile(&count(books.token_rows), "rows of tokens"))
+            @if books.bytes_read > 0 { (tile(&bytes(books.bytes_read), "read")) }
+        }
+        @if !tables.inspection.finished {
+            p.note { "The output is not finished: this counts the units that are complete." }
+        }
+        @if !reasons.is_empty() {
+            h4 { "Why images were rejected" }
+            (table(&["reason", "images", "of the rejected", "of all"], &reasons))
+        }
+        @if !named.is_empty() {
+            h4 { @if named.len() as u64 == rejected { "Every rejected image" } @else { "The first rejected images" } }
+            div.words { (table(&["image", "reason", "error", "size"], &named)) }
+        }
+    };
+    part("Books", content)
+}

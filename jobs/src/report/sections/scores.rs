@@ -1,0 +1,130 @@
+//! Scores of sets, protocol by protocol, with every deviation beside the numbers: numbers of two protocols do not compare, nor do
+//! those of one that was not kept.
+
+use super::{part, provenance, score_curves};
+use crate::{aligned::count, report::charts::significant};
+use maud::{Markup, html};
+use schemas::{EvaluationRecord, Protocol};
+
+/// A number that is measured.
+pub(super) struct Column {
+    /// What it is called.
+    pub(super) name: &'static str,
+    digits: usize,
+    of: fn(&EvaluationRecord) -> Option<f64>,
+}
+
+/// Every number of a line, in the order in which papers give them.
+static COLUMNS: [Column; 11] = [
+    Column { name: "FID", digits: 5, of: |record| record.scores.fid },
+    Column { name: "sFID", digits: 5, of: |record| record.scores.sfid },
+    Column { name: "inception score", digits: 5, of: |record| record.scores.inception_score },
+    Column { name: "precision", digits: 4, of: |record| record.scores.precision },
+    Column { name: "recall", digits: 4, of: |record| record.scores.recall },
+    Column { name: "PSNR, dB", digits: 4, of: |record| record.scores.psnr },
+    Column { name: "SSIM", digits: 4, of: |record| record.scores.ssim },
+    Column { name: "MS-SSIM", digits: 4, of: |record| record.scores.ms_ssim },
+    Column { name: "LPIPS", digits: 4, of: |record| record.scores.lpips },
+    Column { name: "codes used", digits: 15, of: |record| record.scores.codes_used.map(|codes| codes as f64) },
+    Column { name: "entropy, bits", digits: 4, of: |record| record.scores.entropy_bits },
+];
+
+impl Column {
+    /// The number of a line.
+    pub(super) fn value(&self, record: &EvaluationRecord) -> Option<f64> {
+        (self.of)(record)
+    }
+
+    /// The number as text; empty where there is none.
+    pub(super) fn text(&self, record: &EvaluationRecord) -> String {
+        self.value(record).map_or(String::new(), |value| significant(value, self.digits))
+    }
+}
+
+/// The numbers that any of the lines has.
+pub(super) fn columns<'a>(records: impl Iterator<Item = &'a EvaluationRecord> + Clone) -> Vec<&'static Column> {
+    COLUMNS.iter().filter(|column| records.clone().any(|record| column.value(record).is_some())).collect()
+}
+
+/// The protocol, and whether it was kept.
+pub(super) fn protocol(record: &EvaluationRecord) -> Markup {
+    match record.deviations.is_empty() {
+        true => html! { span.badge.done { (record.protocol) " kept" } },
+        false => html! { span.badge.open { "not " (record.protocol) } },
+    }
+}
+
+/// The lines of a scores table; nothing without any.
+pub(super) fn section(records: &[EvaluationRecord]) -> Markup {
+    if records.is_empty() {
+        return html! {};
+    }
+    let content = html! {
+        @for protocol in Protocol::ALL {
+            @let lines: Vec<&EvaluationRecord> = records.iter().filter(|record| record.protocol == protocol).collect();
+            @if !lines.is_empty() { (lines_of(protocol, &lines)) }
+        }
+    };
+    part("Scores", content)
+}
+
+fn lines_of(protocol_: Protocol, lines: &[&EvaluationRecord]) -> Markup {
+    let columns = columns(lines.iter().copied());
+    let rebuilt = lines.iter().any(|record| record.kept_tokens.is_some());
+    html! {
+        h4 { "Protocol " code { (protocol_) } }
+        div.scroll {
+            table.scores {
+                thead {
+                    tr {
+                        th scope="col" { "set" }
+                        th scope="col" { "images" }
+                        @if rebuilt { th scope="col" { "tokens kept" } }
+                        @for column in &columns { th scope="col" { (column.name) } }
+                        th scope="col" { "protocol" }
+                    }
+                }
+                tbody {
+                    @for record in lines {
+                        tr {
+                            td title=(record.source) { (end_of(&record.source)) }
+                            td { (count(record.images)) }
+                            @if rebuilt { td { (record.kept_tokens.map_or(String::new(), |kept| kept.to_string())) } }
+                            @for column in &columns { td { (column.text(record)) } }
+                            td { (protocol(record)) }
+                        }
+                        @if !record.deviations.is_empty() {
+                            tr.deviation { td colspan=(columns.len() + 3 + usize::from(rebuilt)) { div { (record.deviations.join("; ")) } } }
+                        }
+                    }
+                }
+            }
+        }
+        (score_curves::charts(lines))
+        @for record in lines { (made(record)) }
+    }
+}
+
+/// Everything that made a line, and all its numbers.
+fn made(record: &EvaluationRecord) -> Markup {
+    html! {
+        details {
+            summary {
+                "What made " code { (record.evaluation) }
+                @if let Some(kept) = record.kept_tokens { ", " (kept) " tokens kept" }
+            }
+            (provenance::document(&serde_json::to_value(record).unwrap_or_default()))
+        }
+    }
+}
+
+/// The end of an address, by which a set is known; of pictures of an output, that of the output.
+pub(super) fn end_of(address: &str) -> String {
+    const PARTS: usize = 2;
+    let address = address.split_once("/pictures/").map_or(address, |(output, _)| output);
+    let parts: Vec<&str> = address.split('/').filter(|part| !part.is_empty()).collect();
+    match parts.len() > PARTS {
+        true => format!("…/{}", parts[parts.len() - PARTS..].join("/")),
+        false => address.to_owned(),
+    }
+}

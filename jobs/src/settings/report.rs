@@ -1,0 +1,65 @@
+//! Options and settings of `restok report`.
+
+use super::{Options, SettingsError, table_commands::required};
+use crate::environment;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Options of `restok report`.
+#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct ReportOptions {
+    /// Outputs, folders of trainings, folders of sweeps, results of evaluations, sheets of pictures, in the order of the page
+    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    pub(crate) output: Option<Vec<String>>,
+    /// The page; one that is there is replaced. What is no file, such as /dev/stdout, is written to
+    #[arg(long, value_name = "FILE", env = environment::REPORT)]
+    pub(crate) to: Option<PathBuf>,
+}
+
+impl Options for ReportOptions {
+    fn defaults() -> Self {
+        Self { to: Some(PathBuf::from("report.html")), ..Self::default() }
+    }
+}
+
+/// Settings of `restok report`.
+#[derive(Clone, Debug)]
+pub(crate) struct ReportSettings {
+    /// What the page is about; at least one.
+    pub(crate) outputs: Vec<String>,
+    /// The page.
+    pub(crate) to: PathBuf,
+}
+
+impl ReportOptions {
+    /// The settings.
+    ///
+    /// # Errors
+    /// When there is no output, or no name for the page.
+    pub(crate) fn resolve(self) -> Result<ReportSettings, SettingsError> {
+        const SECTION: &str = "report";
+        let outputs = self.output.filter(|outputs| !outputs.is_empty());
+        let outputs = required(outputs, "output", "OUTPUT as an argument", environment::OUTPUT, SECTION)?;
+        let to = required(self.to, "to", "--to FILE", environment::REPORT, SECTION)?;
+        if to.file_name().is_none() {
+            return Err(SettingsError::invalid("--to", to.display().to_string(), "a file, such as report.html"));
+        }
+        Ok(ReportSettings { outputs, to })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_needed_and_the_page_has_a_name() {
+        let error = ReportOptions::defaults().resolve().expect_err("no output").to_string();
+        assert!(error.contains("OUTPUT as an argument") && error.contains("[report]"), "{error}");
+        let named = ReportOptions { output: Some(vec!["a".to_owned(), "b".to_owned()]), ..ReportOptions::defaults() };
+        let settings = named.clone().resolve().expect("complete");
+        assert_eq!((settings.outputs.len(), settings.to), (2, PathBuf::from("report.html")));
+        assert!(ReportOptions { to: Some("..".into()), ..named }.resolve().is_err());
+    }
+}
