@@ -7,11 +7,12 @@
 //! measure table SOURCE OUTPUT CROP
 //! measure sample GENERATOR TOKENIZER KIND BATCH REPEATS THREADS
 //! measure train-generator GENERATOR BATCH REPEATS THREADS
+//! measure fid SAMPLES REFERENCE REPEATS THREADS
 //! ```
 
 use models::{
-    DeviceChoice, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, LoadOptions, Precision,
-    VisualTokenizer, initialise,
+    DeviceChoice, FeatureStatistics, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, LoadOptions,
+    Precision, VisualTokenizer, frechet_distance, initialise,
 };
 use pipeline::{
     BatchNetwork, DecodeLimits, DeviceError, Limits, Run, Shard, SourceOptions, SourceReader, Storage, Telemetry,
@@ -19,7 +20,7 @@ use pipeline::{
 };
 use schemas::{
     Crop, GuidanceSchedule, ImageIdRule, ImageOrigin, Origin, PixelBatch, PlanSettings, Rounding, SampleBatch,
-    Sampling, SourceLayout, TokenBatch, TokenLevels, TokenizerIdentity,
+    Sampling, ScoredImages, SourceLayout, TokenBatch, TokenLevels, TokenizerIdentity,
 };
 use serde_json::{Value, json};
 use std::{
@@ -57,6 +58,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["train-generator", generator, batch, repeats, threads] => {
             let sizes = Sizes { batch: batch.parse()?, repeats: repeats.parse()?, threads: threads.parse()? };
             train_generator(generator.as_ref(), sizes)?
+        }
+        ["fid", samples, reference, repeats, threads] => {
+            fid(samples.as_ref(), reference.as_ref(), repeats.parse()?, threads.parse()?)?
         }
         _ => json!({ "nothing": "make bench runs this with arguments; see tools/bench" }),
     };
@@ -146,6 +150,32 @@ fn sample(generator: &Path, tokenizer: &Path, kind: &str, sizes: Sizes) -> Measu
         parts.into_iter().map(|(part, seconds)| (part.to_owned(), json!(seconds / whole))).collect();
     let tokens_per_image = generator.config().tokens_per_image();
     Ok(json!({ "seconds": seconds, "shares": shares, "tokens_per_image": tokens_per_image }))
+}
+
+/// Time of the statistics of `samples` (float32, `[any number, 2048]`), and of their distance from those of `reference`.
+fn fid(samples: &Path, reference: &Path, repeats: usize, threads: usize) -> Measured {
+    /// Rows that are read at once, as a unit of features is.
+    const ROWS: usize = 1_000;
+    let device = initialise(&[DeviceChoice::Cpu], Some(threads))?[0];
+    let read = |file: &Path| -> Result<Vec<f32>, std::io::Error> {
+        Ok(fs::read(file)?.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    };
+    let statistics = |features: &[f32]| {
+        let mut statistics = FeatureStatistics::new(ScoredImages::POOL, device)?;
+        features.chunks(ROWS * ScoredImages::POOL).try_for_each(|rows| statistics.add(rows))?;
+        statistics.finish()
+    };
+    let (samples, reference) = (read(samples)?, statistics(&read(reference)?)?);
+    let (mut statistics_seconds, mut distance_seconds, mut distance) = (Vec::new(), Vec::new(), 0.0);
+    for _ in 0..repeats {
+        let started = Instant::now();
+        let found = statistics(&samples)?;
+        statistics_seconds.push(started.elapsed().as_secs_f64());
+        let started = Instant::now();
+        distance = frechet_distance(&found, &reference, device)?;
+        distance_seconds.push(started.elapsed().as_secs_f64());
+    }
+    Ok(json!({ "statistics": statistics_seconds, "distance": distance_seconds, "fid": distance }))
 }
 
 /// Time of a training step of random rows, with the published recipe in float32.

@@ -31,10 +31,12 @@ fn the_help_of_every_command_is_what_was_reviewed() {
         "train-generator",
         "generate",
         "sweep",
+        "evaluate",
         "finalize",
         "verify",
         "inspect",
         "reconstruct",
+        "report",
     ] {
         for help in ["-h", "--help"] {
             let finished =

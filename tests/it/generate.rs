@@ -30,10 +30,11 @@ fn generate(workspace: &Workspace, output: &str, count: usize) -> Command {
     command
 }
 
-/// Everything below an output but the markers, which hold a clock.
+/// Everything below an output but the markers and the logs of the runs, which hold a clock.
 fn contents(workspace: &Workspace, output: &str) -> BTreeMap<String, String> {
     let files = workspace.files(output).into_iter();
-    let lasting = files.filter(|(path, _)| !path.starts_with("_state/") && !path.starts_with("_staging/"));
+    let of_a_run = ["_state/", "_staging/", "_log/"];
+    let lasting = files.filter(|(path, _)| !of_a_run.iter().any(|folder| path.starts_with(folder)));
     lasting.map(|(path, bytes)| (path, schemas::sha256_hex(&bytes))).collect()
 }
 

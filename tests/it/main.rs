@@ -11,12 +11,16 @@ mod cuda_absent;
 mod damage;
 /// SIGTERM: what is being committed is committed, and the next start ends with the same bytes.
 mod drain;
+/// Scores: restarts, sharing, refusals, references, reconstructions, sweeps.
+mod evaluate;
 /// Disks that are full, outputs that cannot be written.
 mod full_disk;
 /// Generated sets: the same after any death and with any number of workers, tokens to pictures, sheets, sweeps.
 mod generate;
 /// Checkpoints from the model hub.
 mod hub;
+/// The page about outputs, and the logs that runs leave for it.
+mod report;
 /// Killed twenty times at random instants: the tables of an undisturbed run, byte for byte.
 mod resume_after_kill;
 /// Flags over environment over file over defaults.

@@ -14,12 +14,16 @@ TOKENIZER = CHECKOUT / "tests" / "fixtures" / "tokenizer"
 LAYOUTS = ("folder", "webdataset", "parquet")
 
 
+def binary():
+    """The program under test; those that only tests need lie beside it."""
+    return Path(os.environ.get("RESTOK_BINARY") or CHECKOUT / "target" / "debug" / "restok")
+
+
 def restok(*arguments):
     """Runs the program and returns what it printed on standard output."""
-    binary = os.environ.get("RESTOK_BINARY") or CHECKOUT / "target" / "debug" / "restok"
     # A developer's own settings must not decide what is tested.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RESTOK_")}
-    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, env=environment)
+    done = subprocess.run([binary(), *map(str, arguments)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, f"restok {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}"
     return done.stdout
 

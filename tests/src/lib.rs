@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod hub_server;
+pub mod inception;
 pub mod random;
 pub mod s3_server;
 pub mod sample;

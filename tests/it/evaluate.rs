@@ -1,0 +1,243 @@
+use crate::workspace;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tests::{
+    inception,
+    random::Random,
+    workspace::{Workspace, run, start, text},
+};
+
+/// A folder that ships with the repository.
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/fashion-mnist").join(name)
+}
+
+/// A set of `count` samples of the generator that ships, in the workspace's folder `output`.
+fn generate(workspace: &Workspace, output: &str, count: usize, pictures: &str) {
+    let mut command = workspace.restok(["generate", "--output", output, "--pictures", pictures, "--devices=cpu"]);
+    command.env("RESTOK_GENERATOR", text(&shipped("generator"))).env("RESTOK_TOKENIZER", text(&shipped("tokenizer")));
+    command.args([
+        "--count",
+        &count.to_string(),
+        "--unit-size=8",
+        "--batch-size=8",
+        "--guidance=2",
+        "--device-threads=1",
+    ]);
+    run(&mut command).expect_code(0);
+}
+
+/// `restok evaluate` with the random network, small batches and units, and these arguments.
+fn evaluate(workspace: &Workspace, arguments: &[&str]) -> Command {
+    let mut command = workspace.restok(["evaluate", "--batch-size=4", "--unit-size=4"]);
+    command.args(arguments).args(["--device-threads=1", "--output=evaluation"]);
+    // As variables, so that a test can say them otherwise.
+    command.env("RESTOK_DEVICES", "cpu").env("RESTOK_FORMAT", "json");
+    command.env("RESTOK_INCEPTION", text(&inception::shared(Path::new(env!("CARGO_TARGET_TMPDIR")))));
+    command
+}
+
+/// The records that a command printed.
+fn records(printed: &str) -> Vec<serde_json::Value> {
+    serde_json::from_str(printed).expect("records as JSON")
+}
+
+fn number(record: &serde_json::Value, name: &str) -> f64 {
+    record["scores"][name].as_f64().unwrap_or_else(|| panic!("{name} in {record}"))
+}
+
+/// Files of features by path below the evaluation.
+fn features(workspace: &Workspace) -> BTreeMap<String, Vec<u8>> {
+    let folder = workspace.path("evaluation");
+    let files = if folder.exists() { workspace.files("evaluation") } else { BTreeMap::new() };
+    files.into_iter().filter(|(path, _)| path.starts_with("features/")).collect()
+}
+
+const ALLOWED: &str = "--allow=count,resize,order,reference";
+
+#[test]
+fn a_generated_set_is_scored_against_a_reference_of_its_own_making() {
+    let workspace = workspace();
+    generate(&workspace, "samples", 16, "npz,webdataset,png");
+    let made = run(&mut evaluate(&workspace, &["--make-reference=reference.npz", "--source=samples"])).expect_code(0);
+    assert!(made.stdout.contains("reference.npz") && made.stdout.contains("16 of 32x32"), "{}", made.stdout);
+
+    let arguments = ["--source=samples", "--reference=reference.npz", ALLOWED];
+    let finished = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
+    let [record] = records(&finished.stdout).try_into().expect("one record");
+    // A set against itself.
+    assert!(number(&record, "fid").abs() < 1e-6 && number(&record, "sfid").abs() < 1e-6, "{record}");
+    assert_eq!((number(&record, "precision"), number(&record, "recall")), (1.0, 1.0));
+    assert!(number(&record, "inception_score") >= 1.0);
+    // What made it, and how the protocol was not kept.
+    assert_eq!((record["protocol"].as_str(), record["images"].as_u64()), (Some("gfid-adm"), Some(16)));
+    assert_eq!((record["guidance"].as_f64(), record["seed"].as_u64()), (Some(2.0), Some(0)));
+    assert!(record["generator_sha256"].is_string() && record["tokenizer_sha256"].is_string(), "{record}");
+    let deviations = record["deviations"].as_array().expect("a list");
+    let names: Vec<_> = deviations.iter().filter_map(|text| text.as_str()?.split(':').next()).collect();
+    assert_eq!(names, ["reference", "resize", "count"], "{record}");
+
+    // The same pixels in every form give the same numbers.
+    for source in ["samples/pictures/samples.npz", "samples/pictures/png", "samples/pictures/webdataset"] {
+        let finished = run(&mut evaluate(&workspace, &["--source", source, ALLOWED])).expect_code(0);
+        let [other] = records(&finished.stdout).try_into().expect("one record");
+        let (found, expected) = (number(&other, "inception_score"), number(&record, "inception_score"));
+        assert!((found - expected).abs() < 1e-9, "{source}: {found}, {expected}");
+    }
+    // A line each, in both tables.
+    let csv = std::fs::read_to_string(workspace.path("evaluation/scores.csv")).expect("a table");
+    assert_eq!(csv.lines().count(), 5, "{csv}");
+    assert!(csv.starts_with("evaluation,protocol,"), "{csv}");
+    // A reference of so few images does not keep the protocol.
+    let refused =
+        run(&mut evaluate(&workspace, &["--source=samples", "--reference=reference.npz", "--allow=count,resize"]));
+    assert!(refused.expect_code(42).stderr.contains("an archive of 16 images"));
+    let tables = workspace.files("evaluation").into_keys().filter(|path| path.starts_with("scores/score-")).count();
+    assert_eq!(tables, 4);
+}
+
+#[test]
+fn a_broken_protocol_is_refused_with_the_flag_that_allows_it() {
+    let workspace = workspace();
+    generate(&workspace, "samples", 8, "npz");
+    let refused = run(&mut evaluate(&workspace, &["--source=samples"])).expect_code(42);
+    for words in ["gfid-adm is not kept", "8 images, the protocol says 50,000", "32x32", "--allow count,resize"] {
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    assert!(features(&workspace).is_empty(), "nothing is computed for a set that is refused");
+    // JPEG files are found when the set has been read.
+    workspace.sample_folder(6);
+    let refused =
+        run(&mut evaluate(&workspace, &["--source=images", "--crop=adm-center-32", ALLOWED, "--max-reject-rate=50%"]))
+            .expect_code(42);
+    assert!(refused.stderr.contains("lossy files"), "{}", refused.stderr);
+}
+
+#[test]
+fn killed_at_any_moment_scoring_goes_on_and_ends_with_the_same_numbers() {
+    let workspace = workspace();
+    generate(&workspace, "samples", 24, "npz");
+    let arguments = ["--source=samples", ALLOWED];
+    let finished = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
+    let (expected, expected_features) = (records(&finished.stdout), features(&workspace));
+    assert_eq!(expected_features.len(), 6);
+    std::fs::remove_dir_all(workspace.path("evaluation")).expect("a folder of the test");
+
+    let mut random = Random::new(5);
+    for _ in 0..4 {
+        let before = features(&workspace).len();
+        let mut running = start(&mut evaluate(&workspace, &arguments));
+        running.wait_until(|| features(&workspace).len() > before);
+        std::thread::sleep(std::time::Duration::from_micros(random.below(20_000)));
+        running.kill();
+        running.finish();
+        if features(&workspace).len() == 6 {
+            break;
+        }
+    }
+    let finished = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
+    assert_eq!(records(&finished.stdout), expected);
+    assert_eq!(features(&workspace), expected_features);
+    // Everything is there: the same command only reads.
+    let again = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
+    assert_eq!(records(&again.stdout), expected);
+}
+
+#[test]
+fn two_processes_share_a_set_and_workers_change_nothing() {
+    let workspace = workspace();
+    generate(&workspace, "samples", 16, "npz");
+    let arguments = ["--source=samples", ALLOWED];
+    let shares = ["0", "1"].map(|rank| start(evaluate(&workspace, &arguments).args(["--rank", rank, "--world=2"])));
+    let shares = shares.map(|share| share.finish().expect_code(0));
+    let [expected, other] = shares.map(|share| records(&share.stdout));
+    assert_eq!(other, expected);
+    std::fs::remove_dir_all(workspace.path("evaluation")).expect("a folder of the test");
+    let mut with_two = evaluate(&workspace, &arguments);
+    with_two.env("RESTOK_DEVICES", "cpu*2");
+    let with_two = run(&mut with_two).expect_code(0);
+    assert_eq!(records(&with_two.stdout), expected);
+}
+
+#[test]
+fn reconstructions_are_scored_from_any_number_of_tokens() {
+    let workspace = workspace();
+    let images = shipped("images");
+    let tokenizer = shipped("tokenizer");
+    let arguments = [
+        "--protocol=rfid",
+        "--source",
+        &text(&images),
+        "--tokenizer",
+        &text(&tokenizer),
+        "--keep=32,1",
+        "--allow=count,resize",
+    ];
+    let finished = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
+    let records = records(&finished.stdout);
+    assert_eq!(records.iter().map(|record| record["kept_tokens"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(32)]);
+    let psnr: Vec<f64> = records.iter().map(|record| number(record, "psnr")).collect();
+    assert!(psnr[0] > 10.0 && psnr[1] > psnr[0] + 3.0, "more tokens tell more: {psnr:?}");
+    for record in &records {
+        assert_eq!(record["crop"].as_str(), Some("torchvision-center-32"));
+        assert_eq!(record["extractor_precision"].as_str(), Some("float64"));
+        assert!(number(record, "fid") > 0.0 && number(record, "codes_used") > 1.0, "{record}");
+        assert_eq!(record["scores"]["codes_used_by_level"].as_array().map(Vec::len), Some(6));
+        // Too small for five scales; no network for LPIPS.
+        assert!(record["scores"]["ms_ssim"].is_null() && record["scores"]["lpips"].is_null());
+    }
+    // Without the network there are the measures that need none, and a word on what is missing.
+    let mut command = evaluate(&workspace, &arguments);
+    command.env_remove("RESTOK_INCEPTION").env("RESTOK_FORMAT", "text");
+    let finished = run(&mut command).expect_code(0);
+    assert!(
+        finished.stdout.contains("PSNR, dB") && finished.stdout.contains("give --inception"),
+        "{}",
+        finished.stdout
+    );
+}
+
+#[test]
+fn a_sweep_fills_in_its_scores() {
+    let workspace = workspace();
+    generate(&workspace, "samples", 16, "npz");
+    run(&mut evaluate(&workspace, &["--make-reference=reference.npz", "--source=samples"])).expect_code(0);
+    let mut command = workspace.restok(["sweep", "--output=sweep", "--guidance=1,3", "--count=8", "--format=json"]);
+    command.env("RESTOK_GENERATOR", text(&shipped("generator")));
+    command.env("RESTOK_TOKENIZER", text(&shipped("tokenizer")));
+    command.env("RESTOK_INCEPTION", text(&inception::shared(Path::new(env!("CARGO_TARGET_TMPDIR")))));
+    command.args(["--reference=reference.npz", "--allow=count,resize,reference", "--devices=cpu"]);
+    command.args(["--device-threads=1", "--batch-size=8"]);
+    let points = records(&run(&mut command).expect_code(0).stdout);
+    assert_eq!(points.len(), 2);
+    for point in &points {
+        for name in ["fid", "sfid", "inception_score", "precision", "recall"] {
+            assert!(number(point, name).is_finite(), "{point}");
+        }
+    }
+    assert_ne!(number(&points[0], "fid"), number(&points[1], "fid"));
+    let csv = std::fs::read_to_string(workspace.path("sweep/scores.csv")).expect("a table");
+    assert_eq!(csv.lines().count(), 3, "a line for each point: {csv}");
+}
+
+#[test]
+fn what_is_no_set_no_reference_and_no_network_is_refused_by_name() {
+    let workspace = workspace();
+    generate(&workspace, "samples", 8, "none");
+    generate(&workspace, "pictures", 8, "png");
+    std::fs::write(workspace.path("broken.npz"), b"PK\x03\x04 and no more").expect("a file of the test");
+    std::fs::write(workspace.path("broken.safetensors"), b"nothing").expect("a file of the test");
+    for (arguments, words) in [
+        (&["--source=samples"][..], "no pictures"),
+        (&["--source=nowhere"], "nowhere"),
+        (&["--source=broken.npz"], "broken.npz"),
+        (&["--source=pictures", ALLOWED, "--reference=broken.npz"], "broken.npz"),
+        (&["--source=samples", "--inception=broken.safetensors"], "broken.safetensors"),
+    ] {
+        let finished = run(&mut evaluate(&workspace, arguments)).expect_code(42);
+        assert!(finished.stderr.contains(words), "{arguments:?}: {}", finished.stderr);
+    }
+}
