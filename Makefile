@@ -38,6 +38,11 @@ CLASSES ?=
 GENERATOR ?= hf://xushu-me/llamagen_l_c2i_restok_l_128.r256_in1k
 RECIPE ?= paper
 GENERATE_ARGS ?=
+# --- settings of evaluate -----------------------------------------------------------------------------------------
+REFERENCE ?=
+INCEPTION ?=
+EVALUATION ?= data/evaluation
+EVALUATE_ARGS ?=
 # --- the crop of VIEWS ---------------------------------------------------------------------------------------------
 crop_1 := adm-center-256
 crop_2 := adm-center-256-flip
@@ -49,15 +54,18 @@ help: ## list the targets
 	@echo "Settings of tokenize-imagenet: IMAGENET= TOKENS= TOKENIZER= DEVICES= VIEWS=1|2|10 PRECISION= SPLIT= ARGS='--flags of restok tokenize'"
 	@echo "Settings of train-generator: SOURCE= OUTPUT= VALIDATION= (outputs of restok tokenize) TOKENIZER= (for sheets) CLASSES= GENERATOR_PRESET=gpt-b|gpt-l|gpt-xl|gpt-xxl|tiny TRAIN_ARGS='--flags of restok train-generator'"
 	@echo "Settings of generate-fid: SAMPLES= (an output) GENERATOR= TOKENIZER= RECIPE=paper DEVICES= GENERATE_ARGS='--flags of restok generate'"
+	@echo "Settings of evaluate: SAMPLES= (an output, an archive, a folder) REFERENCE= INCEPTION= EVALUATION= (where scores go) DEVICES= EVALUATE_ARGS='--flags of restok evaluate'"
 	@echo "Settings of train-tokenizer: SOURCE= OUTPUT= VALIDATION= PRESET=restok-l-128|restok-b-128|restok-s-128|tiny TRAIN_ARGS='--flags of restok train-tokenizer'"
 
-.PHONY: setup setup-tools setup-tables
+.PHONY: setup setup-tools setup-tables setup-browser
 setup: ## get libtorch, cmake and nasm into the checkout, without root (other targets do this when needed)
 	@tools/setup.sh torch
 setup-tools:
 	@tools/setup.sh tools
 setup-tables:
 	@tools/setup.sh tables
+setup-browser:
+	@tools/setup.sh browser
 
 .PHONY: build
 build: setup ## build the binary target/release/restok
@@ -69,12 +77,12 @@ demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, an
 	@tools/demo.sh
 
 .PHONY: test test-data test-tables
-test: setup setup-tables ## run every test: Rust, then other tools reading our tables
+test: setup setup-tables setup-browser ## run every test: Rust, then other tools reading our tables, and a browser our page
 	$(RUN_TESTS) --workspace
 	$(MAKE) test-tables
 test-data: setup-tools ## run the tests of schemas and pipeline alone: no libtorch needed
 	$(RUN_TESTS) --package schemas --package pipeline
-test-tables: setup setup-tables ## open the sample's tables with DuckDB, Polars, pandas and pyarrow
+test-tables: setup setup-tables setup-browser ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, and a report in Chromium
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
 
@@ -164,8 +172,23 @@ else
 		$(if $(RECIPE),--recipe '$(RECIPE)') --devices '$(DEVICES)' $(GENERATE_ARGS)
 endif
 
+.PHONY: evaluate
+evaluate: ## score SAMPLES= against REFERENCE= with the network INCEPTION=; without SAMPLES=, the tokenizer that ships, by how many tokens are kept
+ifeq ($(SAMPLES),)
+	@echo "SAMPLES= is not set: this is what the tokenizer that ships keeps of ten pictures, from its first 1, 2, 4 … tokens"
+	@$(MAKE) build
+	target/release/restok evaluate --protocol rfid --source samples/fashion-mnist/images --tokenizer samples/fashion-mnist/tokenizer \
+		--keep 1,2,4,8,16,32 --allow count,resize --output '$(EVALUATION)' --devices '$(DEVICES)' \
+		$(if $(INCEPTION),--inception '$(INCEPTION)') $(EVALUATE_ARGS)
+else
+	@[ -n "$(INCEPTION)" ] || { echo "set INCEPTION=... (the Inception network as safetensors: docs/evaluating.md says where it is from)"; exit 42; }
+	@$(MAKE) build
+	target/release/restok evaluate --source '$(SAMPLES)' --inception '$(INCEPTION)' --output '$(EVALUATION)' --devices '$(DEVICES)' \
+		$(if $(REFERENCE),--reference '$(REFERENCE)') $(EVALUATE_ARGS)
+endif
+
 .PHONY: bench
-bench: build setup-tables ## compare with the published implementation (RESTOK_PUBLISHED=its checkout), Pillow and .npy, in one run
+bench: build setup-tables ## compare with the published implementation (RESTOK_PUBLISHED=its checkout), torch-fidelity, Pillow and .npy, in one run
 	@tools/bench/run.sh $(BENCH_ARGS)
 
 .PHONY: docs clean

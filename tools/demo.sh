@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The jobs on two small samples: images in three layouts become the same tokens; ten pictures of clothes become tokens and pictures
-# again, with the tokenizer that ships; and the generator that ships makes new ones. Run again, it finds its units done and only looks. `make demo` builds what it needs first.
+# again, with the tokenizer that ships; the generator that ships makes new ones; the tokenizer is scored; and one page shows it all. Run again, it finds its units done and only looks. `make demo` builds what it needs first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly restok=${RESTOK_BINARY:-target/debug/restok}
@@ -80,12 +80,21 @@ step "8. Ten of each class on a sheet, and one of each step by step"
 run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --guidance 2 \
   --grid "$output/generated.png" --reveal "$output/reveal.png" --log-level warn
 
+step "9. What the tokenizer keeps of ten test pictures, by how many tokens are kept, and the use of its codebook"
+run "$restok" evaluate --protocol rfid --source "$clothes/images" --tokenizer "$clothes/tokenizer" --keep 1,2,4,8,16,32 \
+  --allow count,resize --output "$output/evaluation" --log-level warn
+
+step "10. One page about all of this: tables, pictures, rates, scores"
+run "$restok" report "$output/fashion-mnist" "$output/pictures" "$output/generated" "$output/generated.png" "$output/reveal.png" \
+  "$output/evaluation" --to "$output/report.html" --log-level warn
+
 cat >&2 <<END
 
-Look at  $output/pictures/contact-sheet.png  (ten test pictures, rebuilt level by level)
+Look at  $output/report.html                (everything below, and the books, rates and scores; it opens in any browser)
+         $output/pictures/contact-sheet.png  (ten test pictures, rebuilt level by level)
          $output/generated.png               (new ones, by class)
          $output/reveal.png                  (one of each class, after each step)
-Tokenizer and generator of steps 4 to 8 were trained by restok: $clothes/README.md has the commands and the figures.
+Tokenizer and generator of steps 4 to 9 were trained by restok: $clothes/README.md has the commands and the figures.
 That of steps 1 to 3 has the published shape and random weights. With the published checkpoint and a folder of pictures,
   restok tokenize --source ./images --output ./tokens --tokenizer hf://xushu-me/restok_l_128.r256_in1k
 END

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Gets what a build needs and cargo cannot fetch, without root and without leaving the checkout.
+# Gets what a build needs and cargo cannot fetch, without root; what the tests need besides, too.
 #
 #   tools/setup.sh tools    a C++ compiler and cargo are checked for; cmake and nasm are found or fetched
 #   tools/setup.sh torch    the same, and libtorch 2.13.0
 #   tools/setup.sh tables   Python packages that read tables, for the demo and the tests
+#   tools/setup.sh browser  Chromium and its driver, for the test of the report; alone it may fail, and then says why in .deps/no-browser
 #
-# Everything lands in .venv and .deps. A part that is done is not done again until its inputs change.
+# Everything lands in .venv and .deps, with one exception: as root, on a system with apt-get, `browser` installs Chromium and its driver
+# for the whole system. RESTOK_NO_BROWSER=1 forbids that, and the test is skipped. A part that is done is not done again until its
+# inputs change; an installation that failed is not tried again until this file changes or .deps/no-browser is removed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly torch_version=2.13.0
@@ -115,6 +118,80 @@ table_tools() {
   pip_install --requirement tools/requirements-test.txt
 }
 
+# The program under any of these names, outside of the checkout.
+found() {
+  local name
+  for name in "$@"; do PATH=${PATH//"$PWD/.deps/bin:"/} command -v "$name" && return; done
+  return 1
+}
+
+# Whether a program is Chromium as a snap, or a script that starts it. Such a one is confined: it sees no file below /tmp, where tests lie.
+is_snap() {
+  case "$(readlink -f "$1")" in /snap/*|*/bin/snap) return 0 ;; esac
+  [ "$(head -c 2 "$1" | tr -d '\0')" = '#!' ] && grep -q '/snap/bin/' "$1"
+}
+
+is_ubuntu() { grep -qs '^ID=ubuntu$' /etc/os-release; }
+
+# The first number of a program's version; nothing where it does not run.
+major() { "$1" --version 2>/dev/null | grep -oE '[0-9]+' | head -n 1 || true; }
+
+# Whether both are there and of one version, without which they do not understand each other; puts them in their place, or says in
+# `reason` what is wrong with what is there.
+browser_there() {
+  local chromium driver
+  reason="none is installed"
+  chromium=$(found chromium chromium-browser google-chrome google-chrome-stable) || return 1
+  reason="$chromium is a snap, which does not see the files of the tests"
+  if is_snap "$chromium"; then chromium=$(found google-chrome google-chrome-stable) || return 1; fi
+  reason="$chromium is there, but no chromedriver"
+  driver=$(found chromedriver) || return 1
+  reason="$chromium (version '$(major "$chromium")') and $driver (version '$(major "$driver")') are not of one version"
+  [ -n "$(major "$chromium")" ] && [ "$(major "$chromium")" = "$(major "$driver")" ] || return 1
+  place chromium "$chromium"
+  place chromedriver "$driver"
+}
+
+# Tries to install it, once. A mirror that does not answer must not hold up the tests.
+browser_by_apt() {
+  local log=.deps/browser.log patience=(-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15)
+  say "installing chromium and chromium-driver with apt-get, for the whole system"
+  if { apt-get "${patience[@]}" update && DEBIAN_FRONTEND=noninteractive apt-get "${patience[@]}" install --yes \
+    --no-install-recommends chromium chromium-driver; } >"$log" 2>&1; then
+    if browser_there; then rm -f "$log"; return; fi
+    reason="apt-get installed packages, but $reason"
+  else
+    reason="apt-get could not install it: $(grep -m 1 '^E:' "$log" || echo "see $log")"
+  fi
+  return 1
+}
+
+no_browser() {
+  rm -f .deps/bin/chromium .deps/bin/chromedriver
+  printf '%s\n' "$1" >.deps/no-browser
+  say "the page of restok report will not be tested in a browser: $1"
+}
+
+browser() {
+  local reason tried=.deps/stamps/no-browser digest hint
+  mkdir -p .deps/stamps
+  if [ "${RESTOK_NO_BROWSER:-}" = 1 ]; then no_browser "RESTOK_NO_BROWSER=1 asks for no browser"; return; fi
+  if browser_there; then rm -f .deps/no-browser "$tried"; return; fi
+  digest=$(sha256sum <tools/setup.sh | cut -d' ' -f1)
+  if is_ubuntu; then hint="on Ubuntu chromium is a snap, which will not do: put google-chrome and a chromedriver of its version on the PATH"
+  else hint=$(install_with 'chromium chromium-driver' 'chromium chromedriver'); fi
+  # Stubs and snaps are what apt-get has on Ubuntu.
+  if [ "$(id -u)" = 0 ] && ! is_ubuntu && command -v apt-get >/dev/null; then
+    if [ -e .deps/no-browser ] && [ "$(cat "$tried" 2>/dev/null)" = "$digest" ]; then
+      say "the page of restok report will not be tested in a browser: $(cat .deps/no-browser)"
+      return
+    fi
+    if browser_by_apt; then return; fi
+    printf '%s\n' "$digest" >"$tried"
+  fi
+  no_browser "no Chromium with its driver that the test can use: $reason. $hint, then 'make setup-browser'"
+}
+
 case "${1:-}" in
   tools) once tools build_tools .deps/bin/cmake tools/requirements-build.txt ;;
   torch)
@@ -124,5 +201,6 @@ case "${1:-}" in
     else once torch torch_by_pip .deps/libtorch/lib tools/requirements-torch-cpu.txt; fi
     ;;
   tables) once tables table_tools "$python" tools/requirements-test.txt ;;
-  *) fail "usage: tools/setup.sh tools|torch|tables" ;;
+  browser) browser ;;
+  *) fail "usage: tools/setup.sh tools|torch|tables|browser" ;;
 esac

@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 TOKENIZER = HERE.parent.parent / "tests/fixtures/tokenizer"
 CLOTHES = HERE.parent.parent / "samples/fashion-mnist"
 TOKENS_PER_IMAGE = 128
+PARTS = ("decode", "tables", "memory", "scores", "generator", "encode")
 
 
 @dataclass
@@ -168,6 +169,37 @@ class Bench:
         self.table.add("paper's unguided steps save", "all guided", f"{saved:.1%}", "printed", None)
         return best
 
+    # --- scores ----------------------------------------------------------------------------------------------------------
+
+    def fid(self, python):
+        rows, repeats = (2_500, 1) if self.quick else (50_000, 2)
+        step(f"FID of {rows:,} features of 2,048, {self.threads} threads on each side")
+        files = [self.scratch / "samples.f32", self.scratch / "reference.f32"]
+        for seed, file in enumerate(files):
+            write_features(file, rows, seed)
+        sides = {"ours": self.measure("fid", *files, repeats, self.threads)}
+        # NumPy's own linear algebra in our environment; torch-fidelity in the one that has torch.
+        for side, interpreter in (("numpy", sys.executable), ("torch-fidelity", python)):
+            if interpreter:
+                command = [interpreter, HERE / "published_fid.py", side, *files, repeats, self.threads]
+                done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, check=True)
+                sides[side] = json.loads(done.stdout.splitlines()[-1])
+        ours = {what: min(sides["ours"][what]) for what in ("statistics", "distance")}
+        measured = f"statistics {ours['statistics']:.1f} s, distance {ours['distance']:.1f} s"
+        self.table.add(f"FID of {rows:,} x 2,048", "", measured, "printed", None)
+        for side in ("numpy", "torch-fidelity"):
+            if side not in sides:
+                self.table.add("FID", side, "skipped: RESTOK_PUBLISHED names no checkout", "printed", None)
+                continue
+            theirs = {what: min(sides[side][what]) for what in ours}
+            parts = ", ".join(f"{what} {ours[what] / theirs[what]:.2f}" for what in ours)
+            whole = sum(ours.values()) / sum(theirs.values())
+            self.table.add("FID", side, f"{whole:.2f} of its time ({parts})", "printed", None)
+            error = abs(sides["ours"]["fid"] / sides[side]["fid"] - 1)
+            self.table.add("FID, value", side, f"relative difference {error:.1e}", "at most 1e-3", error <= 1e-3)
+        for file in files:
+            file.unlink()
+
     # --- decoding and crops ----------------------------------------------------------------------------------------------
 
     def decode_and_crop(self):
@@ -240,6 +272,8 @@ class Bench:
         # Units of 32, of which two are worked on at once: every buffer is full in the smaller run already. How far the allocator
         # goes differs by a few percent from run to run, so the median of three stands for each size.
         few, times, runs = (16, 2, 1) if self.quick else (128, 10, 3)
+        if not (self.scratch / "photographs").exists():
+            write_photographs(self.scratch / "photographs", 8 if self.quick else 64)
         peaks = []
         for images in (few, few * times):
             source, output = self.scratch / f"memory-{images}", self.scratch / f"memory-output-{images}"
@@ -274,6 +308,18 @@ def write_tiny_images(file, count):
     pyarrow.parquet.write_table(pyarrow.table({"image": rows, "label": labels}, schema=schema), file)
 
 
+def write_features(file, rows, seed):
+    """Features as a network's: not negative, correlated, with some that hardly ever speak."""
+    shared, own = numpy.random.default_rng(100), numpy.random.default_rng(seed)
+    mixing = shared.normal(0, 1, (256, 2048)).astype(numpy.float32) / 16
+    with open(file, "wb") as opened:
+        for start in range(0, rows, 2_500):
+            count = min(2_500, rows - start)
+            hidden = own.normal(0.05 * seed, 1, (count, 256)).astype(numpy.float32)
+            noise = own.normal(-0.4, 0.3, (count, 2048)).astype(numpy.float32)
+            opened.write(numpy.maximum(hidden @ mixing + noise, 0).tobytes())
+
+
 def link_photographs(photographs, folder, count):
     """As many images as asked, from the few that were drawn."""
     folder.mkdir()
@@ -301,20 +347,29 @@ def main():
     parser.add_argument("--measure", required=True, help="our side's program")
     parser.add_argument("--restok", required=True, help="the binary")
     parser.add_argument("--quick", action="store_true", help="few views and repeats: does everything run?")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"some of: {', '.join(PARTS)}")
     arguments = parser.parse_args()
     target = HERE.parent.parent / "target"
+    checkout = os.environ.get("RESTOK_PUBLISHED")
+    python = os.environ["RESTOK_PUBLISHED_PYTHON"] if checkout else None
     with tempfile.TemporaryDirectory(prefix="bench-", dir=target) as scratch:
         bench = Bench(arguments, Path(scratch))
-        bench.decode_and_crop()
-        bench.tables()
-        bench.memory()
-        checkout = os.environ.get("RESTOK_PUBLISHED")
-        if checkout:
-            bench.generator(Path(checkout).resolve(), os.environ["RESTOK_PUBLISHED_PYTHON"])
-            bench.encode(Path(checkout).resolve(), os.environ["RESTOK_PUBLISHED_PYTHON"])
-        else:
-            bench.generator_alone()
-            bench.table.add("encode", "published", "skipped: RESTOK_PUBLISHED names no checkout of it", "at most 0.4", None)
+        if "decode" in arguments.only:
+            bench.decode_and_crop()
+        if "tables" in arguments.only:
+            bench.tables()
+        if "memory" in arguments.only:
+            bench.memory()
+        if "scores" in arguments.only:
+            bench.fid(python)
+        if "generator" in arguments.only:
+            bench.generator(Path(checkout).resolve(), python) if checkout else bench.generator_alone()
+        if "encode" in arguments.only:
+            if checkout:
+                bench.encode(Path(checkout).resolve(), python)
+            else:
+                skipped = "skipped: RESTOK_PUBLISHED names no checkout of it"
+                bench.table.add("encode", "published", skipped, "at most 0.4", None)
         print()
         bench.table.print()
 
