@@ -22,7 +22,7 @@ pub struct PrecisionRecall {
 }
 
 /// Precision and recall of `samples` against `reference`, each `[rows, dimensions]` row-major; balls reach to the nearest other feature
-/// of number `neighbours`. Memory beside the features is bounded, whatever the sets' sizes.
+/// of number `neighbours`. Memory beside the features and a copy of them on the device is bounded, whatever the sets' sizes.
 ///
 /// Switches TensorFloat-32 off, for the whole process: differences of large numbers would be lost in it.
 ///
