@@ -72,7 +72,7 @@ build: setup ## build the binary target/release/restok
 	cargo build --locked --release --package jobs
 
 .PHONY: demo
-demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, and draw a thousand new ones with the models that ship
+demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, draw a thousand new ones with the models that ship, score, and write a page of it all
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
