@@ -188,7 +188,12 @@ impl<T> fmt::Debug for Ahead<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::returns;
     use std::panic::catch_unwind;
+
+    fn next(ahead: &mut Ahead<i32>) -> Result<Option<i32>, PipelineError> {
+        returns("the next item", || ahead.next())
+    }
 
     #[tokio::test]
     async fn a_runtime_of_ones_own_works_and_is_dropped_inside_another_one() {
@@ -208,8 +213,8 @@ mod tests {
             outlet.send(7).await;
             panic!("planted")
         });
-        assert_eq!(ahead.next().expect("an item"), Some(7));
-        let panic = catch_unwind(AssertUnwindSafe(|| ahead.next())).expect_err("the panic arrives");
+        assert_eq!(next(&mut ahead).expect("an item"), Some(7));
+        let panic = catch_unwind(AssertUnwindSafe(|| next(&mut ahead))).expect_err("the panic arrives");
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"planted"));
     }
 
@@ -228,11 +233,11 @@ mod tests {
             move || (ahead.next_unless(&cancel).expect_err("nothing has come"), ahead)
         });
         cancel.cancel();
-        let (error, mut ahead) = waiting.join().expect("no panic");
+        let (error, mut ahead) = returns("the end of the waiting", || waiting.join()).expect("no panic");
         assert!(error.is_drained(), "{error}");
         go_on.send(()).expect("the work waits");
-        assert_eq!(ahead.next().expect("an item"), Some(7));
-        assert_eq!(ahead.next().expect("the end"), None);
+        assert_eq!(next(&mut ahead).expect("an item"), Some(7));
+        assert_eq!(next(&mut ahead).expect("the end"), None);
         assert_eq!(ahead.next_unless(&cancel).expect("the end, stopped or not"), None);
     }
 }

@@ -1,21 +1,31 @@
 use crate::workspace;
 use tests::{
     digest,
+    s3_server::{Fault, FaultRule, RequestKind, S3Server},
     workspace::{run, start},
 };
 
 fn drained_by(signal: libc::c_int) {
-    let workspace = workspace();
-    workspace.sample_folder(400);
-    let tokenize = |output: &str| workspace.tokenize_with_units_of(4, "images", output);
+    let (workspace, server) = (workspace(), S3Server::start());
+    let sample = workspace.sample_folder(400);
+    server.put_folder("bucket/images", &workspace.path("images"));
+    let tokenize = |output: &str| {
+        let mut command = workspace.tokenize_with_units_of(4, "s3://bucket/images", output);
+        command.envs(server.environment());
+        command
+    };
     run(&mut tokenize("undisturbed")).expect_code(0);
     let units = |output: &str| {
         if workspace.path(output).exists() { digest::finished_units(&workspace.files(output)) } else { 0 }
     };
+    // One image does not come, so that the run cannot end before the signal, however late that is sent.
+    let withheld = format!("{}.JPEG", sample.images.last().expect("a sample").stem);
+    server.inject(FaultRule::new(Fault::Stall).on(RequestKind::Get).path_contains(&withheld));
     let mut running = start(&mut tokenize("out"));
-    assert!(running.wait_until(|| units("out") >= 3), "the run ended before its third unit");
+    assert!(running.wait_until("three units", || units("out") >= 3), "the run ended before its third unit");
     running.signal(signal);
     running.finish().expect_code(143);
+    server.heal();
     let done = units("out");
     assert!((3..units("undisturbed")).contains(&done), "{done} units");
     assert!(!digest::is_finished(&workspace.files("out")));

@@ -7,7 +7,7 @@ use std::{
 use tests::{
     inception,
     random::Random,
-    workspace::{Workspace, run, start, text},
+    workspace::{Hold, Workspace, run, start, text},
 };
 
 /// A folder that ships with the repository.
@@ -126,18 +126,21 @@ fn killed_at_any_moment_scoring_goes_on_and_ends_with_the_same_numbers() {
     assert_eq!(expected_features.len(), 6);
     std::fs::remove_dir_all(workspace.path("evaluation")).expect("a folder of the test");
 
+    // In the place of the last unit's features stands a pipe, which the command waits to read: it cannot end before it is killed.
+    let last_unit = expected_features.keys().next_back().expect("features");
+    let hold = Hold::at(workspace.path("evaluation").join(last_unit));
     let mut random = Random::new(5);
-    for _ in 0..4 {
-        let before = features(&workspace).len();
+    for attempt in 0..4 {
+        let units = (features(&workspace).len() + 1).min(5);
         let mut running = start(&mut evaluate(&workspace, &arguments));
-        running.wait_until(|| features(&workspace).len() > before);
+        let reached = running.wait_until("features of another unit", || features(&workspace).len() >= units);
+        assert!(reached, "attempt {attempt} ended by itself: {}", running.said());
+        // No event: any instant will do.
         std::thread::sleep(std::time::Duration::from_micros(random.below(20_000)));
         running.kill();
-        running.finish();
-        if features(&workspace).len() == 6 {
-            break;
-        }
+        assert_eq!(running.finish().status.code(), None, "attempt {attempt} ended by itself");
     }
+    hold.remove();
     let finished = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
     assert_eq!(records(&finished.stdout), expected);
     assert_eq!(features(&workspace), expected_features);

@@ -7,12 +7,10 @@ use std::{
 };
 use tests::{
     digest,
+    kills::kill_again_and_again,
     random::Random,
     workspace::{Workspace, run, start, text},
 };
-
-/// Kills of the contract.
-const KILLS: usize = 20;
 
 /// A folder that ships with the repository.
 fn shipped(name: &str) -> PathBuf {
@@ -49,27 +47,8 @@ fn killed_twenty_times_the_set_is_that_of_an_undisturbed_run() {
     run(&mut generate("undisturbed")).expect_code(0);
     let expected = contents(&workspace, "undisturbed");
     assert!(expected.contains_key(NPZ_PATH));
-    let units = digest::finished_units(&workspace.files("undisturbed"));
-    assert_eq!(units, 100);
-
-    let mut random = Random::new(21);
-    let files = || if workspace.path("out").exists() { workspace.files("out").len() } else { 0 };
-    let (mut killed, mut killed_between_first_and_last) = (0, 0);
-    for attempt in 0..KILLS {
-        let before = files();
-        let mut running = start(&mut generate("out"));
-        // Every fifth kill comes before the first file: while the program starts, loads or plans.
-        let more_files = if attempt % 5 == 4 { 0 } else { 1 + random.below(12) as usize };
-        running.wait_until(|| files() >= before + more_files);
-        std::thread::sleep(std::time::Duration::from_micros(random.below(15_000)));
-        running.kill();
-        killed += usize::from(running.finish().status.code().is_none());
-        let done = digest::finished_units(&if files() > 0 { workspace.files("out") } else { Default::default() });
-        killed_between_first_and_last += usize::from(0 < done && done < units);
-        assert!(done < units, "attempt {attempt} came to the end before it was killed: give it more units");
-    }
-    assert_eq!(killed, KILLS);
-    assert!(killed_between_first_and_last >= KILLS / 2, "{killed_between_first_and_last} kills in the middle");
+    assert_eq!(digest::finished_units(&workspace.files("undisturbed")), 100);
+    kill_again_and_again(&workspace, || generate("out"), ("undisturbed", "out"), 12, Random::new(21));
 
     run(&mut generate("out")).expect_code(0);
     assert_eq!(contents(&workspace, "out"), expected);

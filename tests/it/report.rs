@@ -2,6 +2,7 @@ use crate::workspace;
 use std::{fs, path::Path};
 use tests::{
     digest,
+    s3_server::{Fault, FaultRule, RequestKind, S3Server},
     workspace::{Workspace, run, start, text},
 };
 
@@ -110,12 +111,23 @@ fn every_end_but_a_kill_leaves_a_log_and_no_check_minds() {
 #[test]
 fn a_run_that_was_stopped_says_so_and_the_next_one_beside_it() {
     let workspace = workspace();
-    workspace.sample_folder(96);
-    let mut running = start(&mut workspace.tokenize_with_units_of(4, "images", "out"));
-    running.wait_until(|| workspace.path("out").exists() && digest::finished_units(&workspace.files("out")) >= 2);
+    let (sample, server) = (workspace.sample_folder(96), S3Server::start());
+    server.put_folder("bucket/images", &workspace.path("images"));
+    let tokenize = || {
+        let mut command = workspace.tokenize_with_units_of(4, "s3://bucket/images", "out");
+        command.envs(server.environment());
+        command
+    };
+    // One image does not come, so that the run cannot end before the signal, however late that is sent.
+    let withheld = format!("{}.JPEG", sample.images.last().expect("a sample").stem);
+    server.inject(FaultRule::new(Fault::Stall).on(RequestKind::Get).path_contains(&withheld));
+    let mut running = start(&mut tokenize());
+    let units = || if workspace.path("out").exists() { digest::finished_units(&workspace.files("out")) } else { 0 };
+    assert!(running.wait_until("two units", || units() >= 2), "the run ended before its second unit");
     running.signal(libc::SIGTERM);
     running.finish().expect_code(143);
-    run(&mut workspace.tokenize_with_units_of(4, "images", "out")).expect_code(0);
+    server.heal();
+    run(&mut tokenize()).expect_code(0);
     let outcomes: Vec<_> = logs(&workspace, "out").into_iter().map(|(_, log)| log["outcome"].clone()).collect();
     assert_eq!(outcomes, ["stopped", "finished"]);
     let page = report(&workspace, &["out"]);

@@ -1,16 +1,12 @@
 use crate::workspace;
 use tests::{
     digest,
+    kills::kill_again_and_again,
     random::Random,
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
     workspace::{run, start},
 };
 
-/// Kills of the contract.
-const KILLS: usize = 20;
-
-/// Each attempt is killed after it has put a few files more, at a random instant within the work on the next one. Progress, not
-/// the clock, decides: on any machine the kills fall between the first unit and the last.
 #[test]
 fn killed_twenty_times_the_tables_are_those_of_an_undisturbed_run() {
     let workspace = workspace();
@@ -22,28 +18,8 @@ fn killed_twenty_times_the_tables_are_those_of_an_undisturbed_run() {
     };
     run(&mut tokenize("undisturbed")).expect_code(0);
     let expected = workspace.digests("undisturbed");
-    let units = digest::finished_units(&workspace.files("undisturbed"));
-    assert_eq!(units, 100);
-
-    let mut random = Random::new(20);
-    let files = || if workspace.path("out").exists() { workspace.files("out").len() } else { 0 };
-    let (mut killed, mut killed_between_first_and_last) = (0, 0);
-    for attempt in 0..KILLS {
-        let before = files();
-        let mut running = start(&mut tokenize("out"));
-        // Every fifth kill comes before the first file: while the program starts, lists or plans.
-        let more_files = if attempt % 5 == 4 { 0 } else { 1 + random.below(8) as usize };
-        running.wait_until(|| files() >= before + more_files);
-        std::thread::sleep(std::time::Duration::from_micros(random.below(15_000)));
-        running.kill();
-        let finished = running.finish();
-        killed += usize::from(finished.status.code().is_none());
-        let done = digest::finished_units(&if files() > 0 { workspace.files("out") } else { Default::default() });
-        killed_between_first_and_last += usize::from(0 < done && done < units);
-        assert!(done < units, "attempt {attempt} came to the end before it was killed: give it more units");
-    }
-    assert_eq!(killed, KILLS);
-    assert!(killed_between_first_and_last >= KILLS / 2, "{killed_between_first_and_last} kills in the middle");
+    assert_eq!(digest::finished_units(&workspace.files("undisturbed")), 100);
+    kill_again_and_again(&workspace, || tokenize("out"), ("undisturbed", "out"), 8, Random::new(20));
 
     run(&mut tokenize("out")).expect_code(0);
     assert_eq!(workspace.digests("out"), expected);
@@ -60,9 +36,9 @@ fn killed_at_each_put_the_tables_are_those_of_an_undisturbed_run() {
     workspace.sample_folder(24);
     server.put_folder("bucket/images", &workspace.path("images"));
     let tokenize = |output: &str| {
-        let mut command = workspace.tokenize("s3://bucket/images", &format!("s3://bucket/{output}"));
         // A request that is never answered holds the process until it is killed, not until it loses patience.
-        command.envs(server.environment()).args(["--units-in-flight", "1"]);
+        let mut command = workspace.tokenize("s3://bucket/images", &format!("s3://bucket/{output}"));
+        command.envs(server.environment()).args(["--units-in-flight", "1", "--read-timeout-seconds", "3600"]);
         command
     };
     run(&mut tokenize("undisturbed")).expect_code(0);
@@ -74,7 +50,8 @@ fn killed_at_each_put_the_tables_are_those_of_an_undisturbed_run() {
             server.inject(FaultRule::new(fault).on(RequestKind::Put).after(put));
             let served = server.faults_served();
             let mut running = start(&mut tokenize(&output));
-            assert!(running.wait_until(|| server.faults_served() > served), "put {put} never came");
+            let what = format!("put {put}");
+            assert!(running.wait_until(&what, || server.faults_served() > served), "put {put} never came");
             running.kill();
             assert_eq!(running.finish().status.code(), None);
             server.heal();

@@ -5,7 +5,7 @@ use tests::{
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
     sample::Sample,
     tables,
-    workspace::{Workspace, run, start},
+    workspace::{SHORT_SILENCE, Workspace, run},
 };
 
 /// A bucket with images in two layouts, and the digests of a run over each while the store was well.
@@ -41,8 +41,16 @@ impl Bucket {
         }
         let expected = digest::table_digests(&self.server.objects(&format!("bucket/{clean}")));
         let (output, served) = (format!("out {what}").replace(['/', '*'], "-"), self.server.faults_served());
-        rules.into_iter().for_each(|rule| self.server.inject(rule));
-        let finished = run(&mut self.tokenize(source, &output));
+        let mut is_silent = false;
+        for rule in rules {
+            is_silent |= rule.is_silent();
+            self.server.inject(rule);
+        }
+        let mut command = self.tokenize(source, &output);
+        if is_silent {
+            command.args(SHORT_SILENCE);
+        }
+        let finished = run(&mut command);
         self.server.heal();
         let finished = finished.expect_code(0);
         assert!(self.server.faults_served() > served, "{what}: no request met its fault");
@@ -148,14 +156,12 @@ fn an_object_that_changed_or_vanished_since_the_plan_ends_the_run_by_its_name() 
         let image = bucket.sample.images.last().expect("a sample").clone();
         let key = format!("images/{}/{}.JPEG", tests::sample::CLASSES[image.label], image.stem);
         // Its first answer never comes; while the program waits, somebody replaces or removes the object.
-        bucket.server.inject(FaultRule::new(Fault::Stall).on(RequestKind::Get).path_contains(&key).times(1));
-        let mut running = start(&mut bucket.tokenize("images", "out"));
-        assert!(running.wait_until(|| bucket.server.faults_served() > 0), "{key} was never asked for");
-        match vanish {
-            true => bucket.server.remove(&format!("bucket/{key}")),
-            false => bucket.server.put(&format!("bucket/{key}"), bucket.sample.images[0].bytes.clone()),
-        }
-        running.finish().expect_code(42).expect_message(&[&key, "since the plan was made"]);
+        let other = (!vanish).then(|| bucket.sample.images[0].bytes.clone().into());
+        let rule = FaultRule::new(Fault::Stall).on(RequestKind::Get).path_contains(&key).times(1);
+        bucket.server.inject(rule.after_change(&format!("bucket/{key}"), other));
+        let finished = run(bucket.tokenize("images", "out").args(SHORT_SILENCE));
+        assert!(bucket.server.faults_served() > 0, "{key} was never asked for");
+        finished.expect_code(42).expect_message(&[&key, "since the plan was made"]);
         assert!(!digest::is_finished(&bucket.server.objects("bucket/out")));
         // The next start plans anew, and what it finds is another plan: it says which input differs.
         let message: &[&str] = &["another plan", &key];

@@ -6,7 +6,7 @@ use std::{
 };
 use tests::{
     random::Random,
-    training::{assert_equal, metrics, result, steps_logged},
+    training::{assert_equal, held_at_sheet, metrics, result, steps_logged},
     workspace::{Workspace, run, start, text},
 };
 
@@ -126,24 +126,32 @@ fn stopped_drained_and_killed_a_run_ends_with_the_weights_and_losses_of_one_that
     assert_equal(&result(&workspace, "stopped", "generator", STEPS), &expected);
 
     // Drained: the step in hand is finished and kept.
+    let held = held_at_sheet(&workspace, "drained", 6);
     let mut running = start(&mut train(&workspace, "drained"));
-    assert!(running.wait_until(|| steps_logged(&workspace, "drained") >= 3), "it ended too early");
+    let logged = || steps_logged(&workspace, "drained") == 6;
+    assert!(running.wait_until("six steps", logged), "it ended too early: {}", running.said());
     running.signal(libc::SIGTERM);
+    running.wait_until_said("SIGTERM: finishing this step and writing a checkpoint");
+    assert!(held.let_write().starts_with(b"\x89PNG"));
     running.finish().expect_code(143);
     assert!(steps_logged(&workspace, "drained") < STEPS as usize, "it came to its end first");
     run(&mut train(&workspace, "drained")).expect_code(0);
     assert_equal(&result(&workspace, "drained", "generator", STEPS), &expected);
 
     // Killed at random instants, some of them while a checkpoint is written.
+    let held = held_at_sheet(&workspace, "killed", STEPS);
     let mut random = Random::new(7);
     for attempt in 0..6 {
         let mut running = start(&mut train(&workspace, "killed"));
         let more = steps_logged(&workspace, "killed").min(STEPS as usize - 4) + random.below(2) as usize;
-        running.wait_until(|| steps_logged(&workspace, "killed") > more);
+        let reached = running.wait_until("more steps", || steps_logged(&workspace, "killed") > more);
+        assert!(reached, "attempt {attempt} ended by itself: {}", running.said());
+        // No event: any instant will do.
         std::thread::sleep(std::time::Duration::from_micros(random.below(40_000)));
         running.kill();
         assert_eq!(running.finish().status.code(), None, "attempt {attempt} came to its end first");
     }
+    held.remove();
     run(&mut train(&workspace, "killed")).expect_code(0);
     assert_equal(&result(&workspace, "killed", "generator", STEPS), &expected);
     let left: Vec<_> = workspace.files("killed").into_keys().filter(|name| name.contains("partial")).collect();

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use tests::{
     random::Random,
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
-    training::{assert_equal, metrics, result, steps_logged},
+    training::{assert_equal, held_at_sheet, metrics, result, steps_logged},
     workspace::{Workspace, run, start},
 };
 
@@ -112,24 +112,32 @@ fn stopped_drained_and_killed_a_run_ends_with_the_weights_and_losses_of_one_that
     assert_equal(&result(&workspace, "stopped", "tokenizer", STEPS), &expected);
 
     // Drained: the step in hand is finished and kept.
+    let held = held_at_sheet(&workspace, "drained", 6);
     let mut running = start(&mut train(&workspace, "drained"));
-    assert!(running.wait_until(|| steps_logged(&workspace, "drained") >= 3), "it ended too early");
+    let logged = || steps_logged(&workspace, "drained") == 6;
+    assert!(running.wait_until("six steps", logged), "it ended too early: {}", running.said());
     running.signal(libc::SIGTERM);
-    running.finish().expect_code(143).expect_message(&["SIGTERM: finishing this step and writing a checkpoint"]);
+    running.wait_until_said("SIGTERM: finishing this step and writing a checkpoint");
+    assert!(held.let_write().starts_with(b"\x89PNG"));
+    running.finish().expect_code(143);
     assert!(steps_logged(&workspace, "drained") < STEPS as usize, "it came to its end first");
     run(&mut train(&workspace, "drained")).expect_code(0);
     assert_equal(&result(&workspace, "drained", "tokenizer", STEPS), &expected);
 
     // Killed at random instants, some of them while a checkpoint is written.
+    let held = held_at_sheet(&workspace, "killed", STEPS);
     let mut random = Random::new(5);
     for attempt in 0..4 {
         let mut running = start(&mut train(&workspace, "killed"));
         let more = steps_logged(&workspace, "killed").min(STEPS as usize - 4) + random.below(3) as usize;
-        running.wait_until(|| steps_logged(&workspace, "killed") > more);
+        let reached = running.wait_until("more steps", || steps_logged(&workspace, "killed") > more);
+        assert!(reached, "attempt {attempt} ended by itself: {}", running.said());
+        // No event: any instant will do.
         std::thread::sleep(std::time::Duration::from_micros(random.below(40_000)));
         running.kill();
         assert_eq!(running.finish().status.code(), None, "attempt {attempt} came to its end first");
     }
+    held.remove();
     run(&mut train(&workspace, "killed")).expect_code(0);
     assert_equal(&result(&workspace, "killed", "tokenizer", STEPS), &expected);
     let left: Vec<_> = workspace.files("killed").into_keys().filter(|name| name.contains("partial")).collect();
@@ -167,7 +175,8 @@ fn a_run_whose_images_stop_coming_keeps_its_steps_and_ends_as_if_they_had_not() 
     // A signal is heard also by a run that waits.
     server.inject(outage(Fault::Stall));
     let mut running = start(train("stalled").arg("--read-timeout-seconds=600"));
-    assert!(running.wait_until(|| steps_logged(&workspace, "stalled") == steps), "it ended too early");
+    let logged = || steps_logged(&workspace, "stalled") == steps;
+    assert!(running.wait_until("the steps before the outage", logged), "it ended too early: {}", running.said());
     running.signal(libc::SIGTERM);
     running.finish().expect_code(143);
     server.heal();
@@ -259,8 +268,12 @@ fn a_term_without_its_frozen_network_is_an_error_that_names_the_flag() {
 #[test]
 fn two_processes_do_not_train_one_run() {
     let workspace = prepared();
+    // The first one stands still at its sixth step until the second one was refused.
+    let held = held_at_sheet(&workspace, "run", 6);
     let mut running = start(&mut train(&workspace, "run"));
-    assert!(running.wait_until(|| workspace.path("run/metrics.csv").exists()), "it ended too early");
+    let logged = || steps_logged(&workspace, "run") == 6;
+    assert!(running.wait_until("six steps", logged), "it ended too early: {}", running.said());
     run(&mut train(&workspace, "run")).expect_code(75).expect_message(&["in use by another process"]);
+    held.let_write();
     running.finish().expect_code(0);
 }

@@ -1,6 +1,6 @@
 //! What a training leaves behind, reduced to what must be equal between two runs of the same command.
 
-use crate::workspace::Workspace;
+use crate::workspace::{Hold, Workspace};
 use std::{collections::BTreeMap, path::Path};
 
 /// Every file of the newest checkpoint, of the best and of the finished weights, which lie in `published`, and the numbers of every
@@ -43,6 +43,12 @@ pub fn assert_equal(
 pub fn metrics(output: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(output.join("metrics.csv")).expect("a table");
     text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
+}
+
+/// Makes the run in `output` stand still where it draws the sheet of `step`, after that step was logged and before it is saved: a pipe
+/// is where the sheet is written before it is renamed.
+pub fn held_at_sheet(workspace: &Workspace, output: &str, step: u64) -> Hold {
+    Hold::at(workspace.path(output).join(format!("sheets/step-{step:08}.png.partial")))
 }
 
 /// Steps that a run under way has logged.

@@ -1,17 +1,21 @@
 //! A folder of its own for each test, and the program run in it as an operator would.
 
 use crate::{digest, sample::Sample};
+use pipeline::testing::{PATIENCE, returns};
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     fs,
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
-/// A child that has not ended after this long hangs: it is killed and the test fails. No test depends on how long a run takes.
-const HANGS_AFTER: Duration = Duration::from_secs(300);
+/// A process that has not come to what a test waits for after this long hangs: it is killed, and the test fails with what it said. No
+/// test depends on how long a run takes.
+const HANGS_AFTER: Duration = PATIENCE.saturating_mul(3);
 
 /// A folder that vanishes with the test, and the program to run in it.
 #[derive(Debug)]
@@ -100,9 +104,39 @@ impl Workspace {
     }
 }
 
-/// Limits under which a fault of a few seconds is outlasted in a few seconds.
-pub const QUICK_RETRIES: [&str; 6] =
-    ["--retry-pause-first-milliseconds", "2", "--retry-pause-max-seconds", "1", "--read-timeout-seconds", "1"];
+/// Limits under which a fault that passes is outlasted in a few seconds.
+pub const QUICK_RETRIES: [&str; 4] = ["--retry-pause-first-milliseconds", "2", "--retry-pause-max-seconds", "1"];
+
+/// And one that is silence. Only where a store is silent on purpose: a machine with much else to do may be silent for a second as well.
+pub const SHORT_SILENCE: [&str; 2] = ["--read-timeout-seconds", "1"];
+
+/// A pipe under the name of a file. A process that opens the file waits there, however late the test looks, until the test lets it
+/// through or kills it.
+#[derive(Debug)]
+pub struct Hold(PathBuf);
+
+impl Hold {
+    /// Puts the pipe there, with the folders that it needs.
+    #[expect(unsafe_code, reason = "the standard library makes no named pipes")]
+    pub fn at(path: PathBuf) -> Self {
+        fs::create_dir_all(path.parent().expect("a path in a workspace")).expect("a folder for a pipe");
+        let name = CString::new(path.as_os_str().as_bytes()).expect("temporary paths are plain text");
+        // SAFETY: the name is a string that ends with a zero and lives through the call.
+        let made = unsafe { libc::mkfifo(name.as_ptr(), 0o600) };
+        assert_eq!(made, 0, "{}: {}", path.display(), std::io::Error::last_os_error());
+        Self(path)
+    }
+
+    /// Lets a process through that writes the file, and says what it wrote.
+    pub fn let_write(self) -> Vec<u8> {
+        returns("what a process writes into a pipe", || fs::read(&self.0)).expect("a pipe")
+    }
+
+    /// Takes the pipe away.
+    pub fn remove(self) {
+        fs::remove_file(&self.0).expect("a pipe");
+    }
+}
 
 /// What a process left behind.
 #[derive(Debug)]
@@ -152,13 +186,15 @@ pub fn start(command: &mut Command) -> Running {
     let clone = |file: &fs::File| Stdio::from(file.try_clone().expect("a second handle"));
     command.stdout(clone(&stdout)).stderr(clone(&stderr));
     let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    Running { child, stdout, stderr }
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy());
+    Running { child, command: words.collect::<Vec<_>>().join(" "), stdout, stderr }
 }
 
 /// A process under way; killed when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    command: String,
     stdout: fs::File,
     stderr: fs::File,
 }
@@ -183,8 +219,13 @@ impl Running {
         unsafe { libc::kill(process, signal) };
     }
 
-    /// Waits until `condition` holds or the process has ended; says whether it holds.
-    pub fn wait_until(&mut self, mut condition: impl FnMut() -> bool) -> bool {
+    /// What it has written to standard error so far.
+    pub fn said(&self) -> String {
+        read_back(&self.stderr)
+    }
+
+    /// Waits until `condition` holds, which is `what` is waited for, or the process has ended; says whether it holds.
+    pub fn wait_until(&mut self, what: &str, mut condition: impl FnMut() -> bool) -> bool {
         let started = Instant::now();
         loop {
             if condition() {
@@ -193,26 +234,37 @@ impl Running {
             if self.has_ended() {
                 return condition();
             }
-            self.fail_if_hanging(started);
+            self.fail_if_hanging(started, what);
             std::thread::sleep(Duration::from_micros(500));
         }
+    }
+
+    /// Waits until its standard error holds `words`.
+    ///
+    /// # Panics
+    /// When it ends without them.
+    pub fn wait_until_said(&mut self, words: &str) {
+        let stderr = self.stderr.try_clone().expect("a second handle");
+        let said = self.wait_until(words, || read_back(&stderr).contains(words));
+        assert!(said, "it ended without {words:?}:\n{}", self.said());
     }
 
     /// Waits for its end.
     pub fn finish(mut self) -> Finished {
         let started = Instant::now();
         while !self.has_ended() {
-            self.fail_if_hanging(started);
+            self.fail_if_hanging(started, "its end");
             std::thread::sleep(Duration::from_millis(2));
         }
         let status = self.child.wait().expect("the state of a child");
-        Finished { status, stdout: read_back(&mut self.stdout), stderr: read_back(&mut self.stderr) }
+        Finished { status, stdout: read_back(&self.stdout), stderr: read_back(&self.stderr) }
     }
 
-    fn fail_if_hanging(&mut self, started: Instant) {
+    fn fail_if_hanging(&mut self, started: Instant, what: &str) {
         if started.elapsed() > HANGS_AFTER {
             self.kill();
-            panic!("the process hangs; it said:\n{}", read_back(&mut self.stderr));
+            let seconds = HANGS_AFTER.as_secs();
+            panic!("waited {seconds} seconds in vain for {what} of {}; it said:\n{}", self.command, self.said());
         }
     }
 }
@@ -225,10 +277,11 @@ impl Drop for Running {
     }
 }
 
-fn read_back(file: &mut fs::File) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).expect("what the process wrote");
+/// What is in the file so far. Where the process writes next stays as it is, which it shares with this handle.
+fn read_back(file: &fs::File) -> String {
+    let size = file.metadata().expect("the size of a file").len();
+    let mut bytes = vec![0; usize::try_from(size).expect("what fits in memory")];
+    file.read_exact_at(&mut bytes, 0).expect("what the process wrote");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use pipeline::{
     DecodeLimits, EvaluationImages, EvaluationImagesOptions, Limits, PipelineError, SourceOptions, crop_views,
-    decode_image,
+    decode_image, testing::returns,
 };
 use schemas::{Crop, PixelBatch, RejectReason, SourceLayout};
 use std::collections::BTreeMap;
@@ -19,8 +19,12 @@ fn options(layout: SourceLayout, batch_size: usize) -> EvaluationImagesOptions {
     EvaluationImagesOptions { max_reject_rate: 0.5, ..EvaluationImagesOptions::new(source, CROP, batch_size) }
 }
 
+fn next(images: &mut EvaluationImages) -> Result<Option<PixelBatch>, PipelineError> {
+    returns("the next batch of images to validate on", || images.next())
+}
+
 fn all(images: &mut EvaluationImages) -> Result<Vec<PixelBatch>, PipelineError> {
-    std::iter::from_fn(|| images.next().transpose()).collect()
+    std::iter::from_fn(|| next(images).transpose()).collect()
 }
 
 /// The views of the sample's readable images, in the order of its listing.
@@ -55,7 +59,7 @@ async fn one_pass_gives_every_image_in_order_and_pads_the_last_batch() {
             assert!((last.filled()..batch_size).all(|row| last.image(row).iter().all(|&value| value == 0)));
             let rejected = BTreeMap::from([(RejectReason::Truncated, 3), (RejectReason::Unsupported, 7)]);
             assert_eq!(*images.rejected(), rejected, "{layout}");
-            assert!(images.next().expect("after the end").is_none());
+            assert!(next(&mut images).expect("after the end").is_none());
         }
     }
 }

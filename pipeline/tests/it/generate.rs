@@ -4,8 +4,8 @@ use crate::run_support::*;
 use object_store::{ObjectStore, memory::InMemory};
 use pipeline::{
     CodeSource, DecodeLimits, GenerateRun, Limits, PipelineError, RunReport, Shard, ShardOrigin, Storage, TableReader,
-    VerifyOptions, decode_image, generate,
-    testing::{FakeDecoder, FakeSampler, Fault, FaultRule, FaultStore, Operation},
+    VerifyOptions, decode_image,
+    testing::{FakeDecoder, FakeSampler, Fault, FaultRule, FaultStore, Operation, arrives},
     verify,
 };
 use schemas::{
@@ -75,6 +75,11 @@ fn run_with(plan: &Arc<Plan>, output: &Storage, samplers: &[FakeSampler]) -> Gen
         decoders: if plan.settings().origin.pictures().is_some() { vec![decoder] } else { Vec::new() },
         common: run_into(plan, output, limits()),
     }
+}
+
+/// [`pipeline::generate`], which a test does not wait for for ever.
+async fn generate(run: GenerateRun) -> Result<RunReport, PipelineError> {
+    arrives("the end of the run", pipeline::generate(run)).await
 }
 
 async fn generate_with(plan: &Arc<Plan>, output: &Storage, sampler: &FakeSampler) -> Result<RunReport, PipelineError> {

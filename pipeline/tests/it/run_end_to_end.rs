@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use pipeline::{
     DecodeLimits, PipelineError, RgbImage, Shard, ShardOrigin, Stage, Storage, TableReader, VerifyOptions, crop_views,
-    decode_image, finalize, tokenize, verify,
+    decode_image, finalize, verify,
 };
 use schemas::{Crop, ImageRow, RejectReason, SourceLayout, sha256_hex};
 use std::{collections::BTreeMap, sync::Arc};
@@ -191,9 +191,7 @@ async fn the_budget_of_fetched_bytes_may_be_smaller_than_any_image() {
     run.common.limits.queued_batches_per_device = 1;
     run.source =
         pipeline::SourceReader::with_storage(Arc::clone(&plan), source.clone(), &run.common.limits).expect("a source");
-    // The guard only turns a deadlock into a failure.
-    let report = tokio::time::timeout(std::time::Duration::from_secs(60), tokenize(run)).await;
-    assert!(report.expect("no deadlock").expect("a run").finalized);
+    assert!(tokenize(run).await.expect("a run").finalized);
 }
 
 #[tokio::test]

@@ -3,12 +3,12 @@
 use crate::run_support::*;
 use object_store::{ObjectStore, memory::InMemory};
 use pipeline::{
-    DeviceError, PipelineError, Storage, claim_output, read_plan,
-    testing::{Fault, FaultRule, FaultStore, Gate, Operation},
-    tokenize,
+    DeviceError, PipelineError, RunReport, Storage, claim_output, read_plan,
+    testing::{Fault, FaultRule, FaultStore, Gate, Operation, wait_until_async},
 };
 use schemas::{Crop, Plan, SourceLayout};
 use std::{sync::Arc, time::Duration};
+use tokio::task::JoinSet;
 
 async fn scene() -> (Storage, Arc<Plan>) {
     let source = memory_source(&sample(14), SourceLayout::Folder).await;
@@ -18,6 +18,16 @@ async fn scene() -> (Storage, Arc<Plan>) {
 
 async fn is_finished(output: &Storage) -> bool {
     output.exists("_SUCCESS").await.expect("memory")
+}
+
+/// Far above what a run of this file takes on any machine: time passes only once [`stalled`] makes it.
+const STALL_SECONDS: u64 = 3600;
+
+/// How a run ends that stands still already. The clock of its runtime is paused, which then jumps to whatever is waited for: the watchdog
+/// sees its limit pass at once, and a busy machine cannot make it see that too early.
+async fn stalled(running: &mut JoinSet<Result<RunReport, PipelineError>>) -> PipelineError {
+    tokio::time::pause();
+    end_of(running).await.expect("no panic").expect_err("the run stands still")
 }
 
 #[tokio::test]
@@ -48,8 +58,7 @@ async fn an_encoder_that_panics_panics_in_the_caller() {
     let (source, plan) = scene().await;
     let (_, output) = memory_output();
     let run = run_of(&plan, &source, &output, &encoder().panic_at(1));
-    let panic =
-        background(tokenize(run)).join_next().await.expect("a task").expect_err("the panic arrives").into_panic();
+    let panic = end_of(&mut background(tokenize(run))).await.expect_err("the panic arrives").into_panic();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"planted panic"));
     assert!(!is_finished(&output).await);
 }
@@ -77,11 +86,14 @@ async fn an_encoder_that_stands_still_is_reported_with_the_state_of_every_stage(
     let (source, plan) = scene().await;
     let (_, output) = memory_output();
     let gate = Gate::default();
-    let mut run = run_of(&plan, &source, &output, &encoder().block_at(1, &gate));
-    run.common.limits.stall_seconds = 1;
-    let error = tokenize(run).await.expect_err("stands still");
+    let blocked = encoder().block_at(1, &gate);
+    let mut run = run_of(&plan, &source, &output, &blocked);
+    run.common.limits.stall_seconds = STALL_SECONDS;
+    let mut running = background(tokenize(run));
+    wait_until_async("the device to stand in front of the gate", || blocked.batches() == 2).await;
+    let error = stalled(&mut running).await;
     gate.open();
-    assert!(matches!(error, PipelineError::Stalled { seconds: 1, .. }), "{error}");
+    assert!(matches!(error, PipelineError::Stalled { seconds: STALL_SECONDS, .. }), "{error}");
     assert!(error.is_temporary());
     assert!(error.to_string().contains("encode: 3 views, 1 in it"), "{error}");
 }
@@ -102,11 +114,13 @@ async fn a_store_that_stalls_is_found_by_the_watchdog() {
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let stalling = FaultStore::new(Arc::clone(&memory));
     stalling.inject(FaultRule::new(Operation::Put, Fault::Stall).on("images/"));
-    let store: Arc<dyn ObjectStore> = stalling;
+    let store: Arc<dyn ObjectStore> = Arc::clone(&stalling) as _;
     let mut run = run_of(&plan, &source, &storage_over(store), &encoder());
-    run.common.limits.stall_seconds = 1;
+    run.common.limits.stall_seconds = STALL_SECONDS;
     run.common.limits.units_in_flight = 1;
-    let error = tokenize(run).await.expect_err("stalls").to_string();
+    let mut running = background(tokenize(run));
+    wait_until_async("the put that is never answered", || stalling.faults_met() == 1).await;
+    let error = stalled(&mut running).await.to_string();
     assert!(error.contains("write: 1 files, 1 in it"), "{error}");
 }
 
@@ -237,5 +251,5 @@ async fn the_start_is_spread_by_rank_and_can_be_stopped() {
     assert!(running.try_join_next().is_none());
     assert_eq!(read_plan(&output).await.expect("reads"), None, "nothing is claimed before the pause is over");
     cancel.cancel();
-    assert!(running.join_next().await.expect("a task").expect("no panic").expect_err("stopped").is_drained());
+    assert!(end_of(&mut running).await.expect("no panic").expect_err("stopped").is_drained());
 }

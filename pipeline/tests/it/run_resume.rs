@@ -4,8 +4,8 @@ use crate::run_support::*;
 use object_store::{ObjectStore, memory::InMemory};
 use pipeline::{
     PipelineError, Storage,
-    testing::{Fault, FaultRule, FaultStore, Operation},
-    tokenize, verify,
+    testing::{Fault, FaultRule, FaultStore, Operation, wait_until_async},
+    verify,
 };
 use schemas::{Plan, SourceLayout, images_path, marker_path, tokens_path};
 use std::sync::Arc;
@@ -156,12 +156,10 @@ async fn a_drained_run_says_so_and_goes_on_later() {
     let (cancel, telemetry) = (run.common.cancel.clone(), Arc::clone(&run.common.telemetry));
     let mut running = background(tokenize(run));
     // Once the device stands in front of the gate, nothing can move past it.
-    while blocked.batches() < 4 {
-        tokio::task::yield_now().await;
-    }
+    wait_until_async("the device to stand in front of the gate", || blocked.batches() == 4).await;
     cancel.cancel();
     gate.open();
-    let error = running.join_next().await.expect("a task").expect("no panic").expect_err("drained");
+    let error = end_of(&mut running).await.expect("no panic").expect_err("drained");
     assert!(error.is_drained(), "{error}");
     assert!(telemetry.snapshot().units_done < 3);
     tokenize_with(&scene.plan, &scene.source, &output, &encoder()).await.expect("goes on");

@@ -10,13 +10,14 @@ use parquet::{
 };
 use pipeline::{
     Limits, PipelineError, Run, RunReport, Shard, SourceOptions, SourceReader, Storage, TableReader, TokenizeRun,
-    list_storage, plan_units, testing::FakeEncoder, tokenize,
+    list_storage, plan_units,
+    testing::{FakeEncoder, arrives},
 };
 use schemas::{
     Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenLevels, TokenRows, TokenizerIdentity,
 };
 use std::{collections::BTreeMap, io::Cursor, sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const CODEBOOK_SIZE: usize = 97;
@@ -144,11 +145,21 @@ pub(crate) async fn tokenize_with(
     tokenize(run_of(plan, source, output, encoder)).await
 }
 
+/// [`pipeline::tokenize`], which a test does not wait for for ever.
+pub(crate) async fn tokenize(run: TokenizeRun) -> Result<RunReport, PipelineError> {
+    arrives("the end of the run", pipeline::tokenize(run)).await
+}
+
 /// A task beside the test; aborted when the set is dropped.
 pub(crate) fn background<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinSet<T> {
     let mut set = JoinSet::new();
     set.spawn(task);
     set
+}
+
+/// How a task beside the test ends.
+pub(crate) async fn end_of<T: 'static>(task: &mut JoinSet<T>) -> Result<T, JoinError> {
+    arrives("the end of the run beside the test", task.join_next()).await.expect("a task")
 }
 
 /// Everything below an output, by path, but for the markers' clocks.

@@ -1,14 +1,14 @@
 //! Killed, shared, damaged: the same features in the end, or an error that says what to do.
 
 use crate::{
-    run_support::{background, contents, memory_output, storage_over},
+    run_support::{background, contents, end_of, memory_output, storage_over},
     scoring_support::*,
 };
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory};
 use pipeline::{
-    PictureSet, PipelineError, ScoreRun, ScoredTables, Shard, ShardOrigin, Storage, score,
-    testing::{FakeScorer, Fault, FaultRule, FaultStore, Gate, Operation},
+    PictureSet, PipelineError, ScoreRun, ScoredTables, Shard, ShardOrigin, Storage,
+    testing::{FakeScorer, Fault, FaultRule, FaultStore, Gate, Operation, wait_until_async},
 };
 use schemas::features_path;
 use std::{collections::BTreeMap, sync::Arc};
@@ -167,13 +167,11 @@ async fn features_of_another_device_that_were_there_first_are_kept_and_those_of_
         let mut run = run_of(&scene.set, &output, &blocked);
         run.limits.units_in_flight = 1;
         let mut running = background(score(run));
-        while blocked.batches() == 0 {
-            tokio::task::yield_now().await;
-        }
+        wait_until_async("the device to stand in front of the gate", || blocked.batches() == 1).await;
         let theirs = elsewhere.get(&features_path(KEY, 0)).await.expect("there");
         output.put_create(&features_path(KEY, 0), theirs.clone()).await.expect("first");
         gate.open();
-        let report = running.join_next().await.expect("a task").expect("no panic");
+        let report = end_of(&mut running).await.expect("no panic");
         match kept {
             true => assert_eq!(report.expect("adopts").adopted, 1),
             false => {
@@ -213,12 +211,10 @@ async fn a_drained_run_says_so_and_goes_on_later() {
     let run = run_of(&scene.set, &output, &blocked);
     let cancel = run.cancel.clone();
     let mut running = background(score(run));
-    while blocked.batches() < 4 {
-        tokio::task::yield_now().await;
-    }
+    wait_until_async("the device to stand in front of the gate", || blocked.batches() == 4).await;
     cancel.cancel();
     gate.open();
-    let error = running.join_next().await.expect("a task").expect("no panic").expect_err("drained");
+    let error = end_of(&mut running).await.expect("no panic").expect_err("drained");
     assert!(error.is_drained(), "{error}");
     score_with(&scene.set, &output, &scene.scorer).await.expect("goes on");
     assert_eq!(contents(&output).await, scene.reference);

@@ -2,7 +2,7 @@
 
 use crate::{run_support::memory_output, sample_files::pixels_of, scoring_support::*};
 use pipeline::{
-    Limits, PictureSet, PictureSetOptions, PipelineError, Shard, ShardOrigin, SourceOptions, score, testing::FakeScorer,
+    Limits, PictureSet, PictureSetOptions, PipelineError, Shard, ShardOrigin, SourceOptions, testing::FakeScorer,
 };
 use schemas::{Crop, ScoredUnit};
 use zip::CompressionMethod;

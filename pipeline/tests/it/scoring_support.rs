@@ -6,8 +6,9 @@ use crate::{
 };
 use bytes::Bytes;
 use pipeline::{
-    Limits, NpzEncoder, NpzShape, PictureSet, PictureSetOptions, PipelineError, ScoreRun, ScoreRunReport, ScoredTables,
-    Shard, Storage, encode_png, score, testing::FakeScorer,
+    Limits, NpzEncoder, NpzShape, PictureSet, PictureSetOptions, PipelineError, PutOutcome, ScoreRun, ScoreRunReport,
+    ScoredTables, Shard, Storage, encode_png,
+    testing::{FakeScorer, arrives},
 };
 use schemas::ScoredUnit;
 use std::{
@@ -42,7 +43,8 @@ pub(crate) fn pixels(count: u64, size: usize) -> Vec<u8> {
 }
 
 pub(crate) async fn put(storage: &Storage, path: &str, bytes: impl Into<Bytes>) -> String {
-    storage.put_create(path, bytes.into()).await.expect("written");
+    // Under `cargo test` all tests share this memory: two that used one name would read each other's pictures.
+    assert_eq!(storage.put_create(path, bytes.into()).await.expect("written"), PutOutcome::Created, "{path}");
     storage.uri(path)
 }
 
@@ -139,6 +141,11 @@ pub(crate) async fn score_with(
     scorer: &FakeScorer,
 ) -> Result<ScoreRunReport, PipelineError> {
     score(run_of(set, output, scorer)).await
+}
+
+/// [`pipeline::score`], which a test does not wait for for ever.
+pub(crate) async fn score(run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
+    arrives("the end of the scoring", pipeline::score(run)).await
 }
 
 /// All units of a set, read back in order.

@@ -12,7 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use parquet::arrow::ArrowWriter;
 use pipeline::{
     Limits, PipelineError, SourceImage, SourceOptions, list_storage, plan_units,
-    testing::{Fault, FaultRule, FaultStore, Operation},
+    testing::{Fault, FaultRule, FaultStore, Operation, arrives},
 };
 use schemas::{ImageIdRule, RejectReason};
 use std::{sync::Arc, time::Duration};
@@ -145,7 +145,7 @@ async fn many_units_at_once_with_hardly_any_budget_do_not_deadlock() {
                 count
             }
         });
-        let counts = tokio::time::timeout(Duration::from_secs(60), join_all(units)).await.expect("no deadlock");
+        let counts = arrives("the end of all units", join_all(units)).await;
         assert_eq!(counts.iter().sum::<usize>(), 60, "{folder}");
     }
 }
@@ -164,17 +164,17 @@ async fn bytes_ahead_of_a_consumer_stay_within_the_budget() {
     let mut images = reader(&plan, &storage, &narrow).read_unit(0);
     let mut held = Vec::new();
     for _ in 0..3 {
-        held.push(images.next().await.expect("more").expect("an image"));
+        held.push(arrives("an image within the budget", images.next()).await.expect("more").expect("an image"));
     }
+    // The clock is paused, and nothing here has a thread of its own: it moves only once no task can.
     assert!(
         tokio::time::timeout(Duration::from_millis(50), images.next()).await.is_err(),
         "a fourth would exceed the budget"
     );
     assert_eq!(faults.requests(Operation::Get), 3);
     held.clear();
-    let rest =
-        tokio::time::timeout(Duration::from_secs(60), images.map(|image| drop(image.expect("an image"))).count());
-    assert_eq!(rest.await.expect("no deadlock"), 37);
+    let rest = images.map(|image| drop(image.expect("an image"))).count();
+    assert_eq!(arrives("the other images", rest).await, 37);
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn dropping_a_stream_stops_its_fetching() {
         let narrow = Limits { fetch_buffer_bytes: 2 << 10, ..limits() };
         let reader = reader(&plan, &storage, &narrow);
         let mut images = reader.read_unit(0);
-        let first = images.next().await.expect("more").expect("an image");
+        let first = arrives("the first image", images.next()).await.expect("more").expect("an image");
         drop(images);
         drop(first);
         // What the dropped stream held is there again.

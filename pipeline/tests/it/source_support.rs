@@ -4,11 +4,12 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, path::Path};
 use pipeline::{
     Limits, PipelineError, SourceImage, SourceListing, SourceOptions, SourceReader, Storage, list_storage, plan_units,
+    testing::arrives,
 };
 use schemas::{
     Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenLevels, TokenizerIdentity,
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// Settings of a small run. Source and layout are the listing's.
 pub(crate) fn settings(unit_size: usize, image_id: ImageIdRule) -> PlanSettings {
@@ -66,14 +67,14 @@ pub(crate) fn reader(plan: &Arc<Plan>, storage: &Storage, limits: &Limits) -> So
     SourceReader::with_storage(Arc::clone(plan), storage.clone(), limits).expect("the plan's source")
 }
 
-/// Reads a unit to its end, or to its error. The deadline only turns a deadlock into a failure.
+/// Reads a unit to its end, or to its error.
 pub(crate) async fn read_unit(reader: &SourceReader, unit: u32) -> Result<Vec<SourceImage>, PipelineError> {
     let images = reader.read_unit(unit).map_ok(|mut image| {
         // As a run does once the image is decoded.
         image.permit = pipeline::FetchPermit::none();
         image
     });
-    tokio::time::timeout(Duration::from_secs(60), images.try_collect()).await.expect("no deadlock")
+    arrives("the end of a unit", images.try_collect()).await
 }
 
 /// Reads all units in order.

@@ -5,7 +5,7 @@ use parquet::{
     basic::{Compression, Encoding},
     file::reader::{FileReader, SerializedFileReader},
 };
-use pipeline::{TableReader, TokenizeRun, tokenize};
+use pipeline::{Stage, TableReader, TokenizeRun, testing::wait_until_async};
 use proptest::prelude::*;
 use schemas::{Crop, SourceLayout};
 use std::sync::Arc;
@@ -105,23 +105,20 @@ async fn memory_holds_a_bounded_number_of_views_however_large_the_set() {
     ) = (2, 3, 2);
     let (telemetry, limits) = (Arc::clone(&run.common.telemetry), run.common.limits.clone());
     let mut running = background(tokenize(run));
-    while blocked.batches() == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
-    let mut last = (u64::MAX, 0);
-    // Everything that can move has moved when nothing did for a while.
-    while last.1 < 20 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        let listed = telemetry.snapshot().images_listed;
-        last = if listed == last.0 { (listed, last.1 + 1) } else { (listed, 0) };
-    }
+    // All that can move has moved when both units stand in front of a queue that is full.
+    let waiting = (limits.queued_batches_per_device + limits.units_in_flight) as u64;
+    wait_until_async("both units to wait for room in the queue", || {
+        blocked.batches() == 1 && telemetry.snapshot().stages[Stage::Queue as usize].depth == waiting
+    })
+    .await;
+    let read = telemetry.snapshot().images_listed;
     let batches = (limits.queued_batches_per_device + 1) as u64;
     let views_in_units = limits.units_in_flight as u64 * (2 * settings.batch_size as u64 + 2);
     let views = batches * settings.batch_size as u64 + views_in_units;
     // Rejected images take no room, so every seventh and eleventh may have been read beyond the bound; a third is ample.
     let bound = (views / 2 + limits.units_in_flight as u64 * limits.decode_ahead_images as u64) * 4 / 3;
     assert!(bound < 45, "the bound must say something");
-    assert!((1..=bound).contains(&last.0), "{} images were read, at most {bound} expected", last.0);
+    assert!((1..=bound).contains(&read), "{read} images were read, at most {bound} expected");
     gate.open();
-    assert!(running.join_next().await.expect("a task").expect("no panic").expect("a run").finalized);
+    assert!(end_of(&mut running).await.expect("no panic").expect("a run").finalized);
 }

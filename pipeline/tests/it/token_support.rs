@@ -6,7 +6,8 @@ use crate::run_support::{
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
 use pipeline::{
-    DataPosition, Limits, Storage, TableReader, TokenTables, TokenTrainingBatch, TrainingTokens, TrainingTokensOptions,
+    DataPosition, EvaluationTokens, Limits, Storage, TableReader, TokenEvaluationBatch, TokenTables,
+    TokenTrainingBatch, TrainingTokens, TrainingTokensOptions, testing::returns,
 };
 use schemas::{MANIFEST_PATH, Manifest, Plan, PlanSettings, SourceLayout, TokenRows, sha256_hex, tokens_path};
 use std::{collections::HashMap, sync::Arc};
@@ -125,8 +126,12 @@ pub(crate) async fn rows_by_codes(outputs: &[&Output]) -> HashMap<Vec<i16>, Row>
 }
 
 pub(crate) fn tables(outputs: &[&Output]) -> TokenTables {
-    let storages = outputs.iter().map(|output| output.storage.clone()).collect();
-    TokenTables::with_storages(storages, &limits()).expect("finished outputs")
+    tables_over(outputs.iter().map(|output| output.storage.clone()).collect())
+}
+
+pub(crate) fn tables_over(storages: Vec<Storage>) -> TokenTables {
+    returns("the manifests of all outputs", || TokenTables::with_storages(storages, &limits()))
+        .expect("finished outputs")
 }
 
 pub(crate) fn options(batch_rows: usize, memory_bytes: u64) -> TrainingTokensOptions {
@@ -139,7 +144,15 @@ pub(crate) fn start(tables: &TokenTables, options: &TrainingTokensOptions, from:
 
 /// The next `count` batches.
 pub(crate) fn take(tokens: &mut TrainingTokens, count: usize) -> Vec<TokenTrainingBatch> {
-    (0..count).map(|_| tokens.next().expect("a batch")).collect()
+    (0..count).map(|_| next(tokens)).collect()
+}
+
+pub(crate) fn next(tokens: &mut TrainingTokens) -> TokenTrainingBatch {
+    returns("the next batch of tokens", || tokens.next()).expect("a batch")
+}
+
+pub(crate) fn next_evaluation(tokens: &mut EvaluationTokens) -> Option<TokenEvaluationBatch> {
+    returns("the next batch of tokens to validate on", || tokens.next()).expect("a batch or the end")
 }
 
 /// What the rows of some batches are; their labels must be those of the table.

@@ -3,22 +3,22 @@
 use crate::{
     run_support::{memory_source, png, sample},
     sample_set::{SampleImage, SampleSet},
-    training_support::{IMAGES, LAYOUTS, open, options, source, take},
+    training_support::{IMAGES, LAYOUTS, next, open, options, source, take},
 };
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use pipeline::{
     DataPosition, Limits, PipelineError, RandomCrop, Storage, TrainingCrop, TrainingImages, TrainingImagesOptions,
-    testing::{Fault, FaultRule, FaultStore, Operation},
+    testing::{Fault, FaultRule, FaultStore, Operation, wait_until},
 };
 use schemas::{Crop, SourceLayout};
-use std::{sync::Arc, thread, time::Duration};
+use std::sync::Arc;
 
 /// Batches until the error that ends them.
 fn run_to_error(storage: &Storage, options: &TrainingImagesOptions) -> (usize, PipelineError) {
     let mut images = open(storage, options, DataPosition::default());
     for batches in 0.. {
-        if let Err(error) = images.next() {
-            let after = images.next().expect_err("nothing comes after an error").to_string();
+        if let Err(error) = next(&mut images) {
+            let after = next(&mut images).expect_err("nothing comes after an error").to_string();
             assert!(after.contains("after the error"), "{after}");
             return (batches, error);
         }
@@ -52,12 +52,12 @@ async fn no_position_behind_a_failed_epoch_is_ever_handed_out() {
     let source = source(layout).await;
     let mut images = open(&source, &options, DataPosition::default());
     let mut last = DataPosition::default();
-    while let Ok(batch) = images.next() {
+    while let Ok(batch) = next(&mut images) {
         last = batch.next;
     }
     assert_eq!(last.epoch, 0);
     let mut again = open(&source, &options, last);
-    assert!(matches!(again.next(), Err(PipelineError::RejectRate { rejected: 10, .. })));
+    assert!(matches!(next(&mut again), Err(PipelineError::RejectRate { rejected: 10, .. })));
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn an_error_of_the_store_comes_after_the_batches_before_it() {
         let mut images = open(&storage, &options(layout), DataPosition::default());
         let mut batches = 0;
         let error = loop {
-            match images.next() {
+            match next(&mut images) {
                 Ok(batch) => assert!(batch == expected[batches], "{layout}, batch {batches}"),
                 Err(error) => break error,
             }
@@ -149,7 +149,7 @@ async fn an_image_that_changed_since_the_listing_ends_training() {
         store.put(&path, png(30, 30, 3).into()).await.expect("memory");
     }
     let error = loop {
-        if let Err(error) = images.next() {
+        if let Err(error) = next(&mut images) {
             break error;
         }
     };
@@ -167,13 +167,16 @@ async fn dropping_the_images_ends_all_work_even_while_a_store_is_silent() {
             SourceLayout::Parquet => set.write_parquet(store.as_ref(), "in", IMAGES / 3, 4).await,
         }
         .expect("memory");
-        let faults = FaultStore::new(store);
-        faults.inject(FaultRule::new(Operation::Get, Fault::Stall).skip(4 + footer_reads(layout) * 3).forever());
-        let images = open(&in_memory(Arc::clone(&faults) as _), &options(layout), DataPosition::default());
-        drop(images);
-        // Every task and thread that could still read holds the store.
-        while Arc::strong_count(&faults) > 1 {
-            thread::sleep(Duration::from_millis(1));
+        // Silent from the first image on, and after the first object of the three or four (of the forty-seven) was read.
+        for answered in [0, 1] {
+            let faults = FaultStore::new(Arc::clone(&store));
+            let listing = footer_reads(layout) * IMAGES.div_ceil(IMAGES / 3);
+            faults.inject(FaultRule::new(Operation::Get, Fault::Stall).skip(listing + answered).forever());
+            let images = open(&in_memory(Arc::clone(&faults) as _), &options(layout), DataPosition::default());
+            wait_until("the reader to ask for what never comes", || faults.faults_met() > 0);
+            drop(images);
+            // Every task and thread that could still read holds the store.
+            wait_until("all that reads to let go of the store", || Arc::strong_count(&faults) == 1);
         }
     }
 }
@@ -215,7 +218,7 @@ async fn a_position_of_another_source_is_refused() {
     ] {
         let layout = SourceLayout::Webdataset;
         let mut images = open(&source(layout).await, &options(layout), position);
-        let error = images.next().expect_err("16 images a shard");
+        let error = next(&mut images).expect_err("16 images a shard");
         assert!(error.to_string().contains("another source"), "{error}");
     }
 }

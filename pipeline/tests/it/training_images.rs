@@ -3,13 +3,13 @@
 use crate::{
     run_support::{memory_source, sample},
     sample_set::SampleSet,
-    training_support::{BROKEN, IMAGES, LAYOUTS, ids, open, options, source, take},
+    training_support::{BROKEN, IMAGES, LAYOUTS, ids, next, open, options, source, take},
 };
 use object_store::{ObjectStore, memory::InMemory, path::Path};
 use pipeline::{
     DataPosition, DecodeLimits, Limits, SourceOptions, Storage, TrainingCrop, TrainingImages, TrainingImagesOptions,
     crop_views, decode_image,
-    testing::{Fault, FaultRule, FaultStore, Operation},
+    testing::{Fault, FaultRule, FaultStore, Operation, returns},
 };
 use schemas::{Crop, RejectReason, SourceLayout};
 use std::{
@@ -101,7 +101,7 @@ async fn broken_images_are_counted_by_reason_the_same_in_every_epoch() {
         let options = TrainingImagesOptions { batch_size: IMAGES - BROKEN, ..options(layout) };
         let mut images = open(&source, &options, DataPosition::default());
         for _ in 0..4 {
-            let batch = images.next().expect("a batch");
+            let batch = next(&mut images).expect("a batch");
             let counted: u64 = images.rejected().values().sum();
             assert_eq!(counted, batch.next.epoch * BROKEN as u64 + batch.next.rejected, "{layout}");
         }
@@ -198,11 +198,12 @@ fn the_built_in_sample_is_the_same_set_in_all_three_layouts() {
             max_reject_rate: 0.1,
             ..options(SourceLayout::Folder)
         };
-        let mut images = TrainingImages::open(&options, DataPosition::default()).expect("the sample opens");
+        let open = |from| returns("the list of the sample", || TrainingImages::open(&options, from)).expect("it opens");
+        let mut images = open(DataPosition::default());
         let batches = take(&mut images, 9);
         assert!(!images.waited().is_zero(), "the first batch is never there at once");
         sets.push(ids(&batches).into_iter().map(str::to_owned).collect::<BTreeSet<_>>());
-        let again = TrainingImages::open(&options, batches[3].next).expect("the sample opens");
+        let again = open(batches[3].next);
         assert_eq!(again.source_digest(), images.source_digest());
     }
     assert_eq!(sets[0].len(), 36);

@@ -2,8 +2,8 @@
 
 use crate::run_support::{memory_source, sample};
 use pipeline::{
-    DataPosition, Limits, RandomCrop, SourceOptions, Storage, TrainingBatch, TrainingCrop, TrainingImages,
-    TrainingImagesOptions,
+    DataPosition, Limits, PipelineError, RandomCrop, SourceOptions, Storage, TrainingBatch, TrainingCrop,
+    TrainingImages, TrainingImagesOptions, testing::returns,
 };
 use schemas::SourceLayout;
 
@@ -36,12 +36,18 @@ pub(crate) fn options(layout: SourceLayout) -> TrainingImagesOptions {
 
 /// Opens the images of a storage.
 pub(crate) fn open(storage: &Storage, options: &TrainingImagesOptions, from: DataPosition) -> TrainingImages {
-    TrainingImages::with_storage(storage.clone(), options, from).expect("the source opens")
+    returns("the list of the source", || TrainingImages::with_storage(storage.clone(), options, from))
+        .expect("the source opens")
 }
 
 /// The next `count` batches.
 pub(crate) fn take(images: &mut TrainingImages, count: usize) -> Vec<TrainingBatch> {
-    (0..count).map(|_| images.next().expect("a batch")).collect()
+    (0..count).map(|_| next(images).expect("a batch")).collect()
+}
+
+/// The next batch, or the error that ends them.
+pub(crate) fn next(images: &mut TrainingImages) -> Result<TrainingBatch, PipelineError> {
+    returns("the next batch of images", || images.next())
 }
 
 /// The keys of all images in some batches.

@@ -6,13 +6,11 @@ use crate::{
 };
 use pipeline::{
     DataPosition, EvaluationTokens, EvaluationTokensOptions, Limits, Storage, TokenTables, TrainingTokensOptions,
-    testing::{Fault, FaultRule, FaultStore, Operation},
+    testing::{Fault, FaultRule, FaultStore, Operation, returns, wait_until},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    thread,
-    time::Duration,
 };
 
 const TEN_CROP: &str = "adm-ten-crop-11-8";
@@ -106,7 +104,8 @@ async fn neither_threads_nor_queues_nor_memory_to_spare_change_a_batch_but_the_s
     let expected = take(&mut start(&tables(&[&output]), &options(4, AMPLE), DataPosition::default()), 20);
     for (decode_threads, prefetch_batches, memory_bytes) in [(1, 1, AMPLE), (4, 30, 2 * AMPLE)] {
         let limits = Limits { decode_threads, ..limits() };
-        let tables = TokenTables::with_storages(vec![output.storage.clone()], &limits).expect("an output");
+        let tables = returns("the manifest", || TokenTables::with_storages(vec![output.storage.clone()], &limits))
+            .expect("an output");
         let options = TrainingTokensOptions { prefetch_batches, ..options(4, memory_bytes) };
         assert!(take(&mut start(&tables, &options, DataPosition::default()), 20) == expected);
     }
@@ -126,9 +125,10 @@ async fn the_first_batches_come_while_every_other_file_is_silent() {
     let output = Output::new("out", TEN_CROP).await;
     let (faults, storage) = behind_faults(&output);
     faults.inject(FaultRule::new(Operation::Get, Fault::Stall).on("tokens/").skip(1).forever());
-    let tables = TokenTables::with_storages(vec![storage], &limits()).expect("no file is read");
+    let tables = tables_over(vec![storage]);
     let mut tokens = start(&tables, &options(3, AMPLE), DataPosition::default());
-    let batch = tokens.next().expect("the first file is enough");
+    // One reader, which asks for its second file when it has the first: that one is enough.
+    let batch = next(&mut tokens);
     assert_eq!((batch.epoch, batch.tokens.rows()), (0, 3));
     assert!(!tokens.waited().is_zero(), "the first batch is never there at once");
 }
@@ -137,7 +137,7 @@ async fn the_first_batches_come_while_every_other_file_is_silent() {
 async fn opening_asks_for_three_documents_an_output_and_lists_nothing() {
     let output = Output::new("out", TEN_CROP).await;
     let (faults, storage) = behind_faults(&output);
-    let tables = TokenTables::with_storages(vec![storage], &limits()).expect("an output");
+    let tables = tables_over(vec![storage]);
     let requests = [Operation::Get, Operation::Head, Operation::List].map(|operation| faults.requests(operation));
     assert_eq!(requests, [2, 1, 0], "owner and manifest, and whether there is a _SUCCESS");
     assert_eq!(tables.tables()[0].files, 8);
@@ -147,7 +147,7 @@ async fn opening_asks_for_three_documents_an_output_and_lists_nothing() {
 async fn files_that_fit_in_memory_are_read_once_and_others_in_every_epoch() {
     let output = Output::new("out", TEN_CROP).await;
     let (faults, storage) = behind_faults(&output);
-    let tables = TokenTables::with_storages(vec![storage], &limits()).expect("an output");
+    let tables = tables_over(vec![storage]);
     let opened = faults.requests(Operation::Get);
     take(&mut start(&tables, &options(IMAGES, AMPLE), DataPosition::default()), 5);
     assert_eq!(faults.requests(Operation::Get) - opened, 8);
@@ -170,35 +170,46 @@ async fn no_more_than_the_window_in_use_and_the_next_one_are_ever_read() {
         files.push(files[row] + usize::from(another));
     }
     let (faults, storage) = behind_faults(&output);
-    let tables = TokenTables::with_storages(vec![storage], &limits()).expect("an output");
+    let tables = tables_over(vec![storage]);
     let opened = faults.requests(Operation::Get);
     let mut tokens = start(&tables, &options, DataPosition::default());
     for taken in 0..rows.len() - 2 {
-        tokens.next().expect("a batch");
-        // One batch waits in the queue and one in front of it; the file after theirs may be read.
-        let read = faults.requests(Operation::Get) - opened;
-        assert!(read <= files[taken + 2] + 1, "{read} files after {taken} images");
+        next(&mut tokens);
+        // One batch waits in the queue and one in front of it; the file after theirs is read, and none after that.
+        let most = files[taken + 2] + 1;
+        let read = || faults.requests(Operation::Get) - opened;
+        wait_until("the reader to have read ahead", || read() >= most);
+        assert_eq!(read(), most, "files after {taken} images");
     }
 }
 
 #[tokio::test]
 async fn dropping_the_tokens_ends_all_work_even_while_a_store_is_silent() {
     let output = Output::new("out", TEN_CROP).await;
+    let by_codes = rows_by_codes(&[&output]).await;
     for (memory_bytes, files) in [(AMPLE, 0), (AMPLE, 3), (1, 1)] {
+        // The first files that training comes to. They are answered whoever asks: validation reads the same ones in another order.
+        let undisturbed = start(&tables(&[&output]), &options(2, memory_bytes), DataPosition::default());
+        let mut answered = Vec::new();
+        for row in found(&take(&mut { undisturbed }, IMAGES / 2), &by_codes) {
+            if !answered.contains(&row.unit) {
+                answered.push(row.unit);
+            }
+        }
+        let silence = FaultRule::new(Operation::Get, Fault::Stall).on("tokens/").forever();
         let (faults, storage) = behind_faults(&output);
-        faults.inject(FaultRule::new(Operation::Get, Fault::Stall).on("tokens/").skip(files).forever());
-        let tables = TokenTables::with_storages(vec![storage], &limits()).expect("an output");
+        faults.inject(answered[..files].iter().fold(silence, |rule, &unit| rule.except(&output.tokens(unit))));
+        let tables = tables_over(vec![storage]);
         let mut tokens = start(&tables, &options(2, memory_bytes), DataPosition::default());
         let evaluation =
             EvaluationTokens::start(&tables, &EvaluationTokensOptions::new(9, 4, CLASSES)).expect("options");
         if files > 0 {
-            tokens.next().expect("a batch of the first file");
+            next(&mut tokens);
         }
+        wait_until("a reader to ask for a file that never comes", || faults.faults_met() > 0);
         drop((tokens, evaluation, tables));
         // Every task and thread that could still read holds the store.
-        while Arc::strong_count(&faults) > 1 {
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("all that reads to let go of the store", || Arc::strong_count(&faults) == 1);
     }
 }
 
@@ -212,22 +223,22 @@ async fn validation_takes_the_first_images_in_order_with_their_first_view_and_re
         for _ in 0..2 {
             let mut tokens = EvaluationTokens::start(&tables, &options).expect("options");
             let mut found = Vec::new();
-            while let Some(batch) = tokens.next().expect("a batch") {
+            while let Some(batch) = next_evaluation(&mut tokens) {
                 assert!(found.len().is_multiple_of(batch_rows), "only the last batch is short");
                 assert_eq!(batch.tokens.rows(), batch.labels.len());
                 found.extend(batch.tokens.iter_rows().map(<[i16]>::to_vec).zip(batch.labels));
             }
             let expected = expected.iter().take(images).map(|(codes, row)| (codes.clone(), row.label));
             assert!(found == expected.collect::<Vec<_>>(), "{images} images in batches of {batch_rows}");
-            assert!(tokens.next().expect("after the end").is_none());
+            assert!(next_evaluation(&mut tokens).is_none(), "after the end");
         }
     }
     let (faults, storage) = behind_faults(&Output::new("out", TEN_CROP).await);
     faults.inject(FaultRule::new(Operation::Get, Fault::Denied).on("tokens/").skip(1).forever());
-    let tables = TokenTables::with_storages(vec![storage], &limits()).expect("an output");
+    let tables = tables_over(vec![storage]);
     let mut tokens = EvaluationTokens::start(&tables, &EvaluationTokensOptions::new(3, 4, CLASSES)).expect("options");
-    assert_eq!(tokens.next().expect("one file is enough").expect("a batch").labels.len(), 3);
-    assert!(tokens.next().expect("the end").is_none());
+    assert_eq!(next_evaluation(&mut tokens).expect("one file is enough").labels.len(), 3);
+    assert!(next_evaluation(&mut tokens).is_none(), "the end");
 }
 
 #[tokio::test]
@@ -239,7 +250,7 @@ async fn tables_tell_what_they_are_and_their_digest_does_not_depend_on_where_the
     for (path, bytes) in contents(&output.storage).await {
         copy.put_create(&path, bytes).await.expect("a disk");
     }
-    let there = TokenTables::open(&[url], &limits()).expect("a finished output");
+    let there = returns("the manifest", || TokenTables::open(&[url], &limits())).expect("a finished output");
     let here = tables(&[&output]);
     assert_eq!(there.digest(), here.digest());
     assert_eq!(here.digest().len(), 64);

@@ -6,13 +6,14 @@ use crate::{
 };
 use pipeline::{
     DataPosition, EvaluationTokens, EvaluationTokensOptions, PipelineError, Storage, TokenTables, TrainingTokens,
-    TrainingTokensOptions,
+    TrainingTokensOptions, testing::returns,
 };
 use schemas::{MANIFEST_PATH, SUCCESS_PATH, TokenBatch, TokenLevels, TokenRows};
 
 fn refused(outputs: &[&Output]) -> String {
     let storages = outputs.iter().map(|output| output.storage.clone()).collect();
-    TokenTables::with_storages(storages, &limits()).expect_err("must be refused").to_string()
+    let opened = returns("the manifests of all outputs", || TokenTables::with_storages(storages, &limits()));
+    opened.expect_err("must be refused").to_string()
 }
 
 /// The error that ends training on an output, at the latest in its first epoch; validation must say the same.
@@ -21,7 +22,7 @@ fn training_error(output: &Output, classes: usize) -> PipelineError {
     let mut validation =
         EvaluationTokens::start(&tables, &EvaluationTokensOptions::new(1000, 4, classes)).expect("options");
     let validation_error = loop {
-        match validation.next() {
+        match returns("the next batch to validate on", || validation.next()) {
             Ok(batch) => assert!(batch.is_some(), "validation has seen all and found nothing"),
             Err(error) => break error,
         }
@@ -32,13 +33,14 @@ fn training_error(output: &Output, classes: usize) -> PipelineError {
         let mut tokens = start(&tables, &options, DataPosition::default());
         let mut batches = 0;
         let error = loop {
-            match tokens.next() {
+            match returns("the next batch of tokens", || tokens.next()) {
                 Ok(_) => batches += 1,
                 Err(error) => break error,
             }
         };
         assert!(batches <= IMAGES / 2, "{batches} batches");
-        let after = tokens.next().expect_err("nothing comes after an error").to_string();
+        let after = returns("what comes after an error", || tokens.next());
+        let after = after.expect_err("nothing comes after an error").to_string();
         assert!(after.contains("after the error"), "{after}");
         messages.push(error.to_string());
     }

@@ -1,6 +1,7 @@
 //! What can go wrong with a request, and which requests it goes wrong with.
 
 use super::Random;
+use bytes::Bytes;
 
 /// Kinds of request, as they are counted and chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,7 @@ pub struct FaultRule {
     times: u64,
     share: f64,
     random: Random,
+    change: Option<(String, Option<Bytes>)>,
 }
 
 impl FaultRule {
@@ -79,7 +81,13 @@ impl FaultRule {
             times: u64::MAX,
             share: 1.0,
             random: Random::new(0),
+            change: None,
         }
+    }
+
+    /// Whether the client must lose patience to get past the fault.
+    pub fn is_silent(&self) -> bool {
+        matches!(self.fault, Fault::Stall | Fault::StallBody | Fault::CommitThenStall)
     }
 
     /// Only requests of this kind.
@@ -105,6 +113,16 @@ impl FaultRule {
     /// Only a share of them, 0 to 1, drawn from `seed`.
     pub fn share(self, share: f64, seed: u64) -> Self {
         Self { share, random: Random::new(seed), ..self }
+    }
+
+    /// And before the request fails, somebody else has removed the object at `bucket/key`, or put these bytes in its place.
+    pub fn after_change(self, path: &str, bytes: Option<Bytes>) -> Self {
+        Self { change: Some((path.to_owned(), bytes)), ..self }
+    }
+
+    /// What somebody else has done to an object before a request fails.
+    pub(super) fn change(&self) -> Option<&(String, Option<Bytes>)> {
+        self.change.as_ref()
     }
 
     /// Whether this request suffers, and what.

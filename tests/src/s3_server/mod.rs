@@ -215,9 +215,22 @@ async fn handle(
     let fault = {
         let mut state = shared.lock();
         *state.requests.entry(call.kind).or_default() += 1;
-        let fault = state.rules.iter_mut().find_map(|rule| rule.strike(call.kind, &call.path));
-        state.faults_served += u64::from(fault.is_some());
-        fault
+        let struck = state.rules.iter_mut().find_map(|rule| {
+            let fault = rule.strike(call.kind, &call.path)?;
+            Some((fault, rule.change().cloned()))
+        });
+        match struck {
+            None => None,
+            Some((fault, change)) => {
+                state.faults_served += 1;
+                match change {
+                    Some((path, Some(bytes))) => drop(state.objects.insert(path, bytes)),
+                    Some((path, None)) => drop(state.objects.remove(&path)),
+                    None => {}
+                }
+                Some(fault)
+            }
+        }
     };
     // The lock is held while the answer is made and never across an await.
     let answer = || call.answer(&mut shared.lock());
