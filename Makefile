@@ -9,16 +9,23 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/.deps/bin:$(PATH)
 PYTHON := .venv/bin/python
 
+# cargo, with the release of tch that fits the libtorch in use: that of `make setup`, of LIBTORCH, or version TORCH, which is fetched.
+CARGO := tools/cargo.sh
+ifdef TORCH
+export TORCH
+export LIBTORCH := $(CURDIR)/.deps/torch-$(TORCH)/torch
+endif
+
 # nextest runs each test in its own process and the slow ones first; without it the same tests run under `cargo test`.
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 ifeq ($(NEXTEST),yes)
-RUN_TESTS := cargo nextest run --locked
+RUN_TESTS := nextest run --locked
 else
-RUN_TESTS := cargo test --locked
+RUN_TESTS := test --locked
 endif
 
 # The development build of the program, with the features that the tests need of its dependencies: demo and tests share one build.
-BUILD_PROGRAM := cargo build --locked --workspace --bins
+BUILD_PROGRAM := $(CARGO) build --locked --workspace --bins
 
 # --- settings of tokenize-imagenet ---------------------------------------------------------------------------------
 TOKENIZER ?= hf://xushu-me/restok_l_128.r256_in1k
@@ -69,19 +76,21 @@ setup-browser:
 
 .PHONY: build
 build: setup ## build the binary target/release/restok
-	cargo build --locked --release --package jobs
+	$(CARGO) build --locked --release --package jobs
 
 .PHONY: demo
 demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, draw a thousand new ones with the models that ship, score, and write a page of it all
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
-.PHONY: test test-data test-tables
+.PHONY: test test-data test-models test-tables
 test: setup setup-tables setup-browser ## run every test: Rust, then other tools reading our tables, and a browser our page
-	$(RUN_TESTS) --workspace
+	$(CARGO) $(RUN_TESTS) --workspace
 	$(MAKE) test-tables
 test-data: setup-tools ## run the tests of schemas and pipeline alone: no libtorch needed
-	$(RUN_TESTS) --package schemas --package pipeline
+	cargo $(RUN_TESTS) --package schemas --package pipeline
+test-models: setup ## run the tests of models alone, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
+	$(CARGO) $(RUN_TESTS) --package models
 test-tables: setup setup-tables setup-browser ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, and a report in Chromium
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
@@ -89,8 +98,8 @@ test-tables: setup setup-tables setup-browser ## open the sample's tables with D
 .PHONY: lint arrows deny
 lint: setup ## check format, clippy and documentation, warnings denied
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 arrows: ## check which room may depend on what
 	@tools/check-arrows.sh
 deny: ## check licences, advisories and sources of dependencies (needs cargo-deny)
@@ -191,8 +200,15 @@ endif
 bench: build setup-tables ## compare with the published implementation (RESTOK_PUBLISHED=its checkout), torch-fidelity, Pillow and .npy, in one run
 	@tools/bench/run.sh $(BENCH_ARGS)
 
+# Without a GPU, or with CHECK_ARGS='--device cpu', it takes tiny sizes. The second target is for a GPU machine without cargo.
+.PHONY: check-gpu pack-check-gpu
+check-gpu: setup setup-tables ## hold this machine's device to the published figures and to its own limits: one table, ten minutes at most
+	@programs=$$(tools/check-gpu/build.sh release); $(PYTHON) tools/check-gpu/check_gpu.py --programs "$$programs" $(CHECK_ARGS)
+pack-check-gpu: setup ## pack what check-gpu runs into .gpu, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
+	@tools/check-gpu/pack.sh $(PACK_ARGS)
+
 .PHONY: docs clean
 docs: setup ## build the documentation of the crates
-	cargo doc --locked --workspace --no-deps
+	$(CARGO) doc --locked --workspace --no-deps
 clean: ## remove what was built and fetched, but data/
-	rm -rf target .venv .deps demo-output
+	rm -rf target .venv .deps demo-output check-gpu-output .gpu

@@ -6,5 +6,6 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let folder =
         std::env::var("DEP_RESTOK_TORCH_SWITCHES_LIBTORCH_LIB").expect("the build of `models` names libtorch's folder");
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    // Old tags: before LD_LIBRARY_PATH, which may name another version of libtorch. After it where the folder is not there.
+    println!("cargo:rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{folder}");
 }

@@ -2,7 +2,7 @@
 # Gets what a build needs and cargo cannot fetch, without root; what the tests need besides, too.
 #
 #   tools/setup.sh tools    a C++ compiler and cargo are checked for; cmake and nasm are found or fetched
-#   tools/setup.sh torch    the same, and libtorch 2.13.0
+#   tools/setup.sh torch    the same, and libtorch: the one that LIBTORCH names, or version TORCH, or 2.13.0
 #   tools/setup.sh tables   Python packages that read tables, for the demo and the tests
 #   tools/setup.sh browser  Chromium and its driver, for the test of the report; alone it may fail, and then says why in .deps/no-browser
 #
@@ -11,7 +11,6 @@
 # inputs change; an installation that failed is not tried again until this file changes or .deps/no-browser is removed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-readonly torch_version=2.13.0
 readonly python=.venv/bin/python
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -83,33 +82,51 @@ build_tools() {
 }
 
 torch_named_by_user() {
-  local header=$LIBTORCH/include/torch/headeronly/version.h library
-  for library in "${LIBTORCH_LIB:-$LIBTORCH}/lib/libtorch_cpu.so"; do
-    [ -e "$library" ] || fail "LIBTORCH=$LIBTORCH has no lib/libtorch_cpu.so; name a libtorch $torch_version, or unset LIBTORCH to have it fetched"
-  done
-  if [ -e "$header" ] && ! grep -q 'TORCH_VERSION "'"$torch_version" "$header" \
-    && ! { grep -q 'TORCH_VERSION_MAJOR 2$' "$header" && grep -q 'TORCH_VERSION_MINOR 13$' "$header"; }; then
-    fail "LIBTORCH=$LIBTORCH is not libtorch $torch_version; name one that is, or unset LIBTORCH to have it fetched"
-  fi
+  local library=${LIBTORCH_LIB:-$LIBTORCH}/lib/libtorch_cpu.so
+  [ -e "$library" ] || fail "LIBTORCH=$LIBTORCH has no lib/libtorch_cpu.so; name a libtorch, or unset LIBTORCH to have one fetched"
+  # It refuses a version that nothing fits, and otherwise prints the version of cargo.
+  tools/cargo.sh --version >/dev/null || fail "LIBTORCH=$LIBTORCH cannot be used; name another, or unset LIBTORCH to have one fetched"
   say "using libtorch in $LIBTORCH"
 }
 
 has_nvidia_gpu() { [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; }
 
 torch_by_pip() {
+  local folder before
+  before=$(cat .deps/libtorch/version.py 2>/dev/null || true)
   environment
   if has_nvidia_gpu; then
-    say "fetching libtorch $torch_version with CUDA into .venv (some gigabytes)"
+    say "fetching libtorch with CUDA into .venv (some gigabytes)"
     pip_install --requirement tools/requirements-torch-cuda.txt
   else
-    say "fetching libtorch $torch_version into .venv (about 540 MB)"
+    say "fetching libtorch into .venv (about 540 MB)"
     pip_install --no-deps --requirement tools/requirements-torch-cpu.txt
   fi
-  local folder
   folder=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/torch
   [ -e "$folder/lib/libtorch_cpu.so" ] || fail "pip installed torch, but $folder/lib/libtorch_cpu.so is not there"
   mkdir -p .deps
+  # Cargo goes by the path: it would leave what was compiled against another version under the same one.
+  if [ -n "$before" ] && [ "$before" != "$(cat "$folder/version.py")" ] && [ -d target ]; then
+    cargo clean --quiet --package torch-sys --package models
+  fi
   ln -sfn "$folder" .deps/libtorch
+}
+
+# Version TORCH in a folder of its own, beside the one of `make setup`. The Makefile points LIBTORCH there.
+torch_of_version() {
+  local folder=.deps/torch-$TORCH beside
+  beside=$(awk -v version="$(cut -d. -f1,2 <<<"$TORCH")" '$1 == version { for (i = 3; i <= NF; i++) print $i }' tools/torch-versions.txt)
+  [ -n "$beside" ] || fail "TORCH=$TORCH: expected a version such as 2.11.0, of $(awk '!/^#/ { print $1 }' tools/torch-versions.txt | paste -sd ' ')"
+  environment
+  rm -rf "$folder"
+  if has_nvidia_gpu; then
+    say "fetching libtorch $TORCH with CUDA into $folder (some gigabytes)"
+    pip_install --target "$folder" "torch==$TORCH"
+  else
+    say "fetching libtorch $TORCH into $folder (about 540 MB)"
+    # Unquoted, because each word is a package.
+    pip_install --target "$folder" --no-deps "torch==$TORCH" $beside
+  fi
 }
 
 table_tools() {
@@ -196,7 +213,8 @@ case "${1:-}" in
   tools) once tools build_tools .deps/bin/cmake tools/requirements-build.txt ;;
   torch)
     "$0" tools
-    if [ -n "${LIBTORCH:-}" ]; then torch_named_by_user
+    if [ -n "${TORCH:-}" ]; then once "torch-$TORCH" torch_of_version ".deps/torch-$TORCH/torch/lib" tools/torch-versions.txt
+    elif [ -n "${LIBTORCH:-}" ]; then torch_named_by_user
     elif has_nvidia_gpu; then once torch torch_by_pip .deps/libtorch/lib tools/requirements-torch-cuda.txt
     else once torch torch_by_pip .deps/libtorch/lib tools/requirements-torch-cpu.txt; fi
     ;;

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -83,8 +84,12 @@ class Bench:
 
     def measure(self, *arguments):
         """One measurement of the Rust side."""
-        done = subprocess.run([self.measure_program, *map(str, arguments)], stdout=subprocess.PIPE, check=True)
-        return json.loads(done.stdout)
+        command = [self.measure_program, *map(str, arguments)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        try:
+            return json.loads(done.stdout)
+        except json.JSONDecodeError:
+            sys.exit(f"bench: exit code {done.returncode} and no measurement of {' '.join(command)}: {done.stdout!r}")
 
     # --- the tokenizer ---------------------------------------------------------------------------------------------------
 
@@ -349,6 +354,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few views and repeats: does everything run?")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"some of: {', '.join(PARTS)}")
     arguments = parser.parse_args()
+    # Where a parent has it ignored, a child that died of a signal looks like one that ended with 0 and said nothing.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     target = HERE.parent.parent / "target"
     checkout = os.environ.get("RESTOK_PUBLISHED")
     python = os.environ["RESTOK_PUBLISHED_PYTHON"] if checkout else None

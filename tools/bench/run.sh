@@ -19,6 +19,6 @@ if [ -n "${RESTOK_PUBLISHED:-}" ] && [ -z "${RESTOK_PUBLISHED_PYTHON:-}" ]; then
 fi
 
 # Cargo says where it put the program.
-measure=$(cargo bench --locked --package tests --bench measure --no-run --message-format=json \
+measure=$(tools/cargo.sh bench --locked --package tests --bench measure --no-run --message-format=json \
   | .venv/bin/python -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
 exec .venv/bin/python tools/bench/bench.py --measure "$measure" --restok target/release/restok "$@"
