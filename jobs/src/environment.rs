@@ -13,6 +13,8 @@ pub(crate) const LOG: &str = "RESTOK_LOG";
 pub(crate) const PROGRESS: &str = "RESTOK_PROGRESS";
 /// Seconds between two progress lines.
 pub(crate) const PROGRESS_SECONDS: &str = "RESTOK_PROGRESS_SECONDS";
+/// Whether norms on CUDA are computed by fused kernels: `true` or `false`.
+pub(crate) const FUSED_KERNELS: &str = "RESTOK_FUSED_KERNELS";
 /// Shape of the report on standard output: `text` or `json`.
 pub(crate) const FORMAT: &str = "RESTOK_FORMAT";
 

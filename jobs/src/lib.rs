@@ -225,6 +225,7 @@ impl Start<'_> {
     /// Starts logging, and decides how progress is shown.
     fn log(&self) -> Result<Progress, SettingsError> {
         let general = &self.general.options;
+        models::use_fused_kernels(general.fused_kernels == Some(true));
         let format = general.log_format.unwrap_or_default();
         let bars = indicatif::MultiProgress::new();
         logging::start(general.log_level.as_deref().unwrap_or("info"), format, bars.clone())?;
@@ -251,7 +252,11 @@ fn until_stopped<F: Future<Output = Result<()>>>(
     block_on(async {
         let cancel = CancellationToken::new();
         let _listening = process::cancel_on_signals(cancel.clone(), stopping)?;
-        command(cancel).await
+        let ended = command(cancel).await;
+        for problem in models::fused_kernels_report().problems {
+            tracing::warn!("a fused kernel was not used: {problem}");
+        }
+        ended
     })
 }
 

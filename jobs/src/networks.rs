@@ -2,7 +2,8 @@
 
 use crate::{exit_code, model_folder::ModelFolder};
 use models::{
-    Device, ExtractorPrecision, Generator, Inception, ModelError, Precision, ReconstructionScorer, VisualTokenizer,
+    BatchMemory, Device, ExtractorPrecision, Generator, Inception, ModelError, Precision, ReconstructionScorer,
+    VisualTokenizer, memory_limit,
 };
 use pipeline::{BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, SamplerFactory, ScorerFactory};
 use schemas::{PixelBatch, Rounding, SampleBatch, Sampling, ScoredBatch, TokenBatch};
@@ -90,7 +91,10 @@ struct Encoder {
 
 impl BatchNetwork<PixelBatch, TokenBatch> for Encoder {
     fn run(&mut self, batch: &PixelBatch) -> Result<TokenBatch, DeviceError> {
-        self.tokenizer.encode(batch).map_err(device_error)
+        self.tokenizer.encode(batch).map_err(|error| {
+            let (device, views) = (self.tokenizer.device(), format!("batches of {} views", batch.rows()));
+            device_error(with_what_fits(error, device, views, || self.tokenizer.encoding_memory()))
+        })
     }
 
     fn device_kind(&self) -> String {
@@ -223,8 +227,30 @@ pub(crate) fn judge(load: impl FnOnce() -> Result<ReconstructionScorer, ModelErr
     Box::new(move || Ok(Box::new(Judge { scorer: load().map_err(device_error)? })))
 }
 
+/// Where memory did not suffice for `batch`: what would fit, as far as smaller batches tell.
+fn with_what_fits(
+    error: ModelError,
+    device: Device,
+    batch: String,
+    measure: impl FnOnce() -> Result<BatchMemory, ModelError>,
+) -> ModelError {
+    if !error.is_out_of_memory() {
+        return error;
+    }
+    let rows = measure().and_then(|memory| Ok(memory.rows_within(memory_limit(device)?)));
+    let advice = match rows {
+        Ok(Some(0)) => "not one row would fit: use another device, a smaller network or --precision bf16".to_owned(),
+        Ok(Some(rows)) => format!("--batch-size {rows} should fit; another size needs another output"),
+        Ok(None) | Err(_) => "use a smaller --batch-size, with another output".to_owned(),
+    };
+    ModelError::OutOfMemory { device: device.to_string(), batch, advice }
+}
+
 fn device_error(error: ModelError) -> DeviceError {
-    let advice = if error.is_out_of_memory() { ". Use a smaller --batch-size" } else { "" };
+    let advice = match error {
+        ModelError::Torch { .. } if error.is_out_of_memory() => ". Use a smaller --batch-size",
+        _ => "",
+    };
     DeviceError {
         message: format!("{error}{advice}"),
         temporary: exit_code::is_temporary(&error),
@@ -235,6 +261,26 @@ fn device_error(error: ModelError) -> DeviceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_memory_did_not_suffice_the_error_says_what_would_fit() {
+        models::initialise(&[models::DeviceChoice::Cpu], Some(1)).expect("there is a processor");
+        let full = || ModelError::Torch { message: "CUDA out of memory. Tried to allocate 9 GiB".to_owned() };
+        let batch = || "batches of 256 views".to_owned();
+        let told = |measure: fn() -> Result<BatchMemory, ModelError>| {
+            device_error(with_what_fits(full(), Device::Cpu, batch(), measure))
+        };
+        // A batch that takes nothing that is seen, and one that cannot be measured either.
+        for measure in
+            [|| BatchMemory::measure(Device::Cpu, |_| Ok(())), || Err(ModelError::Torch { message: String::new() })]
+        {
+            let error = told(measure);
+            assert!(error.message.contains("cpu") && error.message.contains("batches of 256 views"), "{error}");
+            assert!(error.message.contains("smaller --batch-size") && !error.temporary, "{error}");
+        }
+        let other = ModelError::Torch { message: "CUDA error: device lost".to_owned() };
+        assert!(matches!(with_what_fits(other, Device::Cpu, batch(), || unreachable!()), ModelError::Torch { .. }));
+    }
 
     #[test]
     fn a_network_comes_back_and_is_loaded_only_where_none_waits() {

@@ -41,6 +41,11 @@ impl Workers {
         })
     }
 
+    /// Workers on a device.
+    pub(crate) fn on(&self, device: Device) -> usize {
+        self.0.iter().filter(|other| **other == device).count()
+    }
+
     /// The first device.
     ///
     /// # Errors

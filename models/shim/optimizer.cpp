@@ -1,4 +1,4 @@
-// Operators over lists of tensors, which tch 0.26 leaves out: one call for a whole model, no wait for the device in any of them.
+// Operators over lists of tensors, which tch leaves out: one call for a whole model, no wait for the device in any of them.
 
 #include "guarded.h"
 

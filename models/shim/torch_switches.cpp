@@ -1,5 +1,5 @@
-// What this crate needs of libtorch and tch 0.26 does not offer, behind a C interface:
-// the float32 precision switches, the CPU's instruction set, oneDNN's linear layer with its weight packed once, and memory for
+// What this crate needs of libtorch and tch does not offer, behind a C interface:
+// the float32 precision switches, pinned memory, the CPU's instruction set, oneDNN's linear layer with its weight packed once, and memory for
 // tensors on the CPU that is kept for the next tensor of the same size.
 //
 // Every function returns 0 and leaves its result in the last argument, or returns -1; restok_last_error() then says why.
@@ -11,22 +11,28 @@
 #include <ATen/Version.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/CPUAllocator.h>
-#include <torch/headeronly/version.h>
+#include <torch/version.h>
 
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
-// tch 0.26 is generated from the operators of 2.13; another version has other signatures behind the same names.
+// A release of tch is generated from the operators of one version; another has other signatures behind the same names.
 static_assert(
-    TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 13,
-    "restok needs libtorch 2.13: run `make setup`, or point LIBTORCH at an install of that version");
+    RESTOK_TORCH_VERSIONS,
+    "this libtorch is not one that the tch in Cargo.lock is made for: build with `make`, or with tools/cargo.sh in the place of cargo");
+
+// One of the few functions that every libtorch has under one name and signature.
+extern "C" std::uint64_t aoti_torch_abi_version();
 
 namespace {
 
@@ -35,6 +41,10 @@ namespace {
 // glibc returns every block above 32 MiB to the system at once, and the activations of the convolutions are that large: the
 // kernel then zeroes the same pages for every layer, an eighth of the time of an encoder. Batches have a fixed shape, so the
 // sizes repeat exactly. What is kept never exceeds the largest sum of live tensors there has been.
+//
+// It stands in its place before anything allocates, and only whether it keeps is switched. oneDNN's buffers are freed through the
+// allocator that is in place then, whichever they are from: put in later, this one would take what lies in front of a foreign block
+// for its own header.
 class KeepingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
@@ -56,30 +66,50 @@ class KeepingAllocator final : public c10::Allocator {
     return *allocator;
   }
 
+  void keep() {
+    keeping = true;
+  }
+
+  size_t live() {
+    std::lock_guard<std::mutex> lock(mutex);
+    return live_bytes;
+  }
+
+  // Most live bytes since the last call.
+  size_t take_peak() {
+    std::lock_guard<std::mutex> lock(mutex);
+    return std::exchange(peak_bytes, live_bytes);
+  }
+
  private:
   // In front of every block; its size keeps the data aligned for vector instructions.
   struct alignas(64) Header {
     size_t bytes;
+    // Whether it counts as live memory: it is large, and was made since memory is kept.
+    bool counted;
   };
   static constexpr size_t kept_from = 256 << 10;
   static constexpr size_t huge_page = 2 << 20;
 
+  std::atomic<bool> keeping{false};
   std::mutex mutex;
   std::unordered_map<size_t, std::vector<void*>> kept;
   size_t kept_bytes = 0;
   size_t live_bytes = 0;
   size_t most_live_bytes = 0;
+  size_t peak_bytes = 0;
 
   void* take(size_t bytes) {
     size_t total = bytes + sizeof(Header);
-    if (total < kept_from) {
-      return fresh(total, alignof(Header));
+    if (total < kept_from || !keeping) {
+      return fresh(total, alignof(Header), /*counted=*/false);
     }
     total = (total + kept_from - 1) / kept_from * kept_from;
     {
       std::lock_guard<std::mutex> lock(mutex);
       live_bytes += total;
       most_live_bytes = std::max(most_live_bytes, live_bytes);
+      peak_bytes = std::max(peak_bytes, live_bytes);
       auto& blocks = kept[total];
       if (!blocks.empty()) {
         void* data = blocks.back();
@@ -88,19 +118,19 @@ class KeepingAllocator final : public c10::Allocator {
         return data;
       }
     }
-    void* data = fresh(total, total < huge_page ? alignof(Header) : huge_page);
+    void* data = fresh(total, total < huge_page ? alignof(Header) : huge_page, /*counted=*/true);
     if (total >= huge_page) {
       madvise(header(data), total, MADV_HUGEPAGE);
     }
     return data;
   }
 
-  static void* fresh(size_t total, size_t alignment) {
+  static void* fresh(size_t total, size_t alignment, bool counted) {
     void* block = nullptr;
     if (posix_memalign(&block, alignment, total) != 0) {
       TORCH_CHECK(false, "out of memory: can't allocate memory of ", total, " bytes for a tensor");
     }
-    return new (block) Header{total} + 1;
+    return new (block) Header{total, counted} + 1;
   }
 
   static Header* header(void* data) {
@@ -113,7 +143,7 @@ class KeepingAllocator final : public c10::Allocator {
     }
     const size_t total = header(data)->bytes;
     auto& self = instance();
-    if (total >= kept_from) {
+    if (header(data)->counted) {
       std::lock_guard<std::mutex> lock(self.mutex);
       self.live_bytes -= total;
       if (self.kept_bytes + total <= self.most_live_bytes) {
@@ -125,6 +155,11 @@ class KeepingAllocator final : public c10::Allocator {
     free(header(data));
   }
 };
+
+[[maybe_unused]] const bool in_place = [] {
+  c10::SetCPUAllocator(&KeepingAllocator::instance(), /*priority=*/100);
+  return true;
+}();
 
 // These two operators are what torch's own compiler emits for a linear layer on a CPU. They are called by name through the
 // dispatcher, because no header declares them.
@@ -146,6 +181,16 @@ EXPORTED const char* restok_torch_version() {
   return TORCH_VERSION;
 }
 
+// Major and minor version of the libtorch that the process runs over, as torch packs them: 2.13 is 0x020d.
+EXPORTED unsigned restok_loaded_version() {
+  return static_cast<unsigned>(aoti_torch_abi_version() >> 48);
+}
+
+// The same of the libtorch that this was compiled against.
+EXPORTED unsigned restok_compiled_version() {
+  return TORCH_VERSION_MAJOR << 8 | TORCH_VERSION_MINOR;
+}
+
 // "DEFAULT", "AVX2", "AVX512", …: static for the life of the process.
 EXPORTED const char* restok_cpu_capability() {
   static const std::string capability = at::get_cpu_capability();
@@ -160,9 +205,23 @@ EXPORTED int restok_allow_tf32(int allowed) {
   });
 }
 
-// Takes memory of CPU tensors from KeepingAllocator from here on. Tensors made before keep their own way of being freed.
+// Keeps the memory of CPU tensors that are made from here on.
 EXPORTED int restok_keep_tensor_memory() {
-  return restok::guarded([] { c10::SetCPUAllocator(&KeepingAllocator::instance(), /*priority=*/100); });
+  return restok::guarded([] { KeepingAllocator::instance().keep(); });
+}
+
+// Bytes of large tensors on the processor now, and the most of them at a time since the last call.
+EXPORTED uint64_t restok_live_tensor_bytes() {
+  return KeepingAllocator::instance().live();
+}
+
+EXPORTED uint64_t restok_take_tensor_memory_peak() {
+  return KeepingAllocator::instance().take_peak();
+}
+
+// A copy in pinned memory. tch's call names a device, which torch deprecates with two lines on stderr a call.
+EXPORTED int restok_pinned(const at::Tensor* tensor, at::Tensor** pinned) {
+  return restok::guarded([&] { *pinned = new at::Tensor(tensor->pin_memory()); });
 }
 
 // [out, in] in the layout that oneDNN likes best on this CPU. Fails where oneDNN has no fast kernel for the type.

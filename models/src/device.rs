@@ -4,7 +4,7 @@
 //! half, `libtorch_cuda.so`, lies beside it where the full libtorch is installed and is loaded at run time. torch remembers on
 //! first use whether it is there: [`initialise`] must run before anything else touches torch.
 
-use crate::{ModelError, torch_switches};
+use crate::{ModelError, kernels, torch_switches};
 use schemas::SchemaError;
 use std::{
     ffi::{CStr, CString, OsStr, c_void},
@@ -14,6 +14,7 @@ use std::{
     str::FromStr,
     sync::Mutex,
 };
+use tch::{Tensor, kind::Element};
 
 /// A device that is there, after [`initialise`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,12 +60,22 @@ pub fn machine(device: Device) -> String {
     }
 }
 
-/// Brings a tensor from main memory to `device`. From pinned memory the copy runs beside what the device is computing, and nothing
-/// waits for it; torch's allocator keeps the pinned block until it is done.
-pub(crate) fn upload(tensor: &tch::Tensor, device: tch::Device) -> Result<tch::Tensor, ModelError> {
+/// Brings numbers from main memory to `device`, as a tensor of `shape`. From pinned memory the copy runs beside what the device is
+/// computing, and nothing waits for it; torch's allocator keeps the pinned block until it is done.
+///
+/// # Errors
+/// When the numbers are not as many as the shape has, or libtorch refuses.
+pub(crate) fn upload<T: Element>(values: &[T], shape: &[i64], device: tch::Device) -> Result<Tensor, ModelError> {
+    let fits = shape.iter().all(|&size| size >= 0) && shape.iter().product::<i64>() == values.len() as i64;
+    if !fits {
+        return Err(ModelError::torch(&format!("{} numbers for a tensor of shape {shape:?}", values.len())));
+    }
     match device {
-        tch::Device::Cuda(_) => Ok(tensor.f_pin_memory(device)?.f_internal_to_copy((tensor.kind(), device), true)?),
-        _ => Ok(tensor.f_to_device(device)?),
+        tch::Device::Cuda(_) => {
+            let pinned = torch_switches::pinned(values, shape)?;
+            Ok(pinned.f_internal_to_copy((T::KIND, device), true)?)
+        }
+        _ => Ok(Tensor::f_from_slice(values)?.f_view(shape)?),
     }
 }
 
@@ -126,6 +137,7 @@ static CUDA_LOADED: Mutex<Option<bool>> = Mutex::new(None);
 /// decided against CUDA.
 pub fn initialise(choices: &[DeviceChoice], threads: Option<usize>) -> Result<Vec<Device>, ModelError> {
     let mut loaded = CUDA_LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    check_versions(torch_switches::loaded_and_compiled_versions())?;
     let asked = choices.iter().find(|choice| matches!(choice, DeviceChoice::AllCuda | DeviceChoice::Cuda(_)));
     let found = choices.contains(&DeviceChoice::Auto) && driver_is_present();
     let needs_cuda = asked.is_some() || found;
@@ -148,11 +160,42 @@ pub fn initialise(choices: &[DeviceChoice], threads: Option<usize>) -> Result<Ve
     if let Some(threads) = threads {
         tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
     }
+    check_bindings()?;
     let devices = resolve(choices, count)?;
     if devices.contains(&Device::Cpu) {
         torch_switches::keep_tensor_memory()?;
     }
     Ok(devices)
+}
+
+/// Torch's inline functions are compiled into this program and know where the fields of a tensor lie. From libtorch 2.12 to 2.13
+/// they moved: over another library, a program writes flags into the number of a tensor's elements.
+fn check_versions([loaded, compiled]: [(u32, u32); 2]) -> Result<(), ModelError> {
+    if loaded == compiled {
+        return Ok(());
+    }
+    let shown = |(major, minor)| format!("{major}.{minor}");
+    Err(other_libtorch(format!(
+        "libtorch {} is loaded, and this program was built over {}",
+        shown(loaded),
+        shown(compiled)
+    )))
+}
+
+/// tch's C++ is compiled apart from ours, and cargo leaves it alone when another libtorch appears under the same path. Its tensor
+/// must be one to the library too.
+fn check_bindings() -> Result<(), ModelError> {
+    let sum = tch::Tensor::f_from_slice(&[1.0_f32, 2.0, 4.0])
+        .and_then(|tensor| tensor.f_view([1, 3, 1, 1])?.f_sum(tch::Kind::Float)?.f_double_value(&[]));
+    match sum {
+        Ok(7.0) => Ok(()),
+        _ => Err(other_libtorch("tch was compiled against another libtorch than the one that is loaded".to_owned())),
+    }
+}
+
+fn other_libtorch(problem: String) -> ModelError {
+    let advice = "Start it without LD_LIBRARY_PATH, or build it again: `cargo clean --package torch-sys --package models`, then `make`.";
+    ModelError::Device { asked: "cpu".to_owned(), problem, advice: advice.to_owned() }
 }
 
 /// The devices that `choices` mean on a machine with `cuda_devices`, each once, in the order named.
@@ -184,9 +227,10 @@ fn resolve(choices: &[DeviceChoice], cuda_devices: usize) -> Result<Vec<Device>,
     Ok(devices)
 }
 
-/// Version of libtorch, such as `2.13.0`.
+/// Version of libtorch, such as `2.13.0`; with fused kernels, which round otherwise, `2.13.0, fused kernels`.
 pub fn libtorch_version() -> String {
-    torch_switches::torch_version()
+    let version = torch_switches::torch_version();
+    if kernels::are_on() { format!("{version}, fused kernels") } else { version }
 }
 
 /// Loads `libtorch_cuda.so` from the folder of the libtorch in use. Its own run path finds cuDNN and the rest.
@@ -282,6 +326,25 @@ fn cuda_name(index: usize) -> Option<String> {
     CStr::from_bytes_until_nul(&name).ok().map(|name| name.to_string_lossy().into_owned())
 }
 
+/// Bytes that tensors of this process may take on a CUDA device: what torch has taken there and what the driver has free.
+pub(crate) fn cuda_memory_limit(index: usize) -> Result<u64, ModelError> {
+    type MemGetInfo = unsafe extern "C" fn(*mut usize, *mut usize) -> i32;
+    let refused = |problem: &str| ModelError::torch(&format!("the memory of cuda:{index} is not known: {problem}"));
+    // Its context becomes the current one of this thread, which is whom the driver answers about; and what torch holds unused goes back.
+    crate::measuring::memory_peaks(Device::Cuda(index))?;
+    drop(Tensor::f_zeros([1], (tch::Kind::Float, Device::Cuda(index).torch()))?);
+    open_library(Path::new("libcuda.so.1")).map_err(|problem| refused(&problem))?;
+    let get = find_symbol(c"cuMemGetInfo_v2").ok_or_else(|| refused("the driver has no cuMemGetInfo_v2"))?;
+    let (mut free, mut total) = (0, 0);
+    #[expect(unsafe_code, reason = "signature of the CUDA driver API; both numbers outlive the call")]
+    let status = unsafe { std::mem::transmute::<*mut c_void, MemGetInfo>(get)(&mut free, &mut total) };
+    if status != 0 {
+        return Err(refused(&format!("cuMemGetInfo_v2 answers {status}")));
+    }
+    let taken = crate::measuring::memory_peaks(Device::Cuda(index))?.map_or(0, |peaks| peaks.allocated);
+    Ok(free as u64 + taken.unsigned_abs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +371,26 @@ mod tests {
         for (choice, devices) in [(DeviceChoice::AllCuda, 0), (DeviceChoice::Cuda(2), 2)] {
             let error = resolve(&[choice], devices).expect_err("not there").to_string();
             assert!(error.contains(&choice.to_string()) && error.contains("--devices cpu"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_program_over_another_libtorch_is_refused() {
+        check_versions(torch_switches::loaded_and_compiled_versions()).expect("built over the one that is loaded");
+        check_bindings().expect("tch as well");
+        let error = check_versions([(2, 11), (2, 13)]).expect_err("other fields").to_string();
+        assert!(error.contains("2.11 is loaded") && error.contains("built over 2.13"), "{error}");
+    }
+
+    #[test]
+    fn numbers_arrive_in_their_shape_and_others_are_refused() {
+        let numbers: Vec<i16> = (0..24).collect();
+        let tensor = upload(&numbers, &[2, 3, 4], tch::Device::Cpu).expect("24 numbers");
+        assert_eq!((tensor.size(), tensor.kind()), (vec![2, 3, 4], tch::Kind::Int16));
+        assert_eq!(tensor.int64_value(&[1, 2, 3]), 23);
+        for shape in [&[5, 5][..], &[-1, 24], &[], &[-2, -12]] {
+            let refused = upload(&numbers, shape, tch::Device::Cpu);
+            assert!(refused.is_err(), "{shape:?}");
         }
     }
 

@@ -126,6 +126,16 @@ pub enum ModelError {
         /// What to do.
         advice: String,
     },
+    /// A batch does not fit into the memory of a device.
+    #[error("{device} has not enough memory for {batch}: {advice}")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// What did not fit.
+        batch: String,
+        /// What would fit.
+        advice: String,
+    },
     /// libtorch refused an operation, for want of memory for example.
     #[error("libtorch: {message}")]
     Torch {
@@ -220,6 +230,10 @@ impl ModelError {
 
     /// Whether the device ran out of memory: a smaller batch may succeed.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Torch { message } if message.contains("out of memory") || message.contains("can't allocate memory"))
+        match self {
+            Self::OutOfMemory { .. } => true,
+            Self::Torch { message } => message.contains("out of memory") || message.contains("can't allocate memory"),
+            _ => false,
+        }
     }
 }

@@ -24,14 +24,20 @@
 
 mod device;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod foundation;
 mod generator;
+mod kernels;
 mod layers;
 mod losses;
+pub mod measuring;
+mod memory;
 mod metrics;
 mod model_folder;
 mod parameters;
 mod precision;
+mod tf32;
 mod torch_switches;
 mod training;
 mod visual_tokenizer;
@@ -40,6 +46,8 @@ mod weight_file;
 pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
 pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize, SamplingTimes};
+pub use kernels::{FusedKernelsReport, fused_kernels_report, use_fused_kernels};
+pub use memory::{BatchMemory, memory_limit};
 pub use metrics::{
     ExtractorPrecision, FeatureDistribution, FeatureStatistics, ImageComparison, Inception, InceptionHead,
     InceptionScore, InceptionScores, LevelScores, LpipsFiles, PrecisionRecall, ReconstructionMeter,
@@ -51,7 +59,7 @@ pub use training::{
     ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe, TokenizerTrainer,
 };
 pub use visual_tokenizer::{
-    EncoderStages, LoadOptions, Quantized, TokenizerConfig, VisualTokenizer,
+    EncoderStages, LoadOptions, Quantized, TokenizerConfig, TokenizerOperations, VisualTokenizer,
     config::{Architecture, ImageInput, Preset, TransformerSize},
 };
 pub use weight_file::pickle_conversion_command;

@@ -1,6 +1,6 @@
 //! The numbers a model computes in.
 
-use crate::{Device, ModelError, torch_switches};
+use crate::{Device, torch_switches};
 use schemas::SchemaError;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -58,11 +58,6 @@ impl Precision {
             Self::Bf16 => Kind::BFloat16,
             Self::Fp16 => Kind::Half,
         }
-    }
-
-    /// Sets what a process has only one of: whether CUDA may use TensorFloat-32.
-    pub(crate) fn apply(self) -> Result<(), ModelError> {
-        torch_switches::allow_tf32(self != Self::Fp32)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The Rust side of `shim/torch_switches.cpp`: everything unsafe about it is in this file.
 
 use crate::ModelError;
-use std::ffi::{CStr, c_char, c_int};
-use tch::Tensor;
+use std::ffi::{CStr, c_char, c_int, c_uint};
+use tch::{Tensor, kind::Element};
 use torch_sys::C_tensor;
 
 #[expect(
@@ -10,13 +10,18 @@ use torch_sys::C_tensor;
     reason = "declares the C interface of shim/torch_switches.cpp, which is compiled into this crate"
 )]
 mod shim {
-    use super::{C_tensor, c_char, c_int};
+    use super::{C_tensor, c_char, c_int, c_uint};
     unsafe extern "C" {
         pub(super) fn restok_last_error() -> *const c_char;
         pub(super) fn restok_torch_version() -> *const c_char;
+        pub(super) fn restok_loaded_version() -> c_uint;
+        pub(super) fn restok_compiled_version() -> c_uint;
         pub(super) fn restok_cpu_capability() -> *const c_char;
         pub(super) fn restok_allow_tf32(allowed: c_int) -> c_int;
         pub(super) fn restok_keep_tensor_memory() -> c_int;
+        pub(super) fn restok_live_tensor_bytes() -> u64;
+        pub(super) fn restok_take_tensor_memory_peak() -> u64;
+        pub(super) fn restok_pinned(tensor: *const C_tensor, pinned: *mut *mut C_tensor) -> c_int;
         pub(super) fn restok_pack_linear(weight: *const C_tensor, packed: *mut *mut C_tensor) -> c_int;
         pub(super) fn restok_packed_linear(
             input: *const C_tensor,
@@ -34,6 +39,13 @@ pub(crate) fn torch_version() -> String {
     text(unsafe { shim::restok_torch_version() })
 }
 
+/// Major and minor version of the libtorch that the process runs over, and of the one that it was compiled against.
+pub(crate) fn loaded_and_compiled_versions() -> [(u32, u32); 2] {
+    #[expect(unsafe_code, reason = "take nothing and give a number")]
+    let packed = unsafe { [shim::restok_loaded_version(), shim::restok_compiled_version()] };
+    packed.map(|version| (version >> 8, version & 0xff))
+}
+
 /// Vector instructions that torch's own CPU kernels use here: `DEFAULT`, `AVX2`, `AVX512`, …
 pub(crate) fn cpu_capability() -> String {
     #[expect(unsafe_code, reason = "a string that lives as long as the process")]
@@ -48,8 +60,44 @@ pub(crate) fn allow_tf32(allowed: bool) -> Result<(), ModelError> {
 
 /// Keeps the memory of freed CPU tensors for the next ones of the same size; for the whole process.
 pub(crate) fn keep_tensor_memory() -> Result<(), ModelError> {
-    #[expect(unsafe_code, reason = "takes no pointer; tensors that exist keep their own way of being freed")]
+    #[expect(unsafe_code, reason = "takes no pointer; a block says of itself how it is to be freed")]
     check(unsafe { shim::restok_keep_tensor_memory() })
+}
+
+/// Bytes of the tensors on the processor that have 256 KiB or more. 0 before [`keep_tensor_memory`].
+pub(crate) fn live_tensor_bytes() -> u64 {
+    #[expect(unsafe_code, reason = "takes nothing and gives a number")]
+    unsafe {
+        shim::restok_live_tensor_bytes()
+    }
+}
+
+/// The most of them at a time since the last call; for the whole process.
+pub(crate) fn take_tensor_memory_peak() -> u64 {
+    #[expect(unsafe_code, reason = "takes nothing and gives a number")]
+    unsafe {
+        shim::restok_take_tensor_memory_peak()
+    }
+}
+
+/// A copy of `values` in pinned memory, as a tensor of `shape`, which must have as many numbers. Needs CUDA.
+pub(crate) fn pinned<T: Element>(values: &[T], shape: &[i64]) -> Result<Tensor, ModelError> {
+    debug_assert_eq!(shape.iter().product::<i64>(), values.len() as i64);
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    let mut pinned = std::ptr::null_mut();
+    #[expect(
+        unsafe_code,
+        reason = "the tensor over `values` has as many numbers of their type, and is dropped before this function ends; the result is a \
+                  tensor that we own"
+    )]
+    unsafe {
+        let values = Tensor::f_from_blob(values.as_ptr().cast(), shape, &strides, T::KIND, tch::Device::Cpu)?;
+        check(shim::restok_pinned(values.as_ptr(), &mut pinned))?;
+        Ok(Tensor::from_ptr(pinned))
+    }
 }
 
 /// Rearranges a linear layer's weight, `[out, in]`, for oneDNN.

@@ -1,4 +1,5 @@
 use crate::workspace;
+use pipeline::testing::returns;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -29,7 +30,7 @@ fn a_file_that_may_not_grow_fails_the_run_and_the_next_start_goes_on() {
     // program gets the error that a full disk gives.
     let limited = in_shell(&workspace.tokenize("images", "out"), "trap '' XFSZ; ulimit -f 2", &[]);
     // Through pipes: what the program says must not count as a file.
-    let finished = { limited }.output().expect("a shell");
+    let finished = returns("the end of a run without room", || { limited }.output()).expect("a shell");
     let said = String::from_utf8_lossy(&finished.stderr);
     assert!(matches!(finished.status.code(), Some(42 | 75)), "{}: {said}", finished.status);
     assert!(
@@ -116,7 +117,7 @@ fn a_report_that_nobody_reads_to_the_end_is_no_failure() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let child = command.stdout(writer).stderr(Stdio::piped()).spawn().expect("the program");
-    let finished = child.wait_with_output().expect("its end");
+    let finished = returns("the end of a report that nobody reads", || child.wait_with_output()).expect("its end");
     let said = String::from_utf8_lossy(&finished.stderr);
     assert!(!said.contains("panicked"), "{said}");
 }

@@ -93,8 +93,10 @@ fn a_model_without_safe_weights_is_refused_with_what_to_do() {
 fn a_hub_that_cannot_be_reached_is_a_temporary_failure() {
     let workspace = workspace();
     workspace.sample_folder(5);
-    let gone = HubServer::start();
-    let mut command = tokenize(&workspace, &gone, &format!("hf://{MODEL}"), "out");
-    drop(gone);
-    run(&mut command).expect_code(75).expect_message(&[MODEL]);
+    // A port that is taken and not listened to: one that was let go of might be the next test's server by now.
+    let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+    taken.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let endpoint = format!("http://{}", taken.local_addr().expect("its address"));
+    let mut command = tokenize(&workspace, &HubServer::start(), &format!("hf://{MODEL}"), "out");
+    run(command.env("HF_ENDPOINT", endpoint)).expect_code(75).expect_message(&[MODEL]);
 }

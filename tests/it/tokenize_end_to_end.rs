@@ -181,8 +181,38 @@ fn a_dry_run_writes_nothing() {
     let workspace = workspace();
     workspace.sample_folder(24);
     let finished = run(workspace.tokenize("images", "out").arg("--dry-run")).expect_code(0);
-    assert!(finished.stdout.contains("24"), "{}", finished.stdout);
+    assert!(finished.stdout.contains("24") && finished.stdout.contains("for a batch"), "{}", finished.stdout);
     assert!(!workspace.path("out").exists() || workspace.files("out").is_empty());
+}
+
+#[test]
+fn a_batch_size_of_auto_is_measured_once_and_then_part_of_the_plan() {
+    let workspace = workspace();
+    workspace.sample_folder(24);
+    let auto = |output: &str, more: &[&str]| {
+        let with_size = workspace.tokenize("images", output);
+        let mut arguments: Vec<_> = with_size.get_args().map(std::ffi::OsStr::to_owned).collect();
+        let flag = arguments.iter().position(|argument| argument == "--batch-size").expect("a size of its own");
+        arguments[flag + 1] = "auto".into();
+        let mut command = workspace.restok([]);
+        command.env("RESTOK_DEVICES", "cpu").args(arguments).args(more);
+        command
+    };
+    let planned = |finished: tests::workspace::Finished| -> serde_json::Value {
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error} in {}", finished.stdout))
+    };
+    let dry = planned(run(&mut auto("out", &["--dry-run", "--format", "json"])).expect_code(0));
+    let size = dry["settings"]["batch_size"].as_u64().expect("a number");
+    assert!(size.is_power_of_two() && size <= 32, "{size}");
+    let (batch, device) = (dry["memory"]["batch_bytes"].as_u64(), dry["memory"]["device_bytes"].as_u64());
+    assert!(batch.is_some_and(|bytes| bytes > 0) && batch < device, "{dry}");
+    run(&mut auto("out", &[])).expect_code(0);
+    let inspected = json(&workspace, &["inspect", "out", "--format", "json"]);
+    assert!(inspected.to_string().contains(&format!("\"batch_size\":{size}")), "{inspected}");
+    // Another size is there, and is gone on with.
+    run(&mut workspace.tokenize("images", "four")).expect_code(0);
+    let dry = planned(run(&mut auto("four", &["--dry-run", "--format", "json"])).expect_code(0));
+    assert_eq!((dry["settings"]["batch_size"].as_u64(), dry["state"]["is"].as_str()), (Some(4), Some("same_plan")));
 }
 
 #[test]

@@ -6,8 +6,8 @@ Nothing but the standard library, so that a browser is all that the tests of a p
 import base64
 import contextlib
 import json
+import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -55,14 +55,12 @@ class Browser:
             raise FileNotFoundError("Chromium and chromedriver are not set up: run `make setup-browser`")
         with contextlib.ExitStack() as stack:
             profile = stack.enter_context(tempfile.TemporaryDirectory(prefix="restok-browser-", ignore_cleanup_errors=True))
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            command = [driver, f"--port={port}"]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            self._address = f"http://127.0.0.1:{port}"
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="restok-driver-"))) / "output"
+            # The driver takes a free port itself and says which: one that was free a moment ago may be somebody else's by now.
+            with output.open("wb") as file:
+                process = subprocess.Popen([driver, "--port=0"], stdout=file, stderr=subprocess.STDOUT)
+            stack.callback(self._end, process)
+            self._address = f"http://127.0.0.1:{self._port(process, output)}"
             self._wait(process)
             options = {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={profile}"]}
             logs = {"browser": "ALL", "performance": "ALL"}
@@ -76,6 +74,25 @@ class Browser:
     def __exit__(self, *error):
         self._stack.close()
 
+    @staticmethod
+    def _end(process):
+        process.terminate()
+        try:
+            process.wait(timeout=SECONDS_TO_START)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    @staticmethod
+    def _port(process, output):
+        """The port that the driver has taken."""
+        ends = time.monotonic() + SECONDS_TO_START
+        while time.monotonic() < ends and process.poll() is None:
+            if said := re.search(r"started successfully on port (\d+)", output.read_text(errors="replace")):
+                return int(said[1])
+            time.sleep(0.05)
+        raise TimeoutError(f"chromedriver does not say its port; it said: {output.read_text(errors='replace')}")
+
     def _wait(self, process):
         ends = time.monotonic() + SECONDS_TO_START
         while time.monotonic() < ends and process.poll() is None:
@@ -83,7 +100,7 @@ class Browser:
                 if self._send("GET", "/status")["ready"]:
                     return
             time.sleep(0.05)
-        raise TimeoutError("chromedriver does not answer")
+        raise TimeoutError(f"chromedriver at {self._address} does not answer")
 
     def _send(self, method, path, body=None):
         data = None if method == "GET" or method == "DELETE" else json.dumps(body or {}).encode()

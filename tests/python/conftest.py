@@ -12,6 +12,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SAMPLES = CHECKOUT / "samples"
 TOKENIZER = CHECKOUT / "tests" / "fixtures" / "tokenizer"
 LAYOUTS = ("folder", "webdataset", "parquet")
+# A program that has not ended after this long hangs; none takes a tenth of it on a machine that is free. The error names the command.
+SECONDS_TO_END = 300
 
 
 def binary():
@@ -23,7 +25,8 @@ def restok(*arguments):
     """Runs the program and returns what it printed on standard output."""
     # A developer's own settings must not decide what is tested.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RESTOK_")}
-    done = subprocess.run([binary(), *map(str, arguments)], capture_output=True, text=True, env=environment)
+    command = [binary(), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=SECONDS_TO_END)
     assert done.returncode == 0, f"restok {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stderr}"
     return done.stdout
 

@@ -9,7 +9,7 @@ import numpy
 import pyarrow.parquet
 import pytest
 
-from conftest import SAMPLES, binary, restok
+from conftest import SAMPLES, SECONDS_TO_END, binary, restok
 
 CLOTHES = SAMPLES / "fashion-mnist"
 
@@ -18,7 +18,7 @@ CLOTHES = SAMPLES / "fashion-mnist"
 def inception(tmp_path_factory):
     """The Inception network with random weights."""
     file = tmp_path_factory.mktemp("inception") / "inception.safetensors"
-    subprocess.run([binary().with_name("random-inception"), file], check=True)
+    subprocess.run([binary().with_name("random-inception"), file], check=True, timeout=SECONDS_TO_END)
     return file
 
 

@@ -33,7 +33,7 @@ class Machine:
 
     def setup(self, **variables):
         command = [shutil.which("bash"), self.checkout / "tools" / "setup.sh", "browser"]
-        subprocess.run(command, check=True, env={"PATH": str(self.programs), **variables}, stderr=subprocess.PIPE)
+        subprocess.run(command, check=True, env={"PATH": str(self.programs), **variables}, stderr=subprocess.PIPE, timeout=60)
         reason = self.checkout / ".deps" / "no-browser"
         return reason.read_text().strip() if reason.exists() else None
 

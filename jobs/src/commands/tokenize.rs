@@ -1,5 +1,6 @@
 //! `restok tokenize`: images to tables of tokens.
 
+mod batch_size;
 mod dry_run;
 
 use super::run_report;
@@ -42,10 +43,12 @@ pub(crate) async fn run(
     let (folder, tokenizer) = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;
     let crop = choose_crop(settings.crop, tokenizer.resolution())?;
     let telemetry = Arc::new(Telemetry::new());
-    let planning = plan(&settings, &limits, tokenizer_identity(&tokenizer), crop, &telemetry);
+    // The dry run says what batches take; a run measures only where nobody chose.
+    let (batch_size, tokenizer) = batch_size::choose(&settings, &output, &workers, tokenizer).await?;
+    let planning = plan(&settings, batch_size.rows, &limits, tokenizer_identity(&tokenizer), crop, &telemetry);
     let plan = Arc::new(cancel.run_until_cancelled(planning).await.ok_or(PipelineError::Drained)??);
     if settings.dry_run {
-        return dry_run::print(&settings, &plan, &output).await;
+        return dry_run::print(&settings, &plan, &output, batch_size.memory).await;
     }
     let watched = Watched::new(&plan, &output, shard, &telemetry);
     let run = TokenizeRun {
@@ -131,6 +134,7 @@ fn choose_crop(asked: Option<Crop>, resolution: usize) -> Result<Crop, SettingsE
 /// Lists the source and freezes the plan.
 async fn plan(
     settings: &TokenizeSettings,
+    batch_size: usize,
     limits: &Limits,
     tokenizer: TokenizerIdentity,
     crop: Crop,
@@ -150,7 +154,7 @@ async fn plan(
         split: settings.split.clone(),
         tokenizer,
         precision: settings.precision.to_string(),
-        batch_size: settings.batch_size,
+        batch_size,
         unit_size: settings.unit_size,
         origin: Origin::Images(ImageOrigin {
             layout: settings.layout.unwrap_or(SourceLayout::Folder),

@@ -22,6 +22,9 @@ pub(crate) struct GeneralOptions {
     /// Seconds between two progress lines, where no bars are shown
     #[arg(long, global = true, value_name = "SECONDS", env = environment::PROGRESS_SECONDS)]
     pub(crate) progress_seconds: Option<u64>,
+    /// Compute norms on CUDA by kernels of restok's own, compiled when they are first used. Hidden until a GPU has shown them
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", env = environment::FUSED_KERNELS)]
+    pub(crate) fused_kernels: Option<bool>,
 }
 
 impl Options for GeneralOptions {
@@ -31,6 +34,7 @@ impl Options for GeneralOptions {
             log_format: Some(LogFormat::Text),
             progress: Some(ProgressStyle::Auto),
             progress_seconds: Some(30),
+            fused_kernels: Some(false),
         }
     }
 }

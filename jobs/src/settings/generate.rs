@@ -307,7 +307,7 @@ impl GenerateOptions {
             Some(name) => precision(Some(name))?,
             None => generator_precision,
         };
-        // Whether CUDA may use TensorFloat-32 is one switch of the process, and every precision but fp32 allows it.
+        // `models` refuses it on CUDA, where TensorFloat-32 is one switch of the process; refused here before anything is loaded.
         if (generator_precision == Precision::Fp32) != (decoder_precision == Precision::Fp32) {
             return Err(SettingsError::invalid(
                 "--decoder-precision",

@@ -39,7 +39,7 @@ pub(crate) use tokenize::{TokenizeOptions, TokenizeSettings};
 pub(crate) use train_generator::{TokenFacts, TrainGeneratorOptions, TrainGeneratorSettings};
 pub(crate) use train_tokenizer::{TrainTokenizerOptions, TrainTokenizerSettings};
 pub(crate) use training::RunSettings;
-pub(crate) use values::{Devices, ModelReference, RejectRate};
+pub(crate) use values::{BatchSize, Devices, ModelReference, RejectRate};
 
 use clap::parser::ValueSource;
 use serde::{Serialize, de::DeserializeOwned};
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn with(batch_size: Option<usize>, unit_size: Option<usize>) -> TokenizeOptions {
-        TokenizeOptions { batch_size, unit_size, ..TokenizeOptions::default() }
+        TokenizeOptions { batch_size: batch_size.map(BatchSize::Rows), unit_size, ..TokenizeOptions::default() }
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
             _ => None,
         };
         let Layered { options, origins } = layer(&typed, source_of, &file).expect("these options layer");
-        assert_eq!((options.batch_size, origins["batch-size"]), (Some(3), Origin::Flag));
+        assert_eq!((options.batch_size, origins["batch-size"]), (Some(BatchSize::Rows(3)), Origin::Flag));
         assert_eq!((options.unit_size, origins["unit-size"]), (Some(30), Origin::Environment));
         assert_eq!((options.split.as_deref(), origins["split"]), (Some("val"), Origin::File));
         assert_eq!((options.precision.as_deref(), origins["precision"]), (Some("fp32"), Origin::Default));

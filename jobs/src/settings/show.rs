@@ -45,7 +45,7 @@ fn without_secrets(value: serde_json::Value) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{SettingsFile, TokenizeOptions, TrainGeneratorOptions, layer};
+    use crate::settings::{BatchSize, SettingsFile, TokenizeOptions, TrainGeneratorOptions, layer};
 
     #[test]
     fn what_is_shown_is_a_settings_file_with_origins() {
@@ -56,7 +56,7 @@ mod tests {
         assert!(text.lines().any(|line| line.starts_with("# crop =") && line.ends_with("# not set")), "{text}");
         let file: SettingsFile = toml::from_str(&text).expect("it is a settings file");
         assert_eq!(file.tokenize.source.as_deref(), Some("s3://bucket/a \"b\""));
-        assert_eq!(file.tokenize.batch_size, Some(32));
+        assert_eq!(file.tokenize.batch_size, Some(BatchSize::Rows(32)));
     }
 
     #[test]

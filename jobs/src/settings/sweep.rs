@@ -5,7 +5,6 @@ use super::{
     sampling::schedule_parser, table_commands::OUTPUT_USAGE, table_commands::required, values::precision_parser,
 };
 use crate::environment;
-use models::Precision;
 use schemas::DeviationKind;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, path::PathBuf};
@@ -219,12 +218,6 @@ impl SweepOptions {
             let expected = "a form of pictures, for points are scored by them";
             return Err(SettingsError::invalid("--pictures", "none beside --inception", expected));
         }
-        // TensorFloat-32 is one switch of a process: the extractor needs it off, every precision but fp32 has it on.
-        if let Some(precision) = self.precision.as_ref().filter(|precision| *precision != Precision::Fp32.name()) {
-            let expected =
-                "fp32 beside --inception; in another precision, score the points with `restok evaluate` afterwards";
-            return Err(SettingsError::invalid("--precision", precision.clone(), expected));
-        }
         let allow = allowed(self.allow.as_deref().unwrap_or_default())?;
         Ok(Some(SweepScoring { inception, reference: self.reference.clone(), allow }))
     }
@@ -293,15 +286,16 @@ mod tests {
     }
 
     #[test]
-    fn points_are_scored_where_there_is_a_network_pictures_and_float32() {
+    fn points_are_scored_where_there_are_a_network_and_pictures_in_any_precision() {
         assert!(complete().resolve().expect("complete").scoring.is_none());
         let scored = SweepOptions { inception: Some("inception.safetensors".into()), ..complete() };
         let scoring = scored.clone().resolve().expect("complete").scoring.expect("a network");
         assert_eq!(scoring.allow, [DeviationKind::Count].into());
+        let halves = SweepOptions { precision: Some("bf16".to_owned()), ..scored.clone() };
+        assert!(halves.resolve().expect("the extractor computes in its own").scoring.is_some());
         for (options, flag) in [
             (SweepOptions { reference: Some("r.npz".to_owned()), ..complete() }, "--reference"),
             (SweepOptions { pictures: Some(vec!["none".to_owned()]), ..scored.clone() }, "--pictures"),
-            (SweepOptions { precision: Some("bf16".to_owned()), ..scored }, "--precision"),
         ] {
             let error = options.resolve().expect_err(flag).to_string();
             assert!(error.contains(flag), "{error}");

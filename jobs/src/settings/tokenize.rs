@@ -3,7 +3,7 @@
 use super::{
     Devices, ModelReference, Options, RejectRate, ReportFormat, SettingsError,
     table_commands::{OUTPUT_USAGE, required},
-    values::{crop_parser, image_id_parser, layout_parser, precision_parser},
+    values::{BatchSize, crop_parser, image_id_parser, layout_parser, precision_parser},
 };
 use crate::environment;
 use models::Precision;
@@ -40,9 +40,10 @@ pub(crate) struct TokenizeOptions {
     /// Arithmetic of the networks
     #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) precision: Option<String>,
-    /// Views of a batch; the last one of a unit is padded, so that every batch runs the same kernels
-    #[arg(long, value_name = "VIEWS", env = environment::BATCH_SIZE, help_heading = "What the plan fixes (another value needs another output)")]
-    pub(crate) batch_size: Option<usize>,
+    /// Views of a batch, or auto: as many as the first device has memory for, measured before the plan is frozen, at most 256 on a GPU and
+    /// 32 on a processor; the last batch of a unit is padded, so that every batch runs the same kernels
+    #[arg(long, value_name = "VIEWS|auto", env = environment::BATCH_SIZE, help_heading = "What the plan fixes (another value needs another output)")]
+    pub(crate) batch_size: Option<BatchSize>,
     /// Images of a unit of work, of retry and of output: each makes one file of each table
     #[arg(long, value_name = "IMAGES", env = environment::UNIT_SIZE, help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) unit_size: Option<usize>,
@@ -89,7 +90,7 @@ impl Options for TokenizeOptions {
         Self {
             split: Some("train".to_owned()),
             precision: Some(Precision::Fp32.name().to_owned()),
-            batch_size: Some(32),
+            batch_size: Some(BatchSize::default()),
             unit_size: Some(16_384),
             image_id: Some(ImageIdRule::Stem),
             devices: Some(Devices::default()),
@@ -121,7 +122,7 @@ pub(crate) struct TokenizeSettings {
     /// Arithmetic.
     pub(crate) precision: Precision,
     /// Views of a batch.
-    pub(crate) batch_size: usize,
+    pub(crate) batch_size: BatchSize,
     /// Images of a unit.
     pub(crate) unit_size: usize,
     /// How keys are made.
@@ -182,7 +183,7 @@ impl TokenizeOptions {
             split: partition_value(self.split.unwrap_or_default())?,
             crop: self.crop,
             precision: precision(self.precision)?,
-            batch_size: at_least_one("--batch-size", self.batch_size)?,
+            batch_size: self.batch_size.unwrap_or_default(),
             unit_size: at_least_one("--unit-size", self.unit_size)?,
             image_id: self.image_id.unwrap_or_default(),
             max_images: self.max_images,
@@ -238,7 +239,10 @@ mod tests {
     #[test]
     fn three_options_are_enough() {
         let settings = complete().resolve().expect("complete");
-        assert_eq!((settings.batch_size, settings.unit_size, settings.split.as_str()), (32, 16_384, "train"));
+        assert_eq!(
+            (settings.batch_size, settings.unit_size, settings.split.as_str()),
+            (BatchSize::Rows(32), 16_384, "train")
+        );
         assert_eq!((settings.max_reject_rate.share(), settings.finalize, settings.dry_run), (0.01, true, false));
         assert_eq!(settings.devices.to_string(), "auto");
     }
@@ -254,7 +258,6 @@ mod tests {
     #[test]
     fn values_that_cannot_be_are_refused_by_their_flag() {
         for (options, flag) in [
-            (TokenizeOptions { batch_size: Some(0), ..complete() }, "--batch-size"),
             (TokenizeOptions { unit_size: Some(0), ..complete() }, "--unit-size"),
             (TokenizeOptions { max_images: Some(0), ..complete() }, "--max-images"),
             (TokenizeOptions { device_threads: Some(0), ..complete() }, "--device-threads"),

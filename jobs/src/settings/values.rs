@@ -62,6 +62,74 @@ impl fmt::Display for Devices {
     }
 }
 
+/// Rows of a batch: a number, or `auto` for as many as fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "NumberOrWord", into = "NumberOrWord")]
+pub(crate) enum BatchSize {
+    /// As many as the device has memory for, up to where more are not faster.
+    Auto,
+    /// This many.
+    Rows(usize),
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self::Rows(32)
+    }
+}
+
+impl BatchSize {
+    fn try_new(rows: usize) -> Result<Self, SettingsError> {
+        match rows {
+            0 => Err(Self::invalid("0")),
+            rows => Ok(Self::Rows(rows)),
+        }
+    }
+
+    fn invalid(found: &str) -> SettingsError {
+        SettingsError::invalid("--batch-size", found.to_owned(), "a number from 1 on, or auto")
+    }
+}
+
+impl FromStr for BatchSize {
+    type Err = SettingsError;
+
+    fn from_str(text: &str) -> Result<Self, SettingsError> {
+        match text.trim() {
+            "auto" => Ok(Self::Auto),
+            number => number.parse().map_err(|_| Self::invalid(&format!("{text:?}"))).and_then(Self::try_new),
+        }
+    }
+}
+
+/// A number, or a word in the place of one.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum NumberOrWord {
+    Number(usize),
+    Word(String),
+}
+
+impl TryFrom<NumberOrWord> for BatchSize {
+    type Error = SettingsError;
+
+    fn try_from(value: NumberOrWord) -> Result<Self, SettingsError> {
+        match value {
+            NumberOrWord::Number(rows) => Self::try_new(rows),
+            NumberOrWord::Word(word) => word.parse(),
+        }
+    }
+}
+
+impl From<BatchSize> for NumberOrWord {
+    fn from(size: BatchSize) -> Self {
+        match size {
+            BatchSize::Auto => Self::Word("auto".to_owned()),
+            BatchSize::Rows(rows) => Self::Number(rows),
+        }
+    }
+}
+
 /// Share of listed images that may be rejected: `1%` or `0.01`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Word", into = "String")]
@@ -274,6 +342,26 @@ mod tests {
             let error = wrong.parse::<Devices>().expect_err(wrong).to_string();
             assert!(error.contains("cuda:N"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_batch_size_is_a_number_or_auto_in_flags_and_files() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct File {
+            size: BatchSize,
+        }
+        for (text, line, size) in
+            [("auto", "size = \"auto\"\n", BatchSize::Auto), ("64", "size = 64\n", BatchSize::Rows(64))]
+        {
+            assert_eq!(text.parse::<BatchSize>().expect(text), size);
+            assert_eq!(toml::from_str::<File>(line).expect(line), File { size });
+            assert_eq!(toml::to_string(&File { size }).expect("plain"), line);
+        }
+        for wrong in ["", "0", "-1", "1.5", "all"] {
+            let error = wrong.parse::<BatchSize>().expect_err(wrong).to_string();
+            assert!(error.contains("--batch-size") && error.contains("auto"), "{error}");
+        }
+        assert!(toml::from_str::<File>("size = 0").is_err());
     }
 
     #[test]

@@ -66,10 +66,10 @@ impl Block {
     /// `stream`: float32 `[B, n, C]`, which outside training is written over; `rotary`: the factors of its n positions. Returns the
     /// same shape.
     pub(super) fn forward(&self, stream: Tensor, rotary: &Tensor, sight: Sight<'_>) -> Result<Tensor, ModelError> {
-        let attended = self.attend(&self.attention_norm.forward(&stream)?, rotary, sight)?;
+        let attended = self.attend(&self.attention_norm.forward(&stream, self.kind)?, rotary, sight)?;
         let attended = drop_samples(drop_values(attended, self.dropouts.residual)?, self.dropouts.path)?;
         let stream = add_into(stream, &attended)?;
-        let normal = self.hidden_norm.forward(&stream)?;
+        let normal = self.hidden_norm.forward(&stream, self.kind)?;
         let gate = self.gate.forward(&normal, Activation::None)?;
         let wide = self.widen.forward(&normal, Activation::None)?;
         let hidden = match gate.requires_grad() {

@@ -14,6 +14,7 @@ mod config;
 mod draw;
 mod guided_steps;
 mod network;
+mod operations;
 mod part_times;
 mod raw_config;
 mod rows;
@@ -30,7 +31,7 @@ pub use config::{GeneratorConfig, GeneratorData, GeneratorSize};
 pub use part_times::SamplingTimes;
 
 use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps, part_times::PartTimes};
-use crate::{Device, ModelError, Precision, device, model_folder::Identity};
+use crate::{Device, ModelError, Precision, device, model_folder::Identity, tf32::Tf32Choice};
 use schemas::{RandomStream, SampleBatch, Sampling, SchemaError, TokenBatch, TokenLevels};
 use tch::{Kind, Tensor};
 
@@ -43,6 +44,7 @@ pub struct Generator {
     identity: Identity,
     network: Network,
     memory: Option<Memory>,
+    _tf32: Option<Tf32Choice>,
 }
 
 /// What the sampling of a batch writes to, kept for the next batch of as many samples.
@@ -190,15 +192,14 @@ impl Generator {
         let tokens = self.config.tokens_per_image();
         let drawn = batch.samples().iter().map(|&sample| RandomStream::new(seed, "token", sample).uniforms(tokens));
         let drawn: Vec<f32> = drawn.flatten().collect();
-        let drawn = Tensor::f_from_slice(&drawn)?.f_view([batch.rows() as i64, tokens as i64])?;
-        device::upload(&drawn, self.device.torch())
+        device::upload(&drawn, &[batch.rows() as i64, tokens as i64], self.device.torch())
     }
 
     /// The batch's classes, and after them the null class as often if it is asked for: int64 `[B]` or `[2 B]`.
     fn class_halves(&self, batch: &SampleBatch, with_null: bool) -> Result<Tensor, ModelError> {
         let null = std::iter::repeat_n(self.config.classes() as i64, if with_null { batch.rows() } else { 0 });
         let classes: Vec<i64> = batch.classes().iter().map(|&class| i64::from(class)).chain(null).collect();
-        device::upload(&Tensor::f_from_slice(&classes)?, self.device.torch())
+        device::upload(&classes, &[classes.len() as i64], self.device.torch())
     }
 
     fn prepare_memory(&mut self, rows: i64, copies: i64) -> Result<(), ModelError> {

@@ -30,6 +30,7 @@ pub(crate) struct Network {
     rotary: Tensor,
     steps: Steps,
     token_dropout: f64,
+    kind: Kind,
 }
 
 impl Network {
@@ -64,6 +65,7 @@ impl Network {
             })?,
             steps,
             token_dropout: dropouts.token,
+            kind: scope.kind,
         })
     }
 
@@ -120,7 +122,7 @@ impl Network {
 
     /// Float32 logits of a stream after the last block.
     pub(crate) fn logits(&self, stream: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.head.forward(&self.norm.forward(stream)?, Activation::None)?.f_to_kind(Kind::Float)?)
+        Ok(self.head.forward(&self.norm.forward(stream, self.kind)?, Activation::None)?.f_to_kind(Kind::Float)?)
     }
 
     fn embed_classes(&self, classes: &Tensor) -> Result<Tensor, ModelError> {

@@ -40,10 +40,10 @@ impl DeviceRows {
             return Err(SchemaError::CodeOutOfRange { row, code, codebook_size: codes }.into());
         }
         // 16 bits on the way, widened there.
-        let codes = Tensor::f_from_slice(tokens.codes())?.f_view([tokens.rows() as i64, length as i64])?;
+        let (rows, device) = (tokens.rows() as i64, device.torch());
         Ok(Self {
-            classes: device::upload(&Tensor::f_from_slice(classes)?, device.torch())?.f_to_kind(Kind::Int64)?,
-            tokens: device::upload(&codes, device.torch())?.f_to_kind(Kind::Int64)?,
+            classes: device::upload(classes, &[rows], device)?.f_to_kind(Kind::Int64)?,
+            tokens: device::upload(tokens.codes(), &[rows, length as i64], device)?.f_to_kind(Kind::Int64)?,
         })
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     LoadOptions, ModelError,
     model_folder::{Identity, ModelFolder},
     parameters::Parameters,
+    tf32::Tf32Choice,
 };
 use std::{collections::BTreeMap, path::Path};
 use tch::Tensor;
@@ -19,10 +20,10 @@ impl Generator {
         let _no_grad = tch::no_grad_guard();
         let opened = ModelFolder::open(folder)?;
         let config = GeneratorConfig::from_json(&opened.config_text, &opened.config_file)?;
-        options.precision.apply()?;
+        let tf32 = Tf32Choice::of(options.precision, options.device)?;
         let (network, _) = build(Parameters::from_file(&opened.weights), &config, &options)?;
         let identity = Identity::of_folder(folder, options.name.clone(), &opened.weights)?;
-        Ok(Self::assemble(config, &options, network, identity))
+        Ok(Self::assemble(config, &options, network, identity, tf32))
     }
 
     /// A generator with random weights, as training starts from. They follow from `seed` and each tensor's name; the output layer
@@ -32,14 +33,14 @@ impl Generator {
     /// When libtorch refuses an operation.
     pub fn init(config: GeneratorConfig, seed: i64, options: LoadOptions) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        options.precision.apply()?;
+        let tf32 = Tf32Choice::of(options.precision, options.device)?;
         let (network, drawn) = build(Parameters::random(seed), &config, &options)?;
         let identity = Identity::of_random(seed, options.name.clone(), drawn)?;
-        Ok(Self::assemble(config, &options, network, identity))
+        Ok(Self::assemble(config, &options, network, identity, tf32))
     }
 
-    /// A generator of tensors in memory, by their published names. It has no digest, and leaves the process's switches as the
-    /// training has set them.
+    /// A generator of tensors in memory, by their published names. It has no digest, and computes float32 products as the
+    /// training does.
     pub(crate) fn from_tensors(
         config: GeneratorConfig,
         tensors: &BTreeMap<String, Tensor>,
@@ -48,12 +49,18 @@ impl Generator {
         let _no_grad = tch::no_grad_guard();
         let (network, _) = build(Parameters::from_memory(tensors), &config, options)?;
         let identity = Identity::of_memory(options.name.clone(), tensors);
-        Ok(Self::assemble(config, options, network, identity))
+        Ok(Self::assemble(config, options, network, identity, None))
     }
 
-    fn assemble(config: GeneratorConfig, options: &LoadOptions, network: Network, identity: Identity) -> Self {
+    fn assemble(
+        config: GeneratorConfig,
+        options: &LoadOptions,
+        network: Network,
+        identity: Identity,
+        tf32: Option<Tf32Choice>,
+    ) -> Self {
         let LoadOptions { device, precision, .. } = *options;
-        Self { config, device, precision, identity, network, memory: None }
+        Self { config, device, precision, identity, network, memory: None, _tf32: tf32 }
     }
 
     /// Writes `config.json` and `model.safetensors` into `folder`, which is made if need be. Weights are those that were loaded, in

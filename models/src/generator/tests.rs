@@ -11,7 +11,7 @@ use std::{
 use tch::{Device, Kind, Tensor};
 
 fn fixture() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/generator"))
+    crate::fixtures::fixture("generator")
 }
 
 fn tensors(file: &str) -> BTreeMap<String, Tensor> {

@@ -35,6 +35,7 @@ pub(crate) struct Block {
     norm2: LayerNorm,
     widen: Linear,
     narrow: Linear,
+    kind: Kind,
 }
 
 impl Block {
@@ -56,6 +57,7 @@ impl Block {
                 &narrow_weight.f_mul(&hidden_gain.f_unsqueeze(1)?)?,
                 Some(&narrow_bias.f_mul(&hidden_gain)?),
             )?,
+            kind: scope.kind,
         })
     }
 
@@ -63,12 +65,12 @@ impl Block {
     /// `stream`: float32 `[B, N, C]`; returns `[B, N - queries_from, C]`, and with a merge the new level's tokens in front.
     pub(crate) fn forward(&self, stream: &Tensor, stage: &Stage, merge: Option<&Merge>) -> Result<Tensor, ModelError> {
         let (_, tokens, _) = stream.size3()?;
-        let attended = self.attention.forward(&self.norm1.forward(stream)?, stage)?;
+        let attended = self.attention.forward(&self.norm1.forward_as(stream, self.kind)?, stage)?;
         let mut stream = stream.f_narrow(1, stage.queries_from, tokens - stage.queries_from)?.f_add(&attended)?;
         if let Some(merge) = merge {
             stream = merge.prepend(&stream)?;
         }
-        let hidden = self.widen.forward(&self.norm2.forward(&stream)?, Activation::GeluExact)?;
+        let hidden = self.widen.forward(&self.norm2.forward_as(&stream, self.kind)?, Activation::GeluExact)?;
         let mut stream = add_into(stream, &self.narrow.forward(&hidden, Activation::None)?)?;
         if let Some(merge) = merge {
             stream = merge.embed_level(stream)?;

@@ -5,7 +5,7 @@
 
 use super::add_into;
 use crate::{
-    ModelError,
+    ModelError, kernels,
     parameters::{Scope, Start},
 };
 use tch::Tensor;
@@ -23,6 +23,8 @@ pub(crate) struct Convolution {
     stride: i64,
     /// Zeros around the image: rows above and below, columns left and right.
     padding: [i64; 2],
+    /// Whether float32 stays float32 on CUDA where the process lets it go through TensorFloat-32.
+    full_float32: bool,
 }
 
 impl Convolution {
@@ -78,14 +80,51 @@ impl Convolution {
             bias: bias.map(|bias| scope.place(bias)).transpose()?,
             stride,
             padding,
+            full_float32: false,
         })
+    }
+
+    /// The same, in float32 wherever it computes: for networks whose numbers are compared with others'. Not for training.
+    pub(crate) fn in_full_float32(self) -> Self {
+        Self { full_float32: true, ..self }
     }
 
     /// # Shapes
     /// `input`: `[B, inputs, height, width]`, channels-last; returns `[B, outputs, …, …]`, the same.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(input.f_conv2d(&self.weight, self.bias.as_ref(), [self.stride; 2], self.padding, [1, 1], 1)?)
+        let (stride, bias) = ([self.stride; 2], self.bias.as_ref());
+        if self.full_float32 {
+            return full_float32_convolution(input, &self.weight, bias, stride, self.padding);
+        }
+        Ok(input.f_conv2d(&self.weight, bias, stride, self.padding, [1, 1], 1)?)
     }
+}
+
+/// torch's `conv2d` over one group, which never goes through TensorFloat-32 on CUDA, whatever the process allows.
+pub(crate) fn full_float32_convolution(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: [i64; 2],
+    padding: [i64; 2],
+) -> Result<Tensor, ModelError> {
+    let (dilation, output_padding, groups, transposed) = ([1, 1], [0, 0], 1, false);
+    // What `conv2d` passes on by default, but for the last.
+    let (benchmark, deterministic, cudnn_enabled, allow_tf32) = (false, false, true, false);
+    Ok(input.f_internal_convolution(
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        transposed,
+        output_padding,
+        groups,
+        benchmark,
+        deterministic,
+        cudnn_enabled,
+        allow_tf32,
+    )?)
 }
 
 /// The same values and shape with channels innermost in memory. tch has no memory formats; this is what they come to.
@@ -109,6 +148,9 @@ impl SiluNorm {
     }
 
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+        if let Some(output) = kernels::group_norm_silu(input, &self.weight, &self.bias, NORM_GROUPS, NORM_EPSILON)? {
+            return Ok(output);
+        }
         let mut output = input.f_group_norm(NORM_GROUPS, Some(&self.weight), Some(&self.bias), NORM_EPSILON, true)?;
         if output.requires_grad() { Ok(output.f_silu()?) } else { Ok(output.f_silu_()?) }
     }

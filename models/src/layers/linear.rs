@@ -5,6 +5,7 @@
 //! else, by what the device is and not by a stopwatch: a measured choice could differ between two runs on the same machine, and
 //! with it the last bit of a code's distance.
 
+use super::full_float32_product;
 use crate::{
     ModelError,
     parameters::{Scope, Start},
@@ -34,6 +35,8 @@ pub(crate) struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
     kind: Kind,
+    /// Whether float32 stays float32 on CUDA where the process lets it go through TensorFloat-32.
+    full_float32: bool,
 }
 
 impl Linear {
@@ -59,13 +62,18 @@ impl Linear {
         let packs = scope.device == Device::Cpu && !scope.trainable();
         let packed = if packs { torch_switches::pack_linear(&weight).ok() } else { None };
         let weight = packed.map_or_else(|| Weight::Plain(weight.shallow_clone()), Weight::Packed);
-        Ok(Self { weight, bias, kind: scope.kind })
+        Ok(Self { weight, bias, kind: scope.kind, full_float32: false })
     }
 
     /// A layer that is not trained, but through which gradients flow to its input: oneDNN's product over a packed weight has none.
     pub(crate) fn unpacked(scope: &Scope<'_>, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self, ModelError> {
         let bias = bias.map(|bias| scope.place(bias)).transpose()?;
-        Ok(Self { weight: Weight::Plain(scope.place(weight)?), bias, kind: scope.kind })
+        Ok(Self { weight: Weight::Plain(scope.place(weight)?), bias, kind: scope.kind, full_float32: false })
+    }
+
+    /// The same, in float32 wherever it computes, but for products that gradients flow through.
+    pub(crate) fn in_full_float32(self) -> Self {
+        Self { full_float32: true, ..self }
     }
 
     /// # Shapes
@@ -74,7 +82,12 @@ impl Linear {
         let input = input.f_to_kind(self.kind)?;
         match &self.weight {
             Weight::Plain(weight) => {
-                let mut output = input.f_linear(weight, self.bias.as_ref())?;
+                let gradients = input.requires_grad() || weight.requires_grad();
+                let mut output = if self.full_float32 && input.device() != Device::Cpu && !gradients {
+                    self.in_rows(&input, weight)?
+                } else {
+                    input.f_linear(weight, self.bias.as_ref())?
+                };
                 match activation {
                     Activation::None => Ok(output),
                     Activation::GeluExact if output.requires_grad() => Ok(output.f_gelu("none")?),
@@ -91,10 +104,38 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// The layer over a plain weight, as one product of matrices in full float32.
+    fn in_rows(&self, input: &Tensor, weight: &Tensor) -> Result<Tensor, ModelError> {
+        let mut shape = input.size();
+        let inputs = shape.pop().unwrap_or_default();
+        shape.extend(weight.size().first());
+        let output = full_float32_product(&input.f_reshape([-1, inputs])?, &weight.f_transpose(0, 1)?)?
+            .f_view(shape.as_slice())?;
+        match &self.bias {
+            Some(bias) => Ok(output.f_add(bias)?),
+            None => Ok(output),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::parameters::Parameters;
+
+    #[test]
+    fn full_float32_is_the_same_layer() {
+        let parameters = Parameters::random(4);
+        let scope = parameters.root(Device::Cpu, Kind::Float);
+        let weight = scope.tensor("weight", &[48, 32], Start::Normal(1.0)).expect("drawn");
+        let bias = scope.tensor("bias", &[48], Start::Normal(1.0)).expect("drawn");
+        let input = scope.tensor("input", &[2, 7, 32], Start::Normal(1.0)).expect("drawn");
+        let layer = Linear::unpacked(&scope, &weight, Some(&bias)).expect("built").in_full_float32();
+        let found = layer.in_rows(&input, &weight).expect("computed");
+        let difference = (found - input.linear(&weight, Some(&bias))).abs().max().double_value(&[]);
+        assert!(difference < 2e-5, "{difference}");
+    }
 
     #[test]
     fn a_packed_layer_equals_torchs_own() {

@@ -3,13 +3,15 @@
 mod attention;
 mod block;
 mod convolution;
+mod full_float32;
 mod linear;
 mod normalization;
 mod rotary;
 
 pub(crate) use attention::{Segment, Stage};
 pub(crate) use block::{Block, Merge};
-pub(crate) use convolution::{Convolution, NORM_GROUPS, ResidualBlock, SiluNorm};
+pub(crate) use convolution::{Convolution, NORM_GROUPS, ResidualBlock, SiluNorm, full_float32_convolution};
+pub(crate) use full_float32::full_float32_product;
 pub(crate) use linear::{Activation, Linear};
 pub(crate) use normalization::{LayerNorm, RmsNorm};
 pub(crate) use rotary::{rotary_line, rotary_table, rotate};

@@ -1,7 +1,7 @@
 //! Layer and root-mean-square normalisation over the last axis, always in float32.
 
 use crate::{
-    ModelError,
+    ModelError, kernels,
     parameters::{Scope, Start},
 };
 use tch::{Kind, Tensor};
@@ -32,9 +32,21 @@ impl LayerNorm {
     /// # Shapes
     /// `input`: `[…, channels]`; returns the same shape in float32.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+        self.forward_as(input, Kind::Float)
+    }
+
+    /// As what follows reads it. Where gradients flow it stays float32, so that those of several readers add up in it.
+    ///
+    /// # Shapes
+    /// `input`: `[…, channels]`; returns the same shape, rounded to `kind` at the end.
+    pub(crate) fn forward_as(&self, input: &Tensor, kind: Kind) -> Result<Tensor, ModelError> {
+        if let Some(output) = kernels::layer_norm(input, &self.weight, &self.bias, self.epsilon, kind)? {
+            return Ok(output);
+        }
         let input = input.f_to_kind(Kind::Float)?;
         let shape = self.weight.size();
-        Ok(input.f_layer_norm(shape, Some(&self.weight), Some(&self.bias), self.epsilon, true)?)
+        let normal = input.f_layer_norm(shape, Some(&self.weight), Some(&self.bias), self.epsilon, true)?;
+        if normal.requires_grad() { Ok(normal) } else { Ok(normal.f_to_kind(kind)?) }
     }
 }
 
@@ -50,13 +62,19 @@ impl RmsNorm {
         Ok(Self { weight: scope.placed("weight", &[channels], Start::Ones)?, epsilon })
     }
 
+    /// As what follows reads it. Where gradients flow it stays float32, so that those of several readers add up in it.
+    ///
     /// # Shapes
-    /// `input`: `[…, channels]`; returns the same shape in float32.
-    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+    /// `input`: `[…, channels]`; returns the same shape, rounded to `kind` at the end.
+    pub(crate) fn forward(&self, input: &Tensor, kind: Kind) -> Result<Tensor, ModelError> {
+        if let Some(output) = kernels::rms_norm(input, &self.weight, self.epsilon, kind)? {
+            return Ok(output);
+        }
         let input = input.f_to_kind(Kind::Float)?;
         let mean = input.f_square()?.f_mean_dim([-1_i64].as_slice(), true, Kind::Float)?;
         let scale = mean.f_add_scalar(self.epsilon)?.f_rsqrt()?;
         let mut normal = input.f_mul(&scale)?;
-        if normal.requires_grad() { Ok(normal.f_mul(&self.weight)?) } else { Ok(normal.f_mul_(&self.weight)?) }
+        let normal = if normal.requires_grad() { normal.f_mul(&self.weight)? } else { normal.f_mul_(&self.weight)? };
+        if normal.requires_grad() { Ok(normal) } else { Ok(normal.f_to_kind(kind)?) }
     }
 }

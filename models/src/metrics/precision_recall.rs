@@ -5,7 +5,7 @@
 //! The evaluator computes distances in float16 where they fit, to save memory on the cards of its day. float32 is used here: squared
 //! distances of some hundreds are only good to a few tenths in float16, and which vectors lie in a ball then depends on the rounding.
 
-use crate::{Device, ModelError, torch_switches};
+use crate::{Device, ModelError, layers::full_float32_product};
 use schemas::SchemaError;
 use tch::{Kind, Tensor};
 
@@ -23,8 +23,6 @@ pub struct PrecisionRecall {
 
 /// Precision and recall of `samples` against `reference`, each `[rows, dimensions]` row-major; balls reach to the nearest other feature
 /// of number `neighbours`. Memory beside the features and a copy of them on the device is bounded, whatever the sets' sizes.
-///
-/// Switches TensorFloat-32 off, for the whole process: differences of large numbers would be lost in it.
 ///
 /// # Errors
 /// When these are no whole rows, a set has no more than `neighbours` of them, a feature is no number, or libtorch refuses.
@@ -46,7 +44,6 @@ fn in_blocks(
     block_rows: i64,
 ) -> Result<PrecisionRecall, ModelError> {
     let _no_grad = tch::no_grad_guard();
-    torch_switches::allow_tf32(false)?;
     let manifold = |what, features| Manifold::new(what, features, [dimensions, neighbours], device, block_rows);
     let reference = manifold("features of the reference", reference)?;
     let samples = manifold("features of samples", samples)?;
@@ -136,7 +133,8 @@ impl Manifold {
     /// Squared distances between rows of the two, at least 0: `[rows, columns]`.
     fn distances(&self, rows: Block, other: &Self, columns: Block) -> Result<Tensor, ModelError> {
         let part = |of: &Tensor, block: Block| of.f_narrow(0, block.start, block.len);
-        let mut products = part(&self.features, rows)?.f_matmul(&part(&other.features, columns)?.f_transpose(0, 1)?)?;
+        let (left, right) = (part(&self.features, rows)?, part(&other.features, columns)?.f_transpose(0, 1)?);
+        let mut products = full_float32_product(&left, &right)?;
         let lengths =
             part(&self.squares, rows)?.f_unsqueeze(1)?.f_add(&part(&other.squares, columns)?.f_unsqueeze(0)?)?;
         Ok(lengths.f_sub(&products.f_mul_scalar_(2.0)?)?.f_clamp_min_(0.0)?)

@@ -1,7 +1,7 @@
 //! Scores of a set of rebuilt images, summed up on the device and read once.
 
 use super::{codebook_use::CodebookCounter, psnr::psnr, ssim::StructuralSimilarity};
-use crate::{Device, ModelError, visual_tokenizer::upload};
+use crate::{Device, ModelError, device, visual_tokenizer::upload};
 use schemas::{CodebookUse, PixelBatch, SchemaError, TokenBatch, TokenLevels};
 use tch::{Kind, Tensor};
 
@@ -67,11 +67,11 @@ impl ReconstructionMeter {
             ));
         }
         let codes: Vec<i64> = tokens.codes().iter().map(|&code| i64::from(code)).collect();
-        let codes = Tensor::f_from_slice(&codes)?.f_view([filled as i64, tokens.tokens_per_image() as i64])?;
+        let shape = [filled as i64, tokens.tokens_per_image() as i64];
         self.update_tensors(
             &upload(original, self.device)?.f_narrow(0, 0, filled as i64)?,
             &upload(rebuilt, self.device)?.f_narrow(0, 0, filled as i64)?,
-            &codes.f_to_device(self.device.torch())?,
+            &device::upload(&codes, &shape, self.device.torch())?,
         )
     }
 

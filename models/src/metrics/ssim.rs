@@ -1,6 +1,6 @@
 //! Structural similarity (Wang et al. 2004), as pytorch_msssim computes it, which the published evaluation uses.
 
-use crate::ModelError;
+use crate::{ModelError, layers::full_float32_convolution};
 use schemas::SchemaError;
 use tch::{Device, Kind, Tensor};
 
@@ -74,12 +74,13 @@ impl StructuralSimilarity {
         Ok((luminance.f_mul(&structure)?, structure))
     }
 
-    /// `[N, 1, H, W]` to the weighted averages `[N, 1, H - 10, W - 10]`.
+    /// `[N, 1, H, W]` to the weighted averages `[N, 1, H - 10, W - 10]`. A variance is a difference of two of them, which is lost in the 10
+    /// bits of TensorFloat-32: the measure came out 0.01 to 0.14 too low with it.
     fn blur(&self, planes: &Tensor) -> Result<Tensor, ModelError> {
         let along = |planes: &Tensor, shape: [i64; 4]| {
-            planes.f_conv2d::<Tensor>(&self.window.f_view(shape)?, None, [1, 1], [0, 0], [1, 1], 1)
+            full_float32_convolution(planes, &self.window.f_view(shape)?, None, [1, 1], [0, 0])
         };
-        Ok(along(&along(planes, [1, 1, WINDOW as i64, 1])?, [1, 1, 1, WINDOW as i64])?)
+        along(&along(planes, [1, 1, WINDOW as i64, 1])?, [1, 1, 1, WINDOW as i64])
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     Device, Generator, GeneratorConfig, LoadOptions, ModelError, Precision,
     generator::{DeviceRows, Network, check_classes},
     parameters::{ParameterStore, Parameters, with_random_numbers},
+    tf32::Tf32Choice,
 };
 use schemas::{RandomStream, SchemaError, TokenBatch};
 use std::{collections::BTreeMap, path::Path};
@@ -41,6 +42,7 @@ pub struct GeneratorTrainer {
     recipe: GeneratorRecipe,
     device: Device,
     learner: Learner,
+    _tf32: Option<Tf32Choice>,
 }
 
 /// Where the random numbers of a step come from, each purpose from its own.
@@ -57,7 +59,7 @@ impl GeneratorTrainer {
     /// # Errors
     /// When libtorch refuses, for want of memory for example.
     pub fn new(config: GeneratorConfig, recipe: GeneratorRecipe, device: Device) -> Result<Self, ModelError> {
-        recipe.precision.apply()?;
+        let tf32 = Tf32Choice::of(recipe.precision, device)?;
         if config.levels().sizes().len() > LEVEL_LOSSES.len() {
             let tokens = config.tokens_per_image();
             return Err(ModelError::setting(
@@ -74,7 +76,7 @@ impl GeneratorTrainer {
             largest_gradient_norm: recipe.largest_gradient_norm,
             average_decay: recipe.average_decay,
         };
-        Ok(Self { learner: Learner::new(store, options)?, config, recipe, device })
+        Ok(Self { learner: Learner::new(store, options)?, config, recipe, device, _tf32: tf32 })
     }
 
     /// Updates made so far.

@@ -11,6 +11,7 @@ use crate::{
     Device, LoadOptions, ModelError, Precision, TokenizerConfig, VisualTokenizer, device,
     losses::{Alignment, NestedDropout},
     parameters::{ParameterStore, Parameters},
+    tf32::Tf32Choice,
     visual_tokenizer::{Kept, Networks, upload},
     weight_file,
 };
@@ -30,6 +31,7 @@ pub struct TokenizerTrainer {
     nested_dropout: Option<NestedDropout>,
     objective: Objective,
     adversary: Option<AdversaryTrainer>,
+    _tf32: Option<Tf32Choice>,
 }
 
 /// Where the random numbers of a step come from, each purpose from its own.
@@ -51,7 +53,6 @@ impl TokenizerTrainer {
         frozen: &FrozenFiles,
         device: Device,
     ) -> Result<Self, ModelError> {
-        recipe.precision.apply()?;
         // A tokenizer that is not aligned is not made to carry the tensors of alignment.
         let config = if recipe.alignment_weight > 0.0 { config } else { config.without_alignment() };
         config.check_alignment()?;
@@ -68,6 +69,7 @@ impl TokenizerTrainer {
         dino: Option<&Path>,
         device: Device,
     ) -> Result<Self, ModelError> {
+        let tf32 = Tf32Choice::of(recipe.precision, device)?;
         let store = ParameterStore::new(recipe.seed as i64, device.torch());
         build(&store, &objective, &config, &recipe, device)?;
         let options = LearnerOptions {
@@ -86,6 +88,7 @@ impl TokenizerTrainer {
             config,
             recipe,
             device,
+            _tf32: tf32,
         })
     }
 
@@ -188,7 +191,7 @@ impl TokenizerTrainer {
         let Some(nested_dropout) = &self.nested_dropout else { return Ok(None) };
         let latent_tokens = self.config.levels().tokens_per_image();
         let lengths: Vec<i64> = (0..images).map(|_| nested_dropout.draw(drawn) as i64).collect();
-        let lengths = device::upload(&Tensor::f_from_slice(&lengths)?.f_view([-1, 1, 1])?, self.device.torch())?;
+        let lengths = device::upload(&lengths, &[lengths.len() as i64, 1, 1], self.device.torch())?;
         report.add("kept_tokens", &lengths, share)?;
         let positions =
             Tensor::f_arange(latent_tokens as i64, (Kind::Int64, self.device.torch()))?.f_view([1, -1, 1])?;

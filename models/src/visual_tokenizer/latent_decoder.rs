@@ -226,7 +226,7 @@ mod tests {
     const TOKENS: i64 = 128;
 
     fn fixture(name: &str) -> PathBuf {
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tokenizer")).join(name)
+        crate::fixtures::fixture("tokenizer").join(name)
     }
 
     fn config(decoder_feature_supervision: bool) -> TokenizerConfig {

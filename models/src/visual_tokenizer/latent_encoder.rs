@@ -275,12 +275,13 @@ impl LevelHeads {
         let (scope, options) = (scope.sub("conv_out").in_kind(Kind::Float), config.options());
         let (width, token_size) = (config.encoder.width, options.token_size);
         if !options.multi_quant {
-            let heads = vec![pointwise(&scope, width, token_size)?];
+            let heads = vec![pointwise(&scope, width, token_size)?.in_full_float32()];
             return Ok(Self { heads, sizes: vec![options.num_latent_tokens as i64] });
         }
         let sizes: Vec<i64> = config.levels.sizes().iter().map(|&size| size as i64).collect();
-        let heads = (0..sizes.len()).map(|level| pointwise(&scope.sub(level), width, token_size));
-        Ok(Self { heads: heads.collect::<Result<_, _>>()?, sizes })
+        let heads =
+            (0..sizes.len()).map(|level| Ok(pointwise(&scope.sub(level), width, token_size)?.in_full_float32()));
+        Ok(Self { heads: heads.collect::<Result<_, ModelError>>()?, sizes })
     }
 
     /// `[B, L, C]` to `[B, L, token size]`.

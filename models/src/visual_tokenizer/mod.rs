@@ -10,12 +10,13 @@ pub(crate) mod config;
 mod hierarchy;
 mod latent_decoder;
 mod latent_encoder;
+mod operations;
 mod pixel_networks;
 pub(crate) mod quantizer;
 mod raw_config;
 mod storage;
 
-pub use self::{config::TokenizerConfig, quantizer::Quantized};
+pub use self::{config::TokenizerConfig, operations::TokenizerOperations, quantizer::Quantized};
 
 pub(crate) use self::latent_decoder::{Decoded, Kept};
 use self::{
@@ -26,9 +27,10 @@ use self::{
     quantizer::{Quantizer, TrainingQuantized},
 };
 use crate::{
-    Device, ModelError, Precision, device,
+    BatchMemory, Device, ModelError, Precision, device,
     model_folder::Identity,
     parameters::{Parameters, Scope},
+    tf32::Tf32Choice,
 };
 use schemas::{PixelBatch, Rounding, SchemaError, TokenBatch, TokenLevels};
 use tch::{Kind, Tensor};
@@ -42,7 +44,7 @@ pub(crate) const CHANNEL_DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 pub struct LoadOptions {
     /// Where it computes.
     pub device: Device,
-    /// In which numbers. TensorFloat-32 is a switch of the whole process: the last model loaded decides.
+    /// In which numbers. On CUDA, models in [`Precision::Fp32`] and in others cannot live at a time in one process.
     pub precision: Precision,
     /// Its name in tables; the folder's name unless given.
     pub name: Option<String>,
@@ -56,6 +58,7 @@ pub struct VisualTokenizer {
     precision: Precision,
     identity: Identity,
     networks: Networks,
+    _tf32: Option<Tf32Choice>,
 }
 
 /// The tokenizer as a function of its parameters.
@@ -137,8 +140,7 @@ impl Networks {
 /// The pixels of `batch` on `device`: bytes `[B, 3, height, width]`, channels-last. A quarter of the traffic of floats.
 pub(crate) fn upload(batch: &PixelBatch, device: Device) -> Result<Tensor, ModelError> {
     let shape = [batch.rows() as i64, batch.height() as i64, batch.width() as i64, PixelBatch::CHANNELS as i64];
-    let bytes = Tensor::f_from_data_size(batch.pixels(), &shape, Kind::Uint8)?;
-    let bytes = device::upload(&bytes, device.torch())?;
+    let bytes = device::upload(batch.pixels(), &shape, device.torch())?;
     // Pixels lie in channels-last order as they come; from here on that is the order of every image.
     Ok(bytes.f_permute([0, 3, 1, 2])?)
 }
@@ -221,6 +223,19 @@ impl VisualTokenizer {
         Ok(PixelBatch::try_new(bytes, rows, rows, side, side)?)
     }
 
+    /// What [`Self::encode`] takes for batches of some size, found by running two of black images.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encoding_memory(&self) -> Result<BatchMemory, ModelError> {
+        let side = self.resolution();
+        BatchMemory::measure(self.device, |rows| {
+            let black = vec![0; rows * side * side * PixelBatch::CHANNELS];
+            self.encode(&PixelBatch::try_new(black, rows, rows, side, side)?)?;
+            Ok(())
+        })
+    }
+
     /// Decodes to float32 pixels around 0 to 1, `[rows, 3, side, side]`, as the network gives them.
     ///
     /// # Errors
@@ -238,8 +253,8 @@ impl VisualTokenizer {
         }
         let codes: Vec<i64> = tokens.codes().iter().map(|&code| i64::from(code)).collect();
         TokenBatch::try_from_codes(&codes, tokens_per_image, self.codebook_size())?;
-        let codes = Tensor::f_from_slice(&codes)?.f_view([tokens.rows() as i64, tokens_per_image as i64])?;
-        self.unrounded(&codes.f_to_device(self.device.torch())?, keep_tokens)
+        let codes = device::upload(&codes, &[tokens.rows() as i64, tokens_per_image as i64], self.device.torch())?;
+        self.unrounded(&codes, keep_tokens)
     }
 
     fn unrounded(&self, codes: &Tensor, keep_tokens: usize) -> Result<Tensor, ModelError> {

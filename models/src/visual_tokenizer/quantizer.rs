@@ -3,9 +3,10 @@
 use super::config::TokenizerConfig;
 use crate::{
     ModelError,
+    layers::full_float32_product,
     parameters::{Scope, Start},
 };
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// As in torch's `normalize`.
 const SMALLEST_NORM: f64 = 1e-12;
@@ -80,10 +81,10 @@ impl Quantizer {
         let codes = rows
             .f_split(ROWS_AT_ONCE, 0)?
             .iter()
-            .map(|rows| {
-                let codes = self.offsets.f_addmm(rows, &codebook)?.f_argmax(1, false)?;
+            .map(|rows| -> Result<_, ModelError> {
+                let codes = self.scores(rows, &codebook)?.f_argmax(1, false)?;
                 let finite = rows.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Float)?.f_isfinite()?;
-                codes.f_masked_fill(&finite.f_logical_not()?, -1)
+                Ok(codes.f_masked_fill(&finite.f_logical_not()?, -1)?)
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Tensor::f_cat(&codes, 0)?.f_view([batch, tokens])?)
@@ -134,10 +135,20 @@ impl Quantizer {
         })
     }
 
+    /// `z·e - |e|²/2` of `rows`, `[n, token size]`, and all codes, `[token size, codes]`: `[n, codes]`. Full float32 on CUDA too, where
+    /// TensorFloat-32 would flip two codes of a thousand.
+    fn scores(&self, rows: &Tensor, codebook: &Tensor) -> Result<Tensor, ModelError> {
+        // On a processor one call adds the offsets, and in training gradients flow through it.
+        if rows.device() == Device::Cpu || rows.requires_grad() {
+            return Ok(self.offsets.f_addmm(rows, codebook)?);
+        }
+        Ok(full_float32_product(rows, codebook)?.f_add_(&self.offsets)?)
+    }
+
     /// Squared distances of `rows`, `[n, token size]`, to all codes: `[n, codes]`.
     fn distances(&self, rows: &Tensor) -> Result<Tensor, ModelError> {
         let squares = rows.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?;
-        let scores = self.offsets.f_addmm(rows, &self.codebook.f_transpose(0, 1)?)?;
+        let scores = self.scores(rows, &self.codebook.f_transpose(0, 1)?)?;
         Ok(squares.f_sub(&scores.f_mul_scalar(2.0)?)?)
     }
 

@@ -5,6 +5,7 @@ use crate::{
     ModelError,
     model_folder::{Identity, ModelFolder},
     parameters::Parameters,
+    tf32::Tf32Choice,
 };
 use std::{collections::BTreeMap, path::Path};
 use tch::Tensor;
@@ -33,10 +34,10 @@ impl VisualTokenizer {
         let _no_grad = tch::no_grad_guard();
         let opened = ModelFolder::open(folder)?;
         let config = TokenizerConfig::from_json(&opened.config_text, &opened.config_file)?;
-        options.precision.apply()?;
+        let tf32 = Tf32Choice::of(options.precision, options.device)?;
         let (networks, _) = build(Parameters::from_file(&opened.weights), &config, &options)?;
         let identity = Identity::of_folder(folder, options.name.clone(), &opened.weights)?;
-        Ok(Self::assemble(config, &options, networks, identity))
+        Ok(Self::assemble(config, &options, networks, identity, tf32))
     }
 
     /// A tokenizer with random weights, as training starts from. They follow from `seed` and each tensor's name.
@@ -45,14 +46,14 @@ impl VisualTokenizer {
     /// When libtorch refuses an operation.
     pub fn init(config: TokenizerConfig, seed: i64, options: LoadOptions) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        options.precision.apply()?;
+        let tf32 = Tf32Choice::of(options.precision, options.device)?;
         let (networks, drawn) = build(Parameters::random(seed), &config, &options)?;
         let identity = Identity::of_random(seed, options.name.clone(), drawn)?;
-        Ok(Self::assemble(config, &options, networks, identity))
+        Ok(Self::assemble(config, &options, networks, identity, tf32))
     }
 
     /// A tokenizer of tensors in memory, by their published names; those of training only are passed over. It has no digest, and
-    /// leaves the process's switches as the training has set them.
+    /// computes float32 products as the training does.
     pub(crate) fn from_tensors(
         config: TokenizerConfig,
         tensors: BTreeMap<String, Tensor>,
@@ -61,11 +62,17 @@ impl VisualTokenizer {
         let _no_grad = tch::no_grad_guard();
         let (networks, _) = build(Parameters::from_memory(&tensors), &config, &options)?;
         let identity = Identity::of_memory(options.name.clone(), &tensors);
-        Ok(Self::assemble(config, &options, networks, identity))
+        Ok(Self::assemble(config, &options, networks, identity, None))
     }
 
-    fn assemble(config: TokenizerConfig, options: &LoadOptions, networks: Networks, identity: Identity) -> Self {
-        Self { config, device: options.device, precision: options.precision, identity, networks }
+    fn assemble(
+        config: TokenizerConfig,
+        options: &LoadOptions,
+        networks: Networks,
+        identity: Identity,
+        tf32: Option<Tf32Choice>,
+    ) -> Self {
+        Self { config, device: options.device, precision: options.precision, identity, networks, _tf32: tf32 }
     }
 
     /// Writes `config.json` and `model.safetensors` into `folder`, which is made if need be. Weights are those that were loaded, in

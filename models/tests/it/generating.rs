@@ -1,6 +1,6 @@
 //! A generator's samples: the published code's where nothing is random, and each its own where something is.
 
-use super::on_cpu;
+use super::on_device;
 use models::{Generator, GeneratorConfig, GeneratorData, GeneratorSize, ModelError, Precision};
 use schemas::{Guidance, GuidanceSchedule, SampleBatch, Sampling, TokenBatch};
 use std::{
@@ -10,7 +10,7 @@ use std::{
 use tch::{Kind, Tensor};
 
 pub(super) fn fixture() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/generator"))
+    super::fixture_folder("generator")
 }
 
 fn expected() -> BTreeMap<String, Tensor> {
@@ -19,7 +19,7 @@ fn expected() -> BTreeMap<String, Tensor> {
 }
 
 fn generator() -> Generator {
-    Generator::load(&fixture(), on_cpu(Precision::Fp32)).expect("the fixture loads")
+    Generator::load(&fixture(), on_device(Precision::Fp32)).expect("the fixture loads")
 }
 
 fn greedy(scale: f64, schedule: GuidanceSchedule) -> Sampling {
@@ -123,7 +123,7 @@ fn classes_and_settings_that_cannot_be_are_refused() {
     let text = std::fs::read_to_string(fixture().join("config.json")).expect("reads");
     let text = text.replace("\"class_dropout_prob\": 0.1", "\"class_dropout_prob\": 0.0");
     let config = GeneratorConfig::from_json(&text, Path::new("test")).expect("sound");
-    let mut generator = Generator::init(config, 1, on_cpu(Precision::Fp32)).expect("built");
+    let mut generator = Generator::init(config, 1, on_device(Precision::Fp32)).expect("built");
     let batch = SampleBatch::try_new(vec![0], vec![0], 1).expect("fits");
     let error = generator.sample(&batch, &Sampling::paper(0)).expect_err("no null class").to_string();
     assert!(error.contains("null class"), "{error}");
@@ -153,7 +153,7 @@ fn a_folder_loads_strictly_and_saves_again() {
     let mut first = generator();
     let copy = out.path().join("copy");
     first.save(&copy).expect("saved");
-    let mut again = Generator::load(&copy, on_cpu(Precision::Fp32)).expect("loads");
+    let mut again = Generator::load(&copy, on_device(Precision::Fp32)).expect("loads");
     assert_eq!((again.weights_sha256(), again.name()), (first.weights_sha256(), "copy"));
     assert_eq!(again.config(), first.config());
     let batch = SampleBatch::try_new(vec![3], vec![7], 1).expect("fits");
@@ -165,7 +165,7 @@ fn a_folder_loads_strictly_and_saves_again() {
     tensors.remove("norm.weight");
     tensors.insert("norm.bias".to_owned(), Tensor::zeros([64], (Kind::Float, tch::Device::Cpu)));
     Tensor::write_safetensors(&tensors.into_iter().collect::<Vec<_>>(), &weights).expect("written");
-    let error = Generator::load(&copy, on_cpu(Precision::Fp32)).expect_err("must not load");
+    let error = Generator::load(&copy, on_device(Precision::Fp32)).expect_err("must not load");
     let text = error.to_string();
     assert!(matches!(error, ModelError::Tensors { .. }), "{text}");
     assert!(text.contains("norm.weight is missing") && text.contains("norm.bias is not part"), "{text}");
@@ -176,7 +176,7 @@ fn a_folder_loads_strictly_and_saves_again() {
 fn a_random_generator_draws_all_codes_alike() {
     let data = GeneratorData { codebook_size: 16, classes: 3, tokens_per_image: 32 };
     let config = GeneratorConfig::of_size(GeneratorSize::Tiny, data).expect("sound");
-    let mut generator = Generator::init(config, 1, on_cpu(Precision::Fp32)).expect("built");
+    let mut generator = Generator::init(config, 1, on_device(Precision::Fp32)).expect("built");
     let batch = SampleBatch::try_new((0..64).collect(), vec![0; 64], 64).expect("fits");
     let tokens = generator.sample(&batch, &Sampling { top_p: 1.0, ..Sampling::paper(0) }).expect("drawn");
     let mut counts = [0_i64; 16];
@@ -189,7 +189,7 @@ fn a_random_generator_draws_all_codes_alike() {
 fn half_precision_draws_tokens_too() {
     let batch = SampleBatch::try_new(vec![0, 1], vec![0, 1], 2).expect("fits");
     let exact = generator().sample(&batch, &greedy(2.0, GuidanceSchedule::Constant {})).expect("drawn");
-    let mut rounded = Generator::load(&fixture(), on_cpu(Precision::Bf16)).expect("loads");
+    let mut rounded = Generator::load(&fixture(), on_device(Precision::Bf16)).expect("loads");
     let tokens = rounded.sample(&batch, &greedy(2.0, GuidanceSchedule::Constant {})).expect("drawn");
     // One flipped token changes what follows it; the first ones have nothing before them.
     let equal = exact.iter_rows().zip(tokens.iter_rows()).filter(|(left, right)| left[0] == right[0]).count();

@@ -1,9 +1,9 @@
 //! A generator learns, and a run that was stopped goes on as if it had not been.
 
-use super::on_cpu;
+use super::{device, on_device};
 use models::{
-    AdamWOptions, CosineSchedule, Device, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision,
-    StepReport, TokenMeter,
+    AdamWOptions, CosineSchedule, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision, StepReport,
+    TokenMeter,
 };
 use schemas::{RandomStream, TokenBatch};
 use std::path::Path;
@@ -42,8 +42,7 @@ fn value(report: &StepReport, name: &str) -> f64 {
 }
 
 fn trainer(config: GeneratorConfig, recipe: GeneratorRecipe) -> GeneratorTrainer {
-    on_cpu(Precision::Fp32);
-    GeneratorTrainer::new(config, recipe, Device::Cpu).expect("built")
+    GeneratorTrainer::new(config, recipe, device()).expect("built")
 }
 
 #[test]
@@ -186,7 +185,7 @@ fn the_average_saves_and_loads_as_a_generator() {
         let averaged = trainer.averaged(precision).expect("a generator");
         let folder = tempfile::tempdir().expect("a folder");
         averaged.save(folder.path()).expect("saved");
-        let loaded = Generator::load(folder.path(), on_cpu(Precision::Fp32)).expect("loaded");
+        let loaded = Generator::load(folder.path(), on_device(Precision::Fp32)).expect("loaded");
         let (left, right) =
             (averaged.logits(&tokens, &classes).expect("logits"), loaded.logits(&tokens, &classes).expect("logits"));
         assert_eq!((left - right).abs().max().double_value(&[]), 0.0, "{precision}");

@@ -1,4 +1,4 @@
-use crate::{fixture, images, noise, on_cpu, tokenizer};
+use crate::{fixture, images, noise, on_device, tokenizer};
 use models::{
     DeviceChoice, ModelError, Precision, Preset, TensorProblem, TokenizerConfig, VisualTokenizer, initialise,
 };
@@ -27,7 +27,7 @@ fn weights_of(folder: &Path) -> PathBuf {
 }
 
 fn load(folder: &Path) -> Result<VisualTokenizer, ModelError> {
-    VisualTokenizer::load(folder, on_cpu(Precision::Fp32))
+    VisualTokenizer::load(folder, on_device(Precision::Fp32))
 }
 
 fn refused(folder: &Path) -> ModelError {
@@ -113,7 +113,7 @@ fn a_random_tokenizer_saves_loads_and_repeats() {
     let out = TempDir::new().expect("a temporary folder");
     let config = fs::read_to_string(fixture().join("config.json")).expect("reads");
     let config = TokenizerConfig::from_json(&config, Path::new("config.json")).expect("sound");
-    let random = |seed| VisualTokenizer::init(config.clone(), seed, on_cpu(Precision::Fp32)).expect("built");
+    let random = |seed| VisualTokenizer::init(config.clone(), seed, on_device(Precision::Fp32)).expect("built");
     let (first, second, other) = (random(1), random(1), random(2));
     assert_eq!(first.weights_sha256(), second.weights_sha256());
     assert_ne!(first.weights_sha256(), other.weights_sha256());

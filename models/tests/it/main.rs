@@ -22,9 +22,16 @@ use schemas::PixelBatch;
 use std::{collections::BTreeMap, path::PathBuf};
 use tch::Tensor;
 
+/// The folder `name` of the fixtures, which `RESTOK_TEST_FIXTURES` may name for a binary that runs away from its sources.
+#[expect(clippy::disallowed_methods, reason = "a test has no settings but its environment")]
+fn fixture_folder(name: &str) -> PathBuf {
+    let here = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures"));
+    std::env::var_os("RESTOK_TEST_FIXTURES").map_or_else(here, PathBuf::from).join(name)
+}
+
 /// The small tokenizer with every published tensor name, and what the published code computed with it.
 fn fixture() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tokenizer"))
+    fixture_folder("tokenizer")
 }
 
 fn expected() -> BTreeMap<String, Tensor> {
@@ -32,14 +39,20 @@ fn expected() -> BTreeMap<String, Tensor> {
     Tensor::read_safetensors(file).expect("the fixture is part of the project").into_iter().collect()
 }
 
-/// One thread: test processes run side by side, and threads that wait for each other on a busy machine only spin.
-fn on_cpu(precision: Precision) -> LoadOptions {
-    models::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
-    LoadOptions { device: Device::Cpu, precision, name: None }
+/// The processor, or what `RESTOK_TEST_DEVICE` names. One thread: test processes run side by side, and threads that wait for each other on a
+/// busy machine only spin.
+#[expect(clippy::disallowed_methods, reason = "a test has no settings but its environment")]
+fn device() -> Device {
+    let asked = std::env::var("RESTOK_TEST_DEVICE").map_or(DeviceChoice::Cpu, |name| name.parse().expect("a device"));
+    models::initialise(&[asked], Some(1)).expect("there is such a device")[0]
+}
+
+fn on_device(precision: Precision) -> LoadOptions {
+    LoadOptions { device: device(), precision, name: None }
 }
 
 fn tokenizer() -> VisualTokenizer {
-    VisualTokenizer::load(&fixture(), on_cpu(Precision::Fp32)).expect("the fixture loads")
+    VisualTokenizer::load(&fixture(), on_device(Precision::Fp32)).expect("the fixture loads")
 }
 
 /// The fixture's two images.
@@ -52,7 +65,8 @@ fn images() -> PixelBatch {
 /// Largest difference between two tensors of one shape.
 fn difference(left: &Tensor, right: &Tensor) -> f64 {
     assert_eq!(left.size(), right.size());
-    (left - right).abs().max().double_value(&[])
+    let host = |tensor: &Tensor| tensor.to_device(tch::Device::Cpu);
+    (host(left) - host(right)).abs().max().double_value(&[])
 }
 
 /// A repeatable image of noise with soft edges.

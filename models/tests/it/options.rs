@@ -1,4 +1,4 @@
-use crate::{noise, on_cpu};
+use crate::{noise, on_device};
 use models::{ModelError, Precision, Preset, TokenizerConfig, TransformerSize, VisualTokenizer};
 use schemas::TokenBatch;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ fn with(key: &str, value: Value) -> Value {
 /// What the quantizer reads of two images, and an image decoded from half of fixed tokens.
 fn run(config: &Value) -> (Tensor, Tensor) {
     let config = read(config).expect("a sound configuration");
-    let tokenizer = VisualTokenizer::init(config, 5, on_cpu(Precision::Fp32)).expect("built");
+    let tokenizer = VisualTokenizer::init(config, 5, on_device(Precision::Fp32)).expect("built");
     let stages = tokenizer.encode_stages(&noise(2, 32, 3)).expect("encodes");
     let encoded = tokenizer.encode(&noise(2, 32, 3)).expect("encodes");
     let codes: Vec<i64> = stages.quantized.codes.view([-1]).try_into().expect("integers");
@@ -126,7 +126,7 @@ fn options_of_training_change_nothing() {
 #[test]
 fn a_prefix_ignores_the_tokens_after_it() {
     let config = read(&tiny()).expect("sound");
-    let tokenizer = VisualTokenizer::init(config, 5, on_cpu(Precision::Fp32)).expect("built");
+    let tokenizer = VisualTokenizer::init(config, 5, on_device(Precision::Fp32)).expect("built");
     let row = |tail: i16| {
         let codes = (0..32).map(|token| if token < 8 { token } else { tail }).collect();
         TokenBatch::try_new(codes, 32).expect("a row")

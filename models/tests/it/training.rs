@@ -1,9 +1,8 @@
 //! A tokenizer learns, and a run that was stopped goes on as if it had not been.
 
-use super::on_cpu;
+use super::{device, on_device};
 use models::{
-    AdamWOptions, Adversary, CosineSchedule, Device, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe,
-    TokenizerTrainer,
+    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe, TokenizerTrainer,
 };
 use schemas::{PixelBatch, RandomStream};
 use std::path::Path;
@@ -64,8 +63,7 @@ fn value(report: &models::StepReport, name: &str) -> f64 {
 }
 
 fn trainer() -> TokenizerTrainer {
-    on_cpu(Precision::Fp32);
-    TokenizerTrainer::new(config(), recipe(), &FrozenFiles::default(), Device::Cpu).expect("built")
+    TokenizerTrainer::new(config(), recipe(), &FrozenFiles::default(), device()).expect("built")
 }
 
 #[test]
@@ -83,8 +81,7 @@ fn sixty_steps_on_four_images_bring_the_reconstruction_loss_below_a_fifth() {
 
 /// Trains six steps at once, and six with a stop after three; both must report the same losses and leave the same files.
 fn assert_resumes(recipe: &TokenizerRecipe, batches_a_step: usize) {
-    on_cpu(Precision::Fp32);
-    let new = || TokenizerTrainer::new(config(), recipe.clone(), &FrozenFiles::default(), Device::Cpu).expect("built");
+    let new = || TokenizerTrainer::new(config(), recipe.clone(), &FrozenFiles::default(), device()).expect("built");
     let folder = tempfile::tempdir().expect("a folder");
     let batches: Vec<Vec<_>> =
         (0..6).map(|step| (0..batches_a_step as u64).map(|part| images(4, 10 * step + part)).collect()).collect();
@@ -145,7 +142,6 @@ fn so_do_runs_in_half_precision() {
 /// Two halves of a batch are the batch: nothing looks across images, once the entropy of codes over a batch is left out.
 #[test]
 fn accumulated_gradients_are_those_of_the_whole_batch() {
-    on_cpu(Precision::Fp32);
     let whole = images(8, 4);
     let half = |rows: std::ops::Range<usize>| {
         let pixels = rows.clone().flat_map(|row| whole.image(row).iter().copied()).collect();
@@ -155,7 +151,7 @@ fn accumulated_gradients_are_those_of_the_whole_batch() {
     let plain = TokenizerConfig::from_json(&plain, Path::new("test")).expect("a sound configuration");
     let losses = |batches: &[PixelBatch]| {
         let mut trainer =
-            TokenizerTrainer::new(plain.clone(), recipe(), &FrozenFiles::default(), Device::Cpu).expect("built");
+            TokenizerTrainer::new(plain.clone(), recipe(), &FrozenFiles::default(), device()).expect("built");
         let reports: Vec<_> = (0..4).map(|_| trainer.step(batches).expect("a step")).collect();
         assert!(!trainer.scalars().contains(&"entropy_loss"));
         reports.iter().map(|report| value(report, "reconstruction_loss")).collect::<Vec<_>>()
@@ -176,7 +172,7 @@ fn the_average_is_a_tokenizer_that_saves_and_loads() {
         let averaged = trainer.averaged(precision).expect("a tokenizer");
         let folder = tempfile::tempdir().expect("a folder");
         averaged.save(folder.path()).expect("saved");
-        let loaded = models::VisualTokenizer::load(folder.path(), on_cpu(Precision::Fp32)).expect("loaded");
+        let loaded = models::VisualTokenizer::load(folder.path(), on_device(Precision::Fp32)).expect("loaded");
         let (left, right) = (averaged.encode(&batch).expect("codes"), loaded.encode(&batch).expect("codes"));
         assert_eq!(left.codes(), right.codes(), "{precision}");
         std::fs::metadata(folder.path().join("model.safetensors")).expect("a file").len()

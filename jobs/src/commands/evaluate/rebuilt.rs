@@ -58,7 +58,7 @@ pub(super) async fn score(
     });
     let (folder, tokenizer, lpips_digests) = loading.await??;
     let (identity, resolution) = (tokenizer_identity(&tokenizer), tokenizer.resolution());
-    // Each worker loads its own, last of its networks: TensorFloat-32 is one switch of a process, and the tokenizer's to set.
+    // Each worker loads its own.
     drop(tokenizer);
     let keep = choose_keep(task.keep.as_deref(), identity.levels.tokens_per_image())?;
     let crop = crop.unwrap_or(Crop::TorchvisionCenter { size: resolution });

@@ -1,5 +1,6 @@
 //! What would be done, without doing it.
 
+use super::batch_size::BatchNeeds;
 use crate::commands::source_text;
 use crate::{
     aligned::{bytes, count, counted, named},
@@ -22,6 +23,8 @@ struct DryRun<'a> {
     inputs: usize,
     bytes: u64,
     classes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<BatchNeeds>,
 }
 
 /// What is in the output already.
@@ -40,7 +43,12 @@ enum State {
 ///
 /// # Errors
 /// When the output cannot be read.
-pub(super) async fn print(settings: &TokenizeSettings, plan: &Plan, output: &Storage) -> Result<()> {
+pub(super) async fn print(
+    settings: &TokenizeSettings,
+    plan: &Plan,
+    output: &Storage,
+    memory: Option<BatchNeeds>,
+) -> Result<()> {
     // One object may be many inputs: row ranges of a Parquet file.
     let mut seen = HashSet::new();
     let bytes = plan.inputs().iter().filter(|input| seen.insert(&input.uri)).map(|input| input.size).sum();
@@ -53,6 +61,7 @@ pub(super) async fn print(settings: &TokenizeSettings, plan: &Plan, output: &Sto
         inputs: plan.inputs().len(),
         bytes,
         classes: plan.class_names().len(),
+        memory,
     };
     match settings.format {
         ReportFormat::Json => crate::output::print_json(&dry_run)?,
@@ -90,6 +99,10 @@ fn text(dry_run: &DryRun<'_>) -> String {
             format!("another plan's ({plan}); a run would be refused: {}", differences.join("; "))
         }
     };
+    let memory = dry_run.memory.map_or_else(
+        || "not measured".to_owned(),
+        |memory| format!("about {} of {} for a batch", bytes(memory.batch_bytes), bytes(memory.device_bytes)),
+    );
     let pairs = [
         ("source", source_text(settings)),
         ("inputs", format!("{}, {}", count(dry_run.inputs as u64), bytes(dry_run.bytes))),
@@ -98,6 +111,7 @@ fn text(dry_run: &DryRun<'_>) -> String {
         ("tokenizer", format!("{} ({})", settings.tokenizer.name, &settings.tokenizer.sha256[..12])),
         ("crop", format!("{}, {} an image", settings.origin, counted(settings.origin.views() as u64, "view"))),
         ("precision", format!("{}, batches of {}", settings.precision, settings.batch_size)),
+        ("memory", memory),
         ("output", dry_run.output.to_owned()),
         ("", state),
         ("plan", dry_run.plan.to_owned()),

@@ -85,9 +85,8 @@ fn part(side: i64, share: f64) -> i64 {
 impl Colours {
     fn apply(&self, images: &Tensor) -> Result<Tensor, ModelError> {
         let device = images.device();
-        let column = |values: &[f32]| -> Result<Tensor, ModelError> {
-            upload(&Tensor::f_from_slice(values)?.f_view([-1, 1, 1, 1])?, device)
-        };
+        let column =
+            |values: &[f32]| -> Result<Tensor, ModelError> { upload(values, &[values.len() as i64, 1, 1, 1], device) };
         let images = images.f_add(&column(&self.brightness)?)?;
         let stretched = |images: &Tensor, axes: &[i64], factor: &[f32]| -> Result<Tensor, ModelError> {
             let mean = images.f_mean_dim(axes, true, None)?;
@@ -102,7 +101,7 @@ impl Colours {
 fn sources(side: i64, shifts: impl Iterator<Item = i64>, device: Device) -> Result<Tensor, ModelError> {
     let sources: Vec<i64> =
         shifts.flat_map(|shift| (0..side).map(move |place| (place + shift + 1).clamp(0, side + 1))).collect();
-    upload(&Tensor::f_from_slice(&sources)?.f_view([-1, side])?, device)
+    upload(&sources, &[sources.len() as i64 / side, side], device)
 }
 
 fn shift(images: &Tensor, shifts: &[[i64; 2]]) -> Result<Tensor, ModelError> {
@@ -126,7 +125,7 @@ fn covered(side: i64, middles: impl Iterator<Item = i64>, device: Device) -> Res
         (0..side).map(move |place| if size > 0 && (first..=last).contains(&place) { 1.0_f32 } else { 0.0 })
     };
     let covered: Vec<f32> = middles.flat_map(line).collect();
-    upload(&Tensor::f_from_slice(&covered)?.f_view([-1, side])?, device)
+    upload(&covered, &[covered.len() as i64 / side, side], device)
 }
 
 fn cover(images: &Tensor, middles: &[[i64; 2]]) -> Result<Tensor, ModelError> {

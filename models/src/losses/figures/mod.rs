@@ -43,7 +43,7 @@ impl Of {
 pub(crate) fn figures() -> Value {
     // One thread: test processes run side by side.
     crate::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/losses/figures.json");
+    let file = crate::fixtures::fixture("losses/figures.json");
     let text = std::fs::read_to_string(file).expect("the fixture is part of the project");
     serde_json::from_str(&text).expect("JSON")
 }

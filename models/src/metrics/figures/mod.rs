@@ -18,8 +18,7 @@ use tch::{Kind, Tensor};
 fn figures() -> Value {
     // One thread: test processes run side by side.
     crate::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/metrics/figures/figures.json");
-    serde_json::from_str(&std::fs::read_to_string(file).expect("part of the project")).expect("JSON")
+    serde_json::from_str(include_str!("figures.json")).expect("JSON")
 }
 
 fn number(value: &Value) -> f64 {

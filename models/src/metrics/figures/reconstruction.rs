@@ -81,9 +81,9 @@ fn files_of_another_network_are_refused() {
 }
 
 fn tokenizer() -> VisualTokenizer {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tokenizer"));
+    let folder = crate::fixtures::fixture("tokenizer");
     let options = LoadOptions { device: Device::Cpu, precision: Precision::Fp32, name: None };
-    VisualTokenizer::load(folder, options).expect("the fixture loads")
+    VisualTokenizer::load(&folder, options).expect("the fixture loads")
 }
 
 #[test]

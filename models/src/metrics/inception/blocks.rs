@@ -53,7 +53,8 @@ impl NormedConvolution {
         let weight = weight.f_to_kind(Kind::Double)?.f_mul(&factor.f_view([-1, 1, 1, 1])?)?;
         let bias = offset.f_sub(&mean.f_mul(&factor)?)?;
         let padding = if shape.padded { [rows / 2, columns / 2] } else { [0, 0] };
-        Ok(Self(Convolution::from_tensors(&scope, &weight, Some(&bias), shape.stride, padding)?))
+        let convolution = Convolution::from_tensors(&scope, &weight, Some(&bias), shape.stride, padding)?;
+        Ok(Self(convolution.in_full_float32()))
     }
 
     pub(super) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {

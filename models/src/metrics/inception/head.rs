@@ -1,7 +1,7 @@
 //! The network's last layer, from pool features to classes.
 
 use super::{NETWORK, TERM};
-use crate::{Device, ModelError, foundation::FrozenFile, parameters::Start};
+use crate::{Device, ModelError, foundation::FrozenFile, layers::full_float32_product, parameters::Start};
 use schemas::ScoredImages;
 use std::path::Path;
 use tch::Tensor;
@@ -39,6 +39,6 @@ impl InceptionHead {
     /// # Shapes
     /// `pool`: float32 `[n, 2048]`; returns float32 `[n, 1008]`.
     pub(in crate::metrics) fn logits(&self, pool: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(pool.f_linear::<Tensor>(&self.weight, None)?)
+        full_float32_product(pool, &self.weight.f_transpose(0, 1)?)
     }
 }

@@ -17,9 +17,7 @@ pub use head::InceptionHead;
 pub(super) use head::CLASSES;
 
 use self::network::InceptionNetwork;
-use crate::{
-    Device, ModelError, foundation::FrozenFile, torch_switches, visual_tokenizer::upload, weight_file::sha256,
-};
+use crate::{Device, ModelError, foundation::FrozenFile, visual_tokenizer::upload, weight_file::sha256};
 use schemas::{PixelBatch, SchemaError, ScoredImages};
 use std::{fmt, path::Path, str::FromStr};
 use tch::{Kind, Tensor};
@@ -97,13 +95,10 @@ impl Inception {
     /// is missing, left over, misshapen or of another type is named in one error. The classifier (`fc.*`) may be there and is
     /// [`InceptionHead`]'s to read.
     ///
-    /// Switches TensorFloat-32 off, for the whole process: a tokenizer that is loaded later sets it anew.
-    ///
     /// # Errors
     /// When the file is missing, damaged, a pickle (the error has the command that converts it), or holds another network.
     pub fn load(file: &Path, device: Device, precision: ExtractorPrecision) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        torch_switches::allow_tf32(false)?;
         let frozen = FrozenFile { term: TERM, network: NETWORK, path: file };
         let network = frozen.load(
             device.torch(),

@@ -1,0 +1,82 @@
+//! How many views a batch has: as asked, or as many as fit.
+
+use crate::{
+    settings::{BatchSize, TokenizeSettings},
+    workers::Workers,
+};
+use anyhow::Result;
+use models::{BatchMemory, Device, ModelError, VisualTokenizer, memory_limit};
+use pipeline::Storage;
+use serde::Serialize;
+
+/// A batch, and what it takes where that was measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChosenBatch {
+    /// Views.
+    pub(super) rows: usize,
+    /// Measured for a dry run, and where the size is chosen by it.
+    pub(super) memory: Option<BatchNeeds>,
+}
+
+/// What a batch takes on the first device.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct BatchNeeds {
+    /// Bytes of weights and of a batch, estimated from smaller ones.
+    pub(super) batch_bytes: u64,
+    /// Bytes that one worker may take.
+    pub(super) device_bytes: u64,
+}
+
+/// The batch of a run. `auto` takes that of the plan that the output has already, so that a run goes on after a start on another machine;
+/// else it measures on the first device.
+///
+/// # Errors
+/// When the output cannot be read, or not even one view fits.
+pub(super) async fn choose(
+    settings: &TokenizeSettings,
+    output: &Storage,
+    workers: &Workers,
+    tokenizer: VisualTokenizer,
+) -> Result<(ChosenBatch, VisualTokenizer)> {
+    let there = match settings.batch_size {
+        BatchSize::Rows(rows) => Some(rows),
+        BatchSize::Auto => pipeline::read_plan(output).await?.map(|plan| plan.settings().batch_size),
+    };
+    if let (Some(rows), false) = (there, settings.dry_run) {
+        return Ok((ChosenBatch { rows, memory: None }, tokenizer));
+    }
+    let workers = workers.on(tokenizer.device()).max(1) as u64;
+    let measuring = tokio::task::spawn_blocking(move || -> Result<_> {
+        let device = tokenizer.device();
+        let memory = tokenizer.encoding_memory()?;
+        let device_bytes = memory_limit(device)? / workers;
+        let rows = there.map_or_else(|| fitting(memory, device_bytes, device), Ok)?;
+        let needs = BatchNeeds { batch_bytes: memory.of_rows(rows), device_bytes };
+        Ok((ChosenBatch { rows, memory: Some(needs) }, tokenizer))
+    });
+    let (chosen, tokenizer) = measuring.await??;
+    if there.is_none() {
+        tracing::info!(batch_size = chosen.rows, "--batch-size auto: measured, and part of the plan from here on");
+    }
+    Ok((chosen, tokenizer))
+}
+
+/// The largest power of two that fits and is worth it: ranks that measure at the same time on machines of one kind come to the same, though
+/// not to the same number of free bytes.
+fn fitting(memory: BatchMemory, device_bytes: u64, device: Device) -> Result<usize, ModelError> {
+    // More rows were no faster where it was measured on a processor, and are not foreseen to be on a GPU: docs/performance.md.
+    let most = if device == Device::Cpu { 32 } else { 256 };
+    let fits = memory.rows_within(device_bytes).map_or(most, |rows| rows.min(most));
+    match fits.checked_ilog2() {
+        Some(power) => Ok(1 << power),
+        None => Err(ModelError::OutOfMemory {
+            device: device.to_string(),
+            batch: "one view".to_owned(),
+            advice: format!(
+                "it takes about {} MiB of {} MiB: use another device, a smaller tokenizer or --precision bf16",
+                memory.of_rows(1) >> 20,
+                device_bytes >> 20
+            ),
+        }),
+    }
+}

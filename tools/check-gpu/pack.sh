@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Packs what `make check-gpu` needs on a machine without cargo into .gpu/, which travels with the checkout:
+#
+#   tools/check-gpu/pack.sh                          programs for the libtorch in use (LIBTORCH, or that of `make setup`)
+#   tools/check-gpu/pack.sh CHECKOUT [WHEELS]        and the Python files of the published code, with the wheels that it needs
+#
+# There, in the root of the checkout: python3 .gpu/check_gpu.py. That machine's libtorch must be of the version that was built against; it is
+# found in the `torch` of the python3 that runs it, or named by --libtorch.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+readonly largest_mib=60
+
+published=${1:-}
+wheels=${2:-}
+# PROGRAMS names a folder of build.sh that is there already.
+programs=${PROGRAMS:-$(tools/check-gpu/build.sh release)}
+rm -rf .gpu
+mkdir .gpu
+for program in restok check_gpu models-integration models-unit; do
+  strip --strip-all -o ".gpu/$program" "$programs/$program"
+  xz --threads=0 -6 ".gpu/$program"
+done
+cp tools/check-gpu/*.py .gpu/
+git describe --always --dirty >.gpu/commit
+if [ -n "$published" ]; then
+  # Its code and its configurations, without history, weights and pictures.
+  (cd "$published" && find . -name .git -prune -o \( -name '*.py' -o -name '*.yaml' \) -print0 | tar --create --null --files-from=-) \
+    | { mkdir .gpu/published; tar --extract --directory .gpu/published; }
+fi
+if [ -n "$wheels" ]; then mkdir .gpu/wheels; cp "$wheels"/*.whl .gpu/wheels/; fi
+
+# What travels: the files that git knows or would, and the folder, which it ignores.
+bytes=$({ git ls-files -z --cached --others --exclude-standard; find .gpu -type f -print0; } \
+  | xargs -0 -r stat --format=%s 2>/dev/null | awk '{ sum += $1 } END { print sum }')
+du -h .gpu/*
+mib=$(( (bytes + (1 << 20) - 1) >> 20 ))
+echo "checkout and .gpu together: $mib MiB of $largest_mib"
+[ "$mib" -le "$largest_mib" ] || { echo "pack.sh: that is too much to bring" >&2; exit 1; }
