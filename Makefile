@@ -83,12 +83,14 @@ demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, dr
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
-.PHONY: test test-data test-models test-tables
+.PHONY: test test-data check-models test-models test-tables
 test: setup setup-tables setup-browser ## run every test: Rust, then other tools reading our tables, and a browser our page
 	$(CARGO) $(RUN_TESTS) --workspace
 	$(MAKE) test-tables
 test-data: setup-tools ## run the tests of schemas and pipeline alone: no libtorch needed
 	cargo $(RUN_TESTS) --package schemas --package pipeline
+check-models: setup ## compile models and its tests over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
+	$(CARGO) check --locked --package models --all-targets
 test-models: setup ## run the tests of models alone, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
 	$(CARGO) $(RUN_TESTS) --package models
 test-tables: setup setup-tables setup-browser ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, and a report in Chromium

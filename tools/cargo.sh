@@ -35,6 +35,17 @@ tch=$(awk -v version="$version" '$1 == version { print $2 }' "$root/tools/torch-
 [ -n "$tch" ] || fail "$libtorch is libtorch $version, which no release of tch is made for. Versions that build: $(
   awk '!/^#/ { print $1 }' "$root/tools/torch-versions.txt" | paste -sd ' ')"
 cd "$root"
+# Cargo goes by the path of libtorch: what was compiled against another version under the same one would stay.
+seen=$root/.deps/stamps/libtorch-versions place=$(realpath "$libtorch")
+before=$(awk -F '\t' -v place="$place" '$1 == place { print $2 }' "$seen" 2>/dev/null | tail -n 1 || true)
+if [ -n "$before" ] && [ "$before" != "$version" ]; then
+  cargo clean --quiet --package torch-sys
+  rm -rf "$root/.deps/workspace-torch-$before"
+fi
+if [ "$before" != "$version" ] && [ -e "$libtorch/lib/libtorch_cpu.so" ]; then
+  mkdir -p "$root/.deps/stamps"
+  printf '%s\t%s\n' "$place" "$version" >>"$seen"
+fi
 if [ "$tch" = "$(tch_in .)" ]; then exec cargo "$@"; fi
 
 workspace=$root/.deps/workspace-torch-$version

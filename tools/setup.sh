@@ -92,8 +92,7 @@ torch_named_by_user() {
 has_nvidia_gpu() { [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; }
 
 torch_by_pip() {
-  local folder before
-  before=$(cat .deps/libtorch/version.py 2>/dev/null || true)
+  local folder
   environment
   if has_nvidia_gpu; then
     say "fetching libtorch with CUDA into .venv (some gigabytes)"
@@ -105,10 +104,6 @@ torch_by_pip() {
   folder=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/torch
   [ -e "$folder/lib/libtorch_cpu.so" ] || fail "pip installed torch, but $folder/lib/libtorch_cpu.so is not there"
   mkdir -p .deps
-  # Cargo goes by the path: it would leave what was compiled against another version under the same one.
-  if [ -n "$before" ] && [ "$before" != "$(cat "$folder/version.py")" ] && [ -d target ]; then
-    cargo clean --quiet --package torch-sys --package models
-  fi
   ln -sfn "$folder" .deps/libtorch
 }
 

@@ -92,8 +92,9 @@ struct Encoder {
 impl BatchNetwork<PixelBatch, TokenBatch> for Encoder {
     fn run(&mut self, batch: &PixelBatch) -> Result<TokenBatch, DeviceError> {
         self.tokenizer.encode(batch).map_err(|error| {
-            let (device, views) = (self.tokenizer.device(), format!("batches of {} views", batch.rows()));
-            device_error(with_what_fits(error, device, views, || self.tokenizer.encoding_memory()))
+            device_error(with_what_fits(error, self.tokenizer.device(), batch.rows(), || {
+                self.tokenizer.encoding_memory()
+            }))
         })
     }
 
@@ -227,17 +228,19 @@ pub(crate) fn judge(load: impl FnOnce() -> Result<ReconstructionScorer, ModelErr
     Box::new(move || Ok(Box::new(Judge { scorer: load().map_err(device_error)? })))
 }
 
-/// Where memory did not suffice for `batch`: what would fit, as far as smaller batches tell.
+/// Where memory did not suffice for batches of so many views: what would fit, as far as smaller ones tell, and at most half of what did not.
 fn with_what_fits(
     error: ModelError,
     device: Device,
-    batch: String,
+    failed: usize,
     measure: impl FnOnce() -> Result<BatchMemory, ModelError>,
 ) -> ModelError {
     if !error.is_out_of_memory() {
         return error;
     }
+    let batch = format!("batches of {failed} views");
     let rows = measure().and_then(|memory| Ok(memory.rows_within(memory_limit(device)?)));
+    let rows = rows.map(|rows| rows.map(|rows| rows.min(failed / 2)));
     let advice = match rows {
         Ok(Some(0)) => "not one row would fit: use another device, a smaller network or --precision bf16".to_owned(),
         Ok(Some(rows)) => format!("--batch-size {rows} should fit; another size needs another output"),
@@ -266,9 +269,8 @@ mod tests {
     fn where_memory_did_not_suffice_the_error_says_what_would_fit() {
         models::initialise(&[models::DeviceChoice::Cpu], Some(1)).expect("there is a processor");
         let full = || ModelError::Torch { message: "CUDA out of memory. Tried to allocate 9 GiB".to_owned() };
-        let batch = || "batches of 256 views".to_owned();
         let told = |measure: fn() -> Result<BatchMemory, ModelError>| {
-            device_error(with_what_fits(full(), Device::Cpu, batch(), measure))
+            device_error(with_what_fits(full(), Device::Cpu, 256, measure))
         };
         // A batch that takes nothing that is seen, and one that cannot be measured either.
         for measure in
@@ -278,8 +280,15 @@ mod tests {
             assert!(error.message.contains("cpu") && error.message.contains("batches of 256 views"), "{error}");
             assert!(error.message.contains("smaller --batch-size") && !error.temporary, "{error}");
         }
+        let few = |failed: usize, most: usize| {
+            let batch = |rows: usize| if rows > most { Err(full()) } else { Ok(()) };
+            with_what_fits(full(), Device::Cpu, failed, || BatchMemory::measure(Device::Cpu, batch)).to_string()
+        };
+        assert!(few(256, 2).contains("--batch-size 2 should fit"), "{}", few(256, 2));
+        assert!(few(2, 2).contains("--batch-size 1 should fit"), "not the size that failed: {}", few(2, 2));
+        assert!(few(1, 1).contains("not one row") && few(256, 0).contains("not one row"));
         let other = ModelError::Torch { message: "CUDA error: device lost".to_owned() };
-        assert!(matches!(with_what_fits(other, Device::Cpu, batch(), || unreachable!()), ModelError::Torch { .. }));
+        assert!(matches!(with_what_fits(other, Device::Cpu, 256, || unreachable!()), ModelError::Torch { .. }));
     }
 
     #[test]

@@ -161,6 +161,7 @@ pub fn initialise(choices: &[DeviceChoice], threads: Option<usize>) -> Result<Ve
         tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
     }
     check_bindings()?;
+    kernels::off_without_cuda(*loaded == Some(true));
     let devices = resolve(choices, count)?;
     if devices.contains(&Device::Cpu) {
         torch_switches::keep_tensor_memory()?;
@@ -194,8 +195,8 @@ fn check_bindings() -> Result<(), ModelError> {
 }
 
 fn other_libtorch(problem: String) -> ModelError {
-    let advice = "Start it without LD_LIBRARY_PATH, or build it again: `cargo clean --package torch-sys --package models`, then `make`.";
-    ModelError::Device { asked: "cpu".to_owned(), problem, advice: advice.to_owned() }
+    let advice = "Build it again: `make build` (docs/libtorch.md).";
+    ModelError::Device { asked: "any".to_owned(), problem, advice: advice.to_owned() }
 }
 
 /// The devices that `choices` mean on a machine with `cuda_devices`, each once, in the order named.
@@ -324,25 +325,6 @@ fn cuda_name(index: usize) -> Option<String> {
         }
     }
     CStr::from_bytes_until_nul(&name).ok().map(|name| name.to_string_lossy().into_owned())
-}
-
-/// Bytes that tensors of this process may take on a CUDA device: what torch has taken there and what the driver has free.
-pub(crate) fn cuda_memory_limit(index: usize) -> Result<u64, ModelError> {
-    type MemGetInfo = unsafe extern "C" fn(*mut usize, *mut usize) -> i32;
-    let refused = |problem: &str| ModelError::torch(&format!("the memory of cuda:{index} is not known: {problem}"));
-    // Its context becomes the current one of this thread, which is whom the driver answers about; and what torch holds unused goes back.
-    crate::measuring::memory_peaks(Device::Cuda(index))?;
-    drop(Tensor::f_zeros([1], (tch::Kind::Float, Device::Cuda(index).torch()))?);
-    open_library(Path::new("libcuda.so.1")).map_err(|problem| refused(&problem))?;
-    let get = find_symbol(c"cuMemGetInfo_v2").ok_or_else(|| refused("the driver has no cuMemGetInfo_v2"))?;
-    let (mut free, mut total) = (0, 0);
-    #[expect(unsafe_code, reason = "signature of the CUDA driver API; both numbers outlive the call")]
-    let status = unsafe { std::mem::transmute::<*mut c_void, MemGetInfo>(get)(&mut free, &mut total) };
-    if status != 0 {
-        return Err(refused(&format!("cuMemGetInfo_v2 answers {status}")));
-    }
-    let taken = crate::measuring::memory_peaks(Device::Cuda(index))?.map_or(0, |peaks| peaks.allocated);
-    Ok(free as u64 + taken.unsigned_abs())
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ pub use metrics::{
     ReconstructionScorer, ReconstructionScores, TokenMeter, TokenScores, frechet_distance, precision_recall,
 };
 pub use precision::Precision;
+pub use tf32::can_share_a_device;
 pub use training::{
     AdamWOptions, Adversary, CosineSchedule, FrozenFiles, GeneratorPreset, GeneratorRecipe, GeneratorTrainer,
     ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe, TokenizerTrainer,

@@ -1,10 +1,12 @@
 //! Memory of a device: how much tensors may take, and how much of it batches of some size do.
 
-use crate::{Device, ModelError, device, torch_switches};
+use crate::{Device, ModelError, kernels, measuring, torch_switches};
 use std::fs;
+use tch::{Kind, Tensor};
 
-/// Batches of these rows are measured: large enough that the memory of a row shows beside what a kernel takes for itself.
-const MEASURED_ROWS: [usize; 2] = [2, 8];
+/// Batches of these rows are measured, in this order: the last is large enough that the memory of a row shows beside what a kernel takes for
+/// itself.
+const MEASURED_ROWS: [usize; 3] = [1, 2, 8];
 /// Share of the memory that a batch is planned for: kernels choose their workspaces by shape, and an allocator's blocks do not fill it all.
 const PLANNED_SHARE: f64 = 0.9;
 
@@ -15,27 +17,42 @@ pub struct BatchMemory {
     fixed: f64,
     /// Bytes a row.
     row: f64,
+    /// Rows that fitted when one more step was tried and did not.
+    most: Option<usize>,
 }
 
 impl BatchMemory {
-    /// Runs `batch` with few rows and with some more, and takes the line through the peaks of both. The answer is an estimate: torch and its
-    /// libraries choose kernels and their workspaces by shape.
+    /// Runs `batch` with few rows and with some more, and takes the line through the peaks of the largest two that fit. The answer is an
+    /// estimate: torch and its libraries choose kernels and their workspaces by shape.
     ///
     /// # Errors
-    /// Those of `batch`, and when libtorch refuses.
+    /// Those of `batch` but for want of memory, and when libtorch refuses.
     pub fn measure(device: Device, mut batch: impl FnMut(usize) -> Result<(), ModelError>) -> Result<Self, ModelError> {
-        let mut peak = |rows: usize| -> Result<f64, ModelError> {
+        let mut peaks = Vec::new();
+        let mut most = None;
+        for rows in MEASURED_ROWS {
             peak_bytes(device)?;
-            batch(rows)?;
-            Ok(peak_bytes(device)? as f64)
-        };
-        let [few, more] = MEASURED_ROWS;
-        Ok(Self::through([(few, peak(few)?), (more, peak(more)?)]))
+            match batch(rows) {
+                Ok(()) => peaks.push((rows, peak_bytes(device)? as f64)),
+                Err(error) if error.is_out_of_memory() => {
+                    most = Some(peaks.last().map_or(0, |(rows, _)| *rows));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { most, ..Self::through(&peaks) })
     }
 
-    fn through([(few, few_bytes), (more, more_bytes)]: [(usize, f64); 2]) -> Self {
-        let row = ((more_bytes - few_bytes) / (more - few) as f64).max(0.0);
-        Self { fixed: (few_bytes - row * few as f64).max(0.0), row }
+    fn through(peaks: &[(usize, f64)]) -> Self {
+        match *peaks {
+            [.., (few, few_bytes), (more, more_bytes)] => {
+                let row = ((more_bytes - few_bytes) / (more - few) as f64).max(0.0);
+                Self { fixed: (few_bytes - row * few as f64).max(0.0), row, most: None }
+            }
+            [(_, bytes)] => Self { fixed: bytes, row: 0.0, most: None },
+            [] => Self { fixed: 0.0, row: 0.0, most: None },
+        }
     }
 
     /// Bytes with a batch of `rows`.
@@ -47,10 +64,8 @@ impl BatchMemory {
     /// was seen. From 8 rows on a multiple of 8.
     pub fn rows_within(self, bytes: u64) -> Option<usize> {
         let rows = (PLANNED_SHARE * bytes as f64 - self.fixed) / self.row;
-        if !rows.is_finite() {
-            return None;
-        }
-        let rows = rows.max(0.0) as usize;
+        let rows = (self.row > 0.0).then(|| rows.max(0.0) as usize);
+        let rows = rows.into_iter().chain(self.most).min()?;
         Some(if rows >= 8 { rows / 8 * 8 } else { rows })
     }
 }
@@ -62,7 +77,16 @@ impl BatchMemory {
 pub fn memory_limit(device: Device) -> Result<u64, ModelError> {
     match device {
         Device::Cpu => Ok(free_memory().saturating_add(torch_switches::live_tensor_bytes())),
-        Device::Cuda(index) => device::cuda_memory_limit(index),
+        Device::Cuda(index) => {
+            // torch begins on the device with its first tensor there; what it holds unused goes back to the driver before it is asked.
+            drop(Tensor::f_zeros([1], (Kind::Float, device.torch()))?);
+            measuring::memory_peaks(device)?;
+            let taken = measuring::memory_peaks(device)?.map_or(0, |peaks| peaks.allocated.unsigned_abs());
+            let free = kernels::free_memory(index);
+            Ok(taken
+                + free
+                    .map_err(|problem| ModelError::torch(&format!("the memory of {device} is not known: {problem}")))?)
+        }
     }
 }
 
@@ -70,9 +94,7 @@ pub fn memory_limit(device: Device) -> Result<u64, ModelError> {
 fn peak_bytes(device: Device) -> Result<u64, ModelError> {
     match device {
         Device::Cpu => Ok(torch_switches::take_tensor_memory_peak()),
-        Device::Cuda(_) => {
-            Ok(crate::measuring::memory_peaks(device)?.map_or(0, |peaks| peaks.allocated.unsigned_abs()))
-        }
+        Device::Cuda(_) => Ok(measuring::memory_peaks(device)?.map_or(0, |peaks| peaks.allocated.unsigned_abs())),
     }
 }
 
@@ -81,10 +103,10 @@ fn free_memory() -> u64 {
     let read = |file: &str| fs::read_to_string(file).ok();
     let number = |text: String| text.trim().parse::<u64>().ok();
     let machine = read("/proc/meminfo").and_then(|text| available(&text));
-    let container = read("/sys/fs/cgroup/memory.max")
-        .and_then(number)
-        .zip(read("/sys/fs/cgroup/memory.current").and_then(number))
-        .map(|(most, now)| most.saturating_sub(now));
+    let container = read("/sys/fs/cgroup/memory.max").and_then(number).and_then(|most| {
+        let now = read("/sys/fs/cgroup/memory.current").and_then(number)?;
+        Some(most.saturating_sub(now.saturating_sub(reclaimable(&read("/sys/fs/cgroup/memory.stat")?))))
+    });
     machine.into_iter().chain(container).min().unwrap_or(u64::MAX)
 }
 
@@ -94,39 +116,51 @@ fn available(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
 }
 
+/// Bytes in /sys/fs/cgroup/memory.stat that a container counts as used and gives up when they are wanted: the cache of files, mostly.
+fn reclaimable(stat: &str) -> u64 {
+    let value = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        ["inactive_file", "active_file", "slab_reclaimable"]
+            .contains(&name)
+            .then(|| value.trim().parse::<u64>().ok())?
+    };
+    stat.lines().filter_map(value).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DeviceChoice, initialise};
-    use tch::{Kind, Tensor};
 
     #[test]
     fn rows_follow_from_the_line_through_two_peaks() {
-        let memory = BatchMemory::through([(2, 120.0), (8, 180.0)]);
+        let memory = BatchMemory::through(&[(1, 1.0), (2, 120.0), (8, 180.0)]);
         assert_eq!((memory.of_rows(0), memory.of_rows(10)), (100, 200));
         // 0.9 of 1,000 less 100 that are taken anyway, at 10 a row.
         assert_eq!(memory.rows_within(1_000), Some(80));
         assert_eq!(memory.rows_within(1_009), Some(80), "a multiple of 8");
         assert_eq!(memory.rows_within(167), Some(5));
         assert_eq!(memory.rows_within(50), Some(0));
-        assert_eq!(BatchMemory::through([(2, 64.0), (8, 64.0)]).rows_within(1_000), None);
+        assert_eq!(BatchMemory::through(&[(2, 64.0), (8, 64.0)]).rows_within(1_000), None);
     }
 
     #[test]
-    fn what_a_batch_takes_on_a_processor_is_foretold_within_a_tenth() {
-        initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
-        let row = 1 << 20;
-        let batch = |rows: usize| {
-            let numbers = Tensor::f_ones([rows as i64, row], (Kind::Float, tch::Device::Cpu))?;
-            drop(numbers.f_mul_scalar(2.0)?);
-            Ok(())
+    fn what_did_not_fit_is_not_advised_and_other_errors_are_errors() {
+        let within = |most: usize| {
+            let batch = |rows: usize| match rows > most {
+                true => Err(ModelError::Torch { message: "CUDA out of memory".to_owned() }),
+                false => Ok(()),
+            };
+            BatchMemory::measure(Device::Cpu, batch).expect("no other error").rows_within(u64::MAX)
         };
-        let memory = BatchMemory::measure(Device::Cpu, batch).expect("measured");
-        peak_bytes(Device::Cpu).expect("begun anew");
-        batch(20).expect("there is memory");
-        let peak = peak_bytes(Device::Cpu).expect("counted") as f64;
-        let foretold = memory.of_rows(20) as f64;
-        assert!(peak >= 2.0 * 20.0 * 4.0 * row as f64 && (foretold / peak - 1.0).abs() < 0.1, "{foretold} and {peak}");
+        assert_eq!([0, 1, 2, 7, 8].map(within), [Some(0), Some(1), Some(2), Some(2), None]);
+        let lost = |_| Err(ModelError::Torch { message: "device lost".to_owned() });
+        assert!(BatchMemory::measure(Device::Cpu, lost).is_err());
+    }
+
+    #[test]
+    fn a_container_gives_up_its_cache_of_files() {
+        assert_eq!(reclaimable("anon 7\ninactive_file 100\nactive_file 20\nslab_reclaimable 3\nslab 9\n"), 123);
+        assert_eq!(reclaimable(""), 0);
     }
 
     #[test]

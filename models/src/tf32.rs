@@ -18,14 +18,15 @@ struct Choices {
 static CHOICES: Mutex<Choices> = Mutex::new(Choices { allowed: false, models: 0 });
 
 impl Choices {
-    /// One more model that wants it so. False when others are there that want the opposite.
-    fn join(&mut self, allowed: bool) -> bool {
-        if self.models > 0 && self.allowed != allowed {
-            return false;
-        }
+    /// Whether models are there that want the opposite.
+    fn refuse(&self, allowed: bool) -> bool {
+        self.models > 0 && self.allowed != allowed
+    }
+
+    /// One more model that wants it so.
+    fn join(&mut self, allowed: bool) {
         self.allowed = allowed;
         self.models += 1;
-        true
     }
 
     fn leave(&mut self) {
@@ -43,9 +44,9 @@ impl Tf32Choice {
         if device == Device::Cpu {
             return Ok(None);
         }
-        let allowed = precision != Precision::Fp32;
+        let allowed = allows(precision);
         let mut choices = choices();
-        if !choices.join(allowed) {
+        if choices.refuse(allowed) {
             let others = if allowed { "in fp32" } else { "in another precision than fp32" };
             return Err(ModelError::Setting {
                 setting: "precision",
@@ -55,9 +56,9 @@ impl Tf32Choice {
                     .to_owned(),
             });
         }
-        let chosen = Self(());
         torch_switches::allow_tf32(allowed)?;
-        Ok(Some(chosen))
+        choices.join(allowed);
+        Ok(Some(Self(())))
     }
 }
 
@@ -65,6 +66,15 @@ impl Drop for Tf32Choice {
     fn drop(&mut self) {
         choices().leave();
     }
+}
+
+/// Whether models of these two precisions may be on CUDA in one process at a time.
+pub fn can_share_a_device(one: Precision, other: Precision) -> bool {
+    allows(one) == allows(other)
+}
+
+fn allows(precision: Precision) -> bool {
+    precision != Precision::Fp32
 }
 
 /// Whether float32 products on CUDA go through TensorFloat-32 now.
@@ -83,13 +93,16 @@ mod tests {
     #[test]
     fn models_that_live_at_a_time_agree_and_the_next_may_choose_anew() {
         let mut choices = Choices { allowed: false, models: 0 };
-        assert!(choices.join(true) && choices.join(true));
-        assert!(!choices.join(false), "two models compute through it");
+        assert!(!choices.refuse(true) && !choices.refuse(false));
+        choices.join(true);
+        choices.join(true);
+        assert!(choices.refuse(false) && !choices.refuse(true), "two models compute through it");
         choices.leave();
-        assert!(!choices.join(false), "one model still does");
+        assert!(choices.refuse(false), "one model still does");
         choices.leave();
-        assert!(choices.join(false) && !choices.allowed);
-        assert!(!choices.join(true));
+        assert!(!choices.refuse(false));
+        choices.join(false);
+        assert!(choices.refuse(true) && !choices.allowed);
     }
 
     #[test]

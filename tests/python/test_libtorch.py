@@ -32,14 +32,14 @@ def libtorch(folder, version):
 
 
 def cargo(folder, *arguments):
-    environment = {**os.environ, "LIBTORCH": str(folder)}
+    environment = {name: value for name, value in os.environ.items() if name != "LIBTORCH_INCLUDE"} | {"LIBTORCH": str(folder)}
     return subprocess.run([CARGO, *arguments], capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_release_of_tch_that_fits_is_locked_and_all_else_stays(tmp_path, version):
     done = cargo(libtorch(tmp_path, version), "metadata", "--locked", "--format-version=1", "--filter-platform=x86_64-unknown-linux-gnu")
-    if done.returncode and re.search("download|network|registry|resolve host", done.stderr):
+    if done.returncode and re.search("failed to download|failed to get|network failure|[Cc]ould(n.t| not) resolve", done.stderr):
         pytest.skip(f"the releases of tch are not here and cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     found = {(package["name"], package["version"]) for package in json.loads(done.stdout)["packages"]}

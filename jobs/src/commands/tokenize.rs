@@ -44,7 +44,8 @@ pub(crate) async fn run(
     let crop = choose_crop(settings.crop, tokenizer.resolution())?;
     let telemetry = Arc::new(Telemetry::new());
     // The dry run says what batches take; a run measures only where nobody chose.
-    let (batch_size, tokenizer) = batch_size::choose(&settings, &output, &workers, tokenizer).await?;
+    let choosing = batch_size::choose(&settings, &output, &workers, tokenizer);
+    let (batch_size, tokenizer) = cancel.run_until_cancelled(choosing).await.ok_or(PipelineError::Drained)??;
     let planning = plan(&settings, batch_size.rows, &limits, tokenizer_identity(&tokenizer), crop, &telemetry);
     let plan = Arc::new(cancel.run_until_cancelled(planning).await.ok_or(PipelineError::Drained)??);
     if settings.dry_run {

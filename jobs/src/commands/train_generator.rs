@@ -63,8 +63,7 @@ pub(crate) fn run(
     tell_length(&tables, &settings, steps);
     let validation = Validation::open(&settings, limits, &tables, config.classes())?;
     let trained_on = TrainedOn { tokenizer: tables.tokenizer().clone(), class_names };
-    // Before the trainer, which decides for the process how products on CUDA are rounded.
-    let samples = Samples::load(&settings, &trained_on, config.classes(), device)?;
+    let samples = Samples::load(&settings, &trained_on, config.classes(), (device, recipe.precision))?;
     let fixed = fixed(&settings, &config, &recipe, &tables, &trained_on)?;
     let mut folder = RunFolder::open(&settings.run.output, settings.run.keep_checkpoints, fixed)?;
     session::tell_device(device, recipe.precision);

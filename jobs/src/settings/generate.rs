@@ -308,7 +308,7 @@ impl GenerateOptions {
             None => generator_precision,
         };
         // `models` refuses it on CUDA, where TensorFloat-32 is one switch of the process; refused here before anything is loaded.
-        if (generator_precision == Precision::Fp32) != (decoder_precision == Precision::Fp32) {
+        if !models::can_share_a_device(generator_precision, decoder_precision) {
             return Err(SettingsError::invalid(
                 "--decoder-precision",
                 format!("{decoder_precision} beside --precision {generator_precision}"),

@@ -7,7 +7,7 @@
 use super::FrozenFile;
 use crate::{
     ModelError,
-    layers::Convolution,
+    layers::{Convolution, full_float32_convolution},
     parameters::{Scope, Start},
 };
 use std::path::Path;
@@ -41,6 +41,8 @@ pub(crate) struct Trunk {
     poolings: [Option<i64>; 5],
     /// Of smaller images the poolings leave nothing.
     smallest_side: i64,
+    /// Whether its distances are scores, which are float32 whatever the process allows on CUDA.
+    scores: bool,
 }
 
 impl Trunk {
@@ -57,6 +59,7 @@ impl Trunk {
         ],
         poolings: [None, Some(2), Some(2), Some(2), Some(2)],
         smallest_side: 16,
+        scores: false,
     };
 
     /// The evaluation's: torchvision's AlexNet.
@@ -72,6 +75,7 @@ impl Trunk {
         ],
         poolings: [None, Some(3), Some(3), None, None],
         smallest_side: 31,
+        scores: true,
     };
 }
 
@@ -91,6 +95,7 @@ pub(crate) struct PerceptualNetwork {
     shift: Tensor,
     slices: Vec<Slice>,
     smallest_side: i64,
+    scores: bool,
 }
 
 impl PerceptualNetwork {
@@ -122,6 +127,7 @@ impl PerceptualNetwork {
             shift: colours(|channel| (-1.0 - COLOUR_MEAN[channel]) / COLOUR_DEVIATION[channel])?,
             slices: slices.map(|((convolutions, linear), pooling)| Slice { pooling, convolutions, linear }).collect(),
             smallest_side: trunk.smallest_side,
+            scores: trunk.scores,
         })
     }
 
@@ -156,11 +162,11 @@ impl PerceptualNetwork {
         let mut distance: Option<Tensor> = None;
         for ((target, rebuilt), slice) in targets.iter().zip(rebuilt).zip(&self.slices) {
             let differences = rebuilt.f_sub(target)?.f_square()?;
-            let slice = differences.f_conv2d(&slice.linear, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)?.f_mean_dim(
-                [1_i64, 2, 3].as_slice(),
-                false,
-                None,
-            )?; // [B]
+            let weighted = match self.scores {
+                true => full_float32_convolution(&differences, &slice.linear, None, [1, 1], [0, 0])?,
+                false => differences.f_conv2d(&slice.linear, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)?,
+            };
+            let slice = weighted.f_mean_dim([1_i64, 2, 3].as_slice(), false, None)?; // [B]
             distance = Some(distance.map_or(Ok(slice.shallow_clone()), |sum| sum.f_add(&slice))?);
         }
         distance.ok_or_else(|| ModelError::torch("a perceptual network has slices"))
@@ -171,9 +177,9 @@ fn slices(scope: &Scope<'_>, trunk: &Trunk) -> Result<Vec<Vec<Convolution>>, Mod
     let mut inputs = 3;
     let mut convolution = |&(index, outputs, kernel, stride, padding): &Shape| {
         let scope = scope.sub("features").sub(index);
-        let layer = Convolution::square(&scope, [inputs, outputs], kernel, (stride, padding), true);
+        let layer = Convolution::square(&scope, [inputs, outputs], kernel, (stride, padding), true)?;
         inputs = outputs;
-        layer
+        Ok(if trunk.scores { layer.in_full_float32() } else { layer })
     };
     trunk.slices.iter().map(|slice| slice.iter().map(&mut convolution).collect()).collect()
 }

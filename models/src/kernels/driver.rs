@@ -27,6 +27,7 @@ functions! {
         launch: c"cuLaunchKernel" unsafe extern "C" fn(
             Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void,
         ) -> Status,
+        memory: c"cuMemGetInfo_v2" unsafe extern "C" fn(*mut usize, *mut usize) -> Status,
         error_name: c"cuGetErrorName" unsafe extern "C" fn(Status, *mut *const c_char) -> Status,
     }
 }
@@ -69,14 +70,7 @@ impl Driver {
 
     /// Loads a program on a device and finds its kernels. It stays loaded as long as the process.
     pub(super) fn load(&self, index: usize, binary: &Binary, entries: &'static [Entry]) -> Result<Program, Problem> {
-        let device = self.device(index)?;
-        let (mut context, mut module) = (ptr::null_mut(), ptr::null_mut());
-        #[expect(
-            unsafe_code,
-            reason = "signature of cuda.h; the context is torch's, and is held as long as the process"
-        )]
-        let status = unsafe { (self.functions.retain_context)(&mut context, device) };
-        self.check(status, "cuDevicePrimaryCtxRetain")?;
+        let (context, mut module) = (self.context(index)?, ptr::null_mut());
         let kernels = self.within(context, || {
             #[expect(
                 unsafe_code,
@@ -95,6 +89,29 @@ impl Driver {
             }
         })?;
         Ok(Program { driver: *self, index, context, kernels })
+    }
+
+    /// Bytes that nobody has taken of a device's memory.
+    pub(super) fn free_memory(&self, index: usize) -> Result<usize, Problem> {
+        let (mut free, mut total) = (0, 0);
+        self.within(self.context(index)?, || {
+            #[expect(unsafe_code, reason = "signature of cuda.h; both numbers outlive the call")]
+            let status = unsafe { (self.functions.memory)(&mut free, &mut total) };
+            self.check(status, "cuMemGetInfo")
+        })?;
+        Ok(free)
+    }
+
+    /// torch's context of a device.
+    fn context(&self, index: usize) -> Result<Handle, Problem> {
+        let (device, mut context) = (self.device(index)?, ptr::null_mut());
+        #[expect(
+            unsafe_code,
+            reason = "signature of cuda.h; the context is torch's, and is held as long as the process"
+        )]
+        let status = unsafe { (self.functions.retain_context)(&mut context, device) };
+        self.check(status, "cuDevicePrimaryCtxRetain")?;
+        Ok(context)
     }
 
     fn device(&self, index: usize) -> Result<c_int, Problem> {
@@ -302,6 +319,14 @@ mod tests {
         OUT_OF_RESOURCES
     }
 
+    unsafe extern "C" fn memory(free: *mut usize, total: *mut usize) -> Status {
+        if CONTEXTS.with_borrow(|contexts| contexts != &[CONTEXT]) {
+            return 201;
+        }
+        unsafe { (*free, *total) = (5 << 30, 8 << 30) };
+        0
+    }
+
     unsafe extern "C" fn error_name(status: Status, name: *mut *const c_char) -> Status {
         unsafe { *name = if status == 500 { c"CUDA_ERROR_NOT_FOUND".as_ptr() } else { ptr::null() } };
         0
@@ -322,6 +347,7 @@ mod tests {
             load,
             function,
             launch,
+            memory,
             error_name,
         };
         Driver { functions, current_stream }
@@ -345,6 +371,13 @@ mod tests {
         try_out(VARIANT, &program, tch::Device::Cpu).expect("it computes as torch does");
         assert_eq!(CONTEXTS.take(), [other], "as it was before");
         assert_eq!(LAUNCHED.take(), VARIANT.entries());
+    }
+
+    #[test]
+    fn free_memory_is_asked_for_in_the_context_of_its_device() {
+        assert_eq!(driver().free_memory(0).expect("played"), 5 << 30);
+        assert!(CONTEXTS.with_borrow(Vec::is_empty), "the thread is left as it was");
+        assert!(driver().free_memory(1).expect_err("there is one device").to_string().contains("cuDeviceGet"));
     }
 
     #[test]

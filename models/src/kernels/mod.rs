@@ -63,9 +63,24 @@ pub fn use_fused_kernels(on: bool) {
     ON.store(on, Ordering::Relaxed);
 }
 
+/// Bytes that nobody has taken of a CUDA device's memory, or why the driver does not say.
+pub(crate) fn free_memory(index: usize) -> Result<u64, String> {
+    Driver::open()
+        .and_then(|driver| driver.free_memory(index))
+        .map(|free| free as u64)
+        .map_err(|problem| problem.to_string())
+}
+
 /// Whether the fused kernels may be used.
 pub(crate) fn are_on() -> bool {
     ON.load(Ordering::Relaxed)
+}
+
+/// Forbids them where no device of the process is CUDA, so that nothing says they had a part in it.
+pub(crate) fn off_without_cuda(on_cuda: bool) {
+    if !on_cuda {
+        use_fused_kernels(false);
+    }
 }
 
 /// What became of the fused kernels in this process.

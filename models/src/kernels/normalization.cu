@@ -52,7 +52,7 @@ __device__ __forceinline__ float fast_reciprocal(float value) {
 }
 #endif
 
-// Reads and writes of one kind. `Pack` is what a thread moves at a time: 16 bytes.
+// Reads and writes of one kind. A thread moves 16 bytes at a time.
 template <typename T>
 struct Kind;
 

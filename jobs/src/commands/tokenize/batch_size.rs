@@ -48,8 +48,9 @@ pub(super) async fn choose(
     let workers = workers.on(tokenizer.device()).max(1) as u64;
     let measuring = tokio::task::spawn_blocking(move || -> Result<_> {
         let device = tokenizer.device();
-        let memory = tokenizer.encoding_memory()?;
+        // First, because memory of the measured batches is kept for the next ones.
         let device_bytes = memory_limit(device)? / workers;
+        let memory = tokenizer.encoding_memory()?;
         let rows = there.map_or_else(|| fitting(memory, device_bytes, device), Ok)?;
         let needs = BatchNeeds { batch_bytes: memory.of_rows(rows), device_bytes };
         Ok((ChosenBatch { rows, memory: Some(needs) }, tokenizer))
@@ -78,5 +79,27 @@ fn fitting(memory: BatchMemory, device_bytes: u64, device: Device) -> Result<usi
                 device_bytes >> 20
             ),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_a_process(rows_that_fit: usize) -> BatchMemory {
+        let batch = |rows: usize| match rows > rows_that_fit {
+            true => Err(ModelError::Torch { message: "CUDA out of memory".to_owned() }),
+            false => Ok(()),
+        };
+        BatchMemory::measure(Device::Cpu, batch).expect("no other error")
+    }
+
+    #[test]
+    fn the_batch_is_a_power_of_two_within_what_fits_and_what_is_worth_it() {
+        let fits = |rows, device| fitting(of_a_process(rows), u64::MAX, device).expect("something fits");
+        assert_eq!((fits(8, Device::Cpu), fits(8, Device::Cuda(0))), (32, 256), "nothing limits them");
+        assert_eq!((fits(7, Device::Cpu), fits(1, Device::Cpu)), (2, 1));
+        let error = fitting(of_a_process(0), u64::MAX, Device::Cuda(1)).expect_err("nothing fits").to_string();
+        assert!(error.contains("cuda:1") && error.contains("one view") && error.contains("bf16"), "{error}");
     }
 }

@@ -15,6 +15,11 @@ const SHEET_CLASSES: usize = 10;
 /// Samples of each.
 const SHEET_SAMPLES: usize = 8;
 
+/// float32 of the kind that a training in `training` has on CUDA, where models of one process agree on TensorFloat-32.
+fn sheet_precision(training: Precision) -> Precision {
+    if training == Precision::Fp32 { Precision::Fp32 } else { Precision::Tf32 }
+}
+
 /// What draws samples.
 pub(super) struct Samples {
     tokenizer: VisualTokenizer,
@@ -29,10 +34,10 @@ impl Samples {
         settings: &TrainGeneratorSettings,
         trained_on: &TrainedOn,
         classes: usize,
-        device: Device,
+        (device, training): (Device, Precision),
     ) -> Result<Option<Self>> {
         let Some(reference) = &settings.tokenizer else { return Ok(None) };
-        let tokenizer = ModelFolder::find(reference)?.load_tokenizer(device, Precision::Fp32)?;
+        let tokenizer = ModelFolder::find(reference)?.load_tokenizer(device, sheet_precision(training))?;
         let (found, expected) = (tokenizer_identity(&tokenizer), &trained_on.tokenizer);
         if found.sha256 != expected.sha256 {
             return Err(SettingsError::invalid(
@@ -69,5 +74,18 @@ impl Samples {
         let captions: Vec<String> = (1..=SHEET_SAMPLES).map(|sample| sample.to_string()).collect();
         let title = format!("step {}, guidance {}", trainer.steps_done(), self.sampling.guidance.scale);
         Sheet::of(&title, &captions, &rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tokenizer_of_a_sheet_can_live_beside_the_training_in_every_precision() {
+        for training in Precision::ALL {
+            let sheet = sheet_precision(training);
+            assert!(models::can_share_a_device(training, sheet), "{training} beside {sheet}");
+        }
     }
 }
