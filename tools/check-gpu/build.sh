@@ -7,6 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 profile=${1:-release}
+case $profile in
+  release | dev) ;;
+  *) echo "build.sh: release or dev, not $profile" >&2; exit 2 ;;
+esac
 cargo=cargo
 # It chooses the release of tch that fits the libtorch in use.
 if [ -x tools/cargo.sh ]; then cargo=tools/cargo.sh; fi
@@ -43,6 +47,5 @@ import json, sys
 print([line["executable"] for line in map(json.loads, sys.stdin) if line.get("executable") and line["target"]["name"] == "it"
        and line["target"]["src_path"].endswith("/models/tests/it/main.rs")][-1])' <<<"$messages")" models-integration
     ;;
-  *) echo "build.sh: release or dev, not $profile" >&2; exit 42 ;;
 esac
 echo "$folder"

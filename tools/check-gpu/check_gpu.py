@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import pictures
@@ -38,13 +39,19 @@ from nvidia_smi import NvidiaSmi
 HERE = Path(__file__).resolve().parent
 PROGRAMS = ("check_gpu", "restok", "models-integration", "models-unit")
 NEEDED = ("check_gpu",)
-PASSED, CHECK_FAILED, NOT_COMPLETE = 0, 1, 3
+PASSED, CHECK_FAILED, WRONG_ARGUMENTS, NOT_COMPLETE = 0, 1, 2, 3
 # With less than this left, a command is not begun.
 FEWEST_SECONDS = 5
+# For a command that should take none.
+SAY_SECONDS = 120
 
 
 class Failed(Exception):
     """Why a section did not end as it should."""
+
+
+class WrongArguments(Exception):
+    """What is wrong with the command line."""
 
 
 def packed(name):
@@ -61,7 +68,7 @@ def arguments():
     parser.add_argument("--output", type=Path, default=Path("check-gpu-output"), help="folder of the report (./check-gpu-output)")
     parser.add_argument("--programs", type=Path, help="folder with the programs, plain or as .xz; build.sh and pack.sh make one")
     parser.add_argument("--fixtures", type=Path, help="folder with the fixtures `tokenizer` and `generator` (tests/fixtures)")
-    parser.add_argument("--libtorch", type=Path, help="folder lib of the libtorch to run with, where it is not that of the build")
+    parser.add_argument("--libtorch", type=Path, help="folder lib of the libtorch that packed programs run with; that of this interpreter's torch by default")
     parser.add_argument("--published", type=Path, default=packed("published"), help="a checkout of the published code, to measure it too")
     parser.add_argument("--published-python", default=sys.executable, help="an interpreter with what that code needs")
     parser.add_argument(
@@ -128,8 +135,13 @@ class Run:
     def program_environment(self, libtorch):
         """The user's environment without settings of restok, which must not decide what is measured."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RESTOK_")}
-        unpacked = any(path.parent == self.scratch for path in self.programs.values())
-        if libtorch is None and unpacked:
+        unpacked = [path.parent == self.scratch for path in self.programs.values()]
+        if libtorch is not None and not all(unpacked):
+            raise WrongArguments(
+                "--libtorch is for packed programs: those of a build have their libtorch in their run path, which comes before "
+                "LD_LIBRARY_PATH; build them over another one with LIBTORCH=FOLDER make check-gpu"
+            )
+        if libtorch is None and any(unpacked):
             # The machine that packed them had its libtorch elsewhere.
             torch = importlib.util.find_spec("torch")
             if torch is None or torch.origin is None:
@@ -142,13 +154,22 @@ class Run:
         return environment
 
     def find_device(self):
-        line = json.loads(self.say([self.programs["check_gpu"], self.device, "machine"]).splitlines()[-1])
-        self.machine, self.device = line, line["device"]
+        said = last_line(self.say([self.programs["check_gpu"], self.device, "machine"]))
+        try:
+            self.machine = json.loads(said)
+            self.device = self.machine["device"]
+        except (ValueError, TypeError, KeyError):
+            raise Failed(f"check_gpu {self.device} machine did not say what the device is, but: {said or 'nothing'}") from None
 
     def say(self, command):
         """Runs something that takes no time and returns what it printed."""
         command = list(map(str, command))
-        done = subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=120)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=self.environment, timeout=SAY_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{shlex.join(command)} ran out of its {SAY_SECONDS} s") from None
+        except OSError as problem:
+            raise Failed(f"{shlex.join(command)} did not start: {problem}") from None
         self.log.write(f"\n$ {shlex.join(command)}\n{done.stdout}{done.stderr}")
         if done.returncode != 0:
             raise Failed(f"{shlex.join(command)} ended with {done.returncode}: {last_line(done.stderr)}")
@@ -173,8 +194,15 @@ class Run:
             for step in section.steps:
                 try:
                     self.step(section.name, step)
+                    continue
                 except Failed as problem:
                     problems.append(str(problem))
+                except Exception as problem:
+                    # A fault of this program, or a file that is not what it should be: the other sections are worth having.
+                    problems.append(f"{type(problem).__name__}: {problem}")
+                    self.log.write(traceback.format_exc())
+                if step.needed:
+                    break
             if problems:
                 ended.update(status="failed", reason="; ".join(problems))
                 print(f"check-gpu: {section.name} failed: {ended['reason']}", file=sys.stderr, flush=True)
@@ -209,12 +237,15 @@ class Run:
         command = list(map(str, command))
         self.log.write(f"\n$ {shlex.join(command)}\n")
         self.log.flush()
-        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+", errors="replace") as output, tempfile.TemporaryFile("w+", errors="replace") as errors:
             # In a session of its own, so that whatever it starts ends with it.
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**self.environment, **(environment or {})},
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env={**self.environment, **(environment or {})},
+                    start_new_session=True,
+                )
+            except OSError as problem:
+                raise Failed(f"{shlex.join(command)} did not start: {problem}") from None
             try:
                 status = process.wait(limit)
             except subprocess.TimeoutExpired:
@@ -246,13 +277,14 @@ class Run:
         ends = re.search(r"^test result: .*? (\d+) passed; (\d+) failed", output, re.MULTILINE)
         if not ends:
             return False
-        what = "unit tests, on the processor" if "models-unit" in step.command[0] else "integration tests"
-        if step.output == "repeats":
-            what = "tests that compare runs byte by byte (for information)"
-        elif "parity" in step.command:
-            what = "integration tests of parity"
+        # A test that was renamed, or that found no GPU, has passed without looking at anything.
+        if int(ends[1]) + int(ends[2]) == 0:
+            raise Failed(f"{self.short(step.command)} ran no test")
+        skipped = re.search(r"^skipped: .*$", output, re.MULTILINE)
+        if skipped and "--exact" in step.command:
+            raise Failed(f"{self.short(step.command)} did not look at the device: {skipped[0]}")
         self.lines.append({
-            "section": section, "kind": "tests", "what": what, "passed": int(ends[1]), "failed": int(ends[2]), "names": names,
+            "section": section, "kind": "tests", **step.marks, "passed": int(ends[1]), "failed": int(ends[2]), "names": names,
             "repeats": step.output == "repeats",
         })
         return True
@@ -298,18 +330,25 @@ class Run:
 
     # --- the published code --------------------------------------------------------------------------------------------------
 
-    @property
+    def steps_before_published(self):
+        """The wheels, if there are any, go into a folder of the run: the interpreter's own packages stay as they are."""
+        return [plan.Step(function=self.install_wheels, limit=60, needed=True)] if self.published_wheels else []
+
     def published_environment(self):
-        """With the wheels, if there are any, in a folder of the run: the interpreter's own packages stay as they are."""
-        if self.published_wheels is None or self.published is None:
-            return {}
-        site = self.scratch / "site"
-        if not site.exists():
-            wheels = sorted(map(str, self.published_wheels.glob("*.whl")))
-            self.execute(
-                [self.published_python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", site, *wheels], 60
-            )
-        return {"PYTHONPATH": str(site)}
+        return {"PYTHONPATH": str(self.scratch / "site")} if self.published_wheels else {}
+
+    def install_wheels(self, _, limit):
+        wheels = sorted(map(str, self.published_wheels.glob("*.whl")))
+        if not wheels:
+            raise Failed(f"{self.published_wheels} has no wheels")
+        command = [
+            self.published_python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", self.scratch / "site", *wheels,
+        ]
+        _, status, errors = self.execute(command, limit)
+        if status is None:
+            raise Failed(f"pip ran out of its {limit:.0f} s")
+        if status != 0:
+            raise Failed(f"the wheels were not installed: pip ended with {status}: {last_line(errors)}")
 
     # --- the end -----------------------------------------------------------------------------------------------------------
 
@@ -392,6 +431,9 @@ def main():
             found = run.result(smi)
             print(report.write(found, run.output), end="")
             return found["exit_code"]
+    except WrongArguments as problem:
+        print(f"check-gpu: {problem}", file=sys.stderr)
+        return WRONG_ARGUMENTS
     except Failed as problem:
         print(f"check-gpu: {problem}", file=sys.stderr)
         return NOT_COMPLETE

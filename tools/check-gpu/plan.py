@@ -5,6 +5,8 @@ from typing import Callable, Dict, List, Optional
 
 # A test of machines without a GPU.
 NOT_OF_A_DEVICE = ("a_cuda_device_is_had",)
+# Compares the fused kernels with torch's operators. A process of its own: in the others torch has begun without CUDA before it comes.
+FUSED_KERNELS_TEST = "kernels::tests::every_program_computes_on_a_gpu_what_torch_does"
 # A run that was resumed is compared with one that was not, byte by byte. CUDA adds up in no fixed order in some backward passes, so these are
 # counted and shown, and fail nothing.
 BYTE_BY_BYTE = (
@@ -23,11 +25,13 @@ class Step:
     command: List[str] = field(default_factory=list)
     limit: float = 60
     environment: Dict[str, str] = field(default_factory=dict)
-    # Laid over each line that the command prints.
+    # Laid over each line that the command prints; of tests, `what` says which these are.
     marks: Dict[str, str] = field(default_factory=dict)
     # "lines": JSON objects. "tests": what cargo's test binaries print; "repeats": the same, and a failure fails nothing.
     output: str = "lines"
     function: Optional[Callable] = None
+    # The steps after it cannot do without it.
+    needed: bool = False
 
 
 @dataclass
@@ -50,6 +54,9 @@ class Sizes:
     # Precisions, batches.
     encode: List[List[str]]
     decode: List[List[str]]
+    # Tokenizer, precision, batch.
+    memory: List[str]
+    fused: List[str]
     profile: List[str]
     # Generator, precision, batches, kinds.
     sample: List[List[str]]
@@ -69,6 +76,8 @@ TINY = Sizes(
     agreement=["tiny", "2"],
     encode=[["fp32", "1,2"], ["bf16", "2"]],
     decode=[["fp32", "2"]],
+    memory=["tiny", "fp32", "4"],
+    fused=["tiny", "bf16", "2"],
     profile=["tiny", "fp32", "2"],
     sample=[["tiny", "fp32", "2", "paper,unguided"]],
     sample_profile=["tiny", "fp32", "2"],
@@ -85,6 +94,9 @@ PROCESSOR = Sizes(
     agreement=["restok-s-128", "2"],
     encode=[["fp32", "1,4"], ["bf16", "4"]],
     decode=[["fp32", "1,4"]],
+    memory=["restok-l-128", "fp32", "4"],
+    # A processor has no fused kernels; that the section runs is seen in tiny sizes.
+    fused=[],
     profile=["restok-l-128", "fp32", "1"],
     sample=[["gpt-b", "fp32", "4", "paper,unguided"]],
     sample_profile=["gpt-b", "fp32", "4"],
@@ -101,6 +113,8 @@ GPU = Sizes(
     agreement=["restok-s-128", "8"],
     encode=[["bf16", "16,32,64,128,256"], ["tf32,fp16", "64,128"], ["fp32", "64"]],
     decode=[["bf16,fp32", "32,64"]],
+    memory=["restok-l-128", "bf16", "64"],
+    fused=["restok-l-128", "bf16", "64"],
     profile=["restok-l-128", "bf16", "64"],
     sample=[["gpt-l", "bf16", "50,128,256", "paper,unguided"], ["gpt-b", "bf16", "50,128,256", "paper,unguided"]],
     sample_profile=["gpt-l", "bf16", "128"],
@@ -144,7 +158,11 @@ def sections(run):
         Section("parity", "both fixtures against the published figures, in every precision", [
             check("parity", run.fixtures, limit=60),
         ]),
-        Section("suite", "the integration tests of the models on the device, and their unit tests on the processor", suite(run)),
+        Section(
+            "suite",
+            "the integration tests of the models and the fused kernels on the device, the unit tests on the processor",
+            suite(run),
+        ),
         Section("peaks", "what the device can do: products, a convolution, copies, launches", [
             check("peaks", *chosen.peaks, limit=40),
         ]),
@@ -164,6 +182,15 @@ def sections(run):
             )],
             skipped=None if cuda else "cuDNN is on CUDA devices only",
         ),
+        Section(
+            "fused",
+            "encode without and with the fused norms, by turns",
+            [check("fused", *chosen.fused, seconds, limit=40)] if chosen.fused else [],
+            skipped=None if chosen.fused else "fused norms are for CUDA devices only",
+        ),
+        Section("memory", "what a batch takes beside what was foretold", [
+            check("memory", *chosen.memory, limit=30),
+        ]),
         Section("encode-profile", "kernels of encoding by their time", [
             check("encode-profile", *chosen.profile, run.output / "encode-trace.json", limit=40),
         ]),
@@ -193,12 +220,12 @@ def sections(run):
             "published",
             "the published code's rates on the same device",
             [
-                Step(
+                *run.steps_before_published(),
+                *(Step(
                     [run.published_python, "-W", "ignore", str(run.here / "published.py"), str(run.published),
                      "cuda" if cuda else "cpu", section, *((batch, length) if cuda else ("1", "0.1"))],
-                    limit, run.published_environment,
-                )
-                for section, limit, batch, length in (PUBLISHED if cuda else PUBLISHED[:1])
+                    limit, run.published_environment(),
+                ) for section, limit, batch, length in (PUBLISHED if cuda else PUBLISHED[:1])),
             ],
             skipped=None if run.published else "no checkout of it was named (--published)",
         ),
@@ -206,16 +233,33 @@ def sections(run):
 
 
 def suite(run):
-    environment = {"RESTOK_TEST_DEVICE": run.device, "RESTOK_TEST_FIXTURES": str(run.fixtures)}
+    fixtures = {"RESTOK_TEST_FIXTURES": str(run.fixtures)}
+    on_device = {**fixtures, "RESTOK_TEST_DEVICE": run.device}
     integration, unit = run.programs.get("models-integration"), run.programs.get("models-unit")
     steps = []
-    if integration and not run.cuda:
+
+    def tests(program, *arguments, what, limit, environment, output="tests"):
+        steps.append(Step([str(program), *arguments], limit, environment, {"what": what}, output))
+
+    if not run.cuda:
         # `make test` runs them all on a processor; here it is enough that the binary finds what it needs.
-        steps.append(Step([str(integration), "parity", "--test-threads=1"], 120, environment, output="tests"))
-    elif integration:
+        if integration:
+            tests(
+                integration, "parity", "--test-threads=1", what="integration tests of parity", limit=120, environment=on_device,
+            )
+        return steps
+    if unit:
+        tests(
+            unit, "--exact", FUSED_KERNELS_TEST, "--show-output", what="fused kernels against torch, on the GPU", limit=60,
+            environment=on_device,
+        )
+    if integration:
         skip = [word for name in (*NOT_OF_A_DEVICE, *BYTE_BY_BYTE) for word in ("--skip", name)]
-        steps.append(Step([str(integration), "--test-threads=1", *skip], 90, environment, output="tests"))
-        steps.append(Step([str(integration), "--test-threads=1", *BYTE_BY_BYTE], 40, environment, output="repeats"))
-    if unit and run.cuda:
-        steps.append(Step([str(unit)], 60, {"RESTOK_TEST_FIXTURES": str(run.fixtures)}, output="tests"))
+        tests(integration, "--test-threads=1", *skip, what="integration tests", limit=90, environment=on_device)
+        tests(
+            integration, "--test-threads=1", *BYTE_BY_BYTE, what="tests that compare runs byte by byte (for information)", limit=40,
+            environment=on_device, output="repeats",
+        )
+    if unit:
+        tests(unit, what="unit tests, on the processor", limit=60, environment=fixtures)
     return steps

@@ -142,6 +142,34 @@ def against(line, lines, published, device):
     return f"predicted {predicted}" if predicted and ("H100" in device or "H200" in device) else ""
 
 
+def fused_row(line):
+    """The rate with the fused norms beside that without. It fails nothing: where a kernel cannot run, the plain path does."""
+    codes = f"codes {100 * line['equal_share']:.1f} % equal"
+    if line["norms"]:
+        found = [f"{line['ratio']:.2f} of plain {number(line['plain_value'])}", codes, *line["problems"]]
+    else:
+        found = [f"not used: {'; '.join(line['problems']) or 'no norm was one of theirs'}"]
+    return row(
+        line["section"], f"fused norms, {name_of(line)}", f"{number(line['value'])} {line['unit']}", "; ".join(found),
+        note=f"median {number(line['fused_median_ms'])} ms, plain {number(line['plain_median_ms'])} ms; {line['norms']:,} norms; {codes}",
+    )
+
+
+def memory_row(line):
+    """What a batch took beside what was foretold and what there is. It fails nothing: what is foretold is an estimate."""
+    foretold, taken, limit = line["foretold_bytes"], line["peak_allocated_bytes"], line["limit_bytes"]
+    against = f"foretold {in_bytes(foretold)}"
+    if taken:
+        against += f" ({foretold / taken:.2f} of measured)"
+    return row(
+        line["section"], name_of(line), in_bytes(taken) if taken else "not counted here", against, in_bytes(limit), taken / limit if taken else None,
+    )
+
+
+def in_bytes(count):
+    return f"{count / 2**30:.3g} GiB" if count >= 2**27 else f"{count / 2**20:.3g} MiB"
+
+
 def rate_rows(lines, limits, published, device):
     for line in lines:
         if line["kind"] == "rate":
@@ -158,6 +186,10 @@ def rate_rows(lines, limits, published, device):
                 f"{number(limit[0])} {line['unit']} ({limit[1]})" if limit else "", line["value"] / limit[0] if limit else None,
                 note="; ".join(notes),
             )
+        elif line["kind"] == "fused":
+            yield fused_row(line)
+        elif line["kind"] == "memory":
+            yield memory_row(line)
         elif line["kind"] == "time":
             yield row(line["section"], f"{line['what']} of {line['batch']:,}", f"{number(line['value'])} {line['unit']}")
         elif line["kind"] == "tokenize":

@@ -8,6 +8,8 @@
 //! check_gpu DEVICE agreement       TOKENIZER IMAGES
 //! check_gpu DEVICE save            TOKENIZER FOLDER
 //! check_gpu DEVICE encode          TOKENIZER PRECISIONS BATCHES SECONDS
+//! check_gpu DEVICE memory          TOKENIZER PRECISION BATCH
+//! check_gpu DEVICE fused           TOKENIZER PRECISION BATCH SECONDS
 //! check_gpu DEVICE encode-profile  TOKENIZER PRECISION BATCH TRACE
 //! check_gpu DEVICE decode          TOKENIZER PRECISIONS BATCHES SECONDS
 //! check_gpu DEVICE sample          GENERATOR PRECISION BATCHES KINDS SECONDS
@@ -22,7 +24,9 @@
 
 #![expect(clippy::print_stdout, reason = "figures go to standard output")]
 
-/// Speed of encoding, decoding and sampling, and profiles of them.
+/// Encoding without and with the fused norms.
+mod fused;
+/// Speed of encoding, decoding and sampling, profiles of them, and memory.
 mod networks;
 /// Equal to the published figures, and to the processor.
 mod parity;
@@ -67,6 +71,12 @@ fn run(device: Device, section: &[&str]) -> Fallible<()> {
         ["save", tokenizer, folder] => networks::save(tokenizer, Path::new(folder)),
         ["encode", tokenizer, precisions, batches, seconds] => {
             networks::encode(device, tokenizer, &list(precisions)?, &list(batches)?, seconds.parse()?)
+        }
+        ["memory", tokenizer, precision, batch] => {
+            networks::memory(device, tokenizer, precision.parse()?, batch.parse()?)
+        }
+        ["fused", tokenizer, precision, batch, seconds] => {
+            fused::fused(device, tokenizer, precision.parse()?, batch.parse()?, seconds.parse()?)
         }
         ["encode-profile", tokenizer, precision, batch, trace] => {
             networks::encode_profile(device, tokenizer, precision.parse()?, batch.parse()?, Path::new(trace))

@@ -7,7 +7,8 @@ use crate::{
 use models::{
     Device, Generator, GeneratorConfig, GeneratorData, GeneratorSize, Precision, TokenizerConfig, TokenizerPreset,
     VisualTokenizer,
-    measuring::{Profile, ProfileRow, profile, wait},
+    measuring::{Profile, ProfileRow, memory_peaks, profile, wait},
+    memory_limit,
 };
 use schemas::{Guidance, GuidanceSchedule, PixelBatch, RandomStream, Rounding, SampleBatch, Sampling, TokenBatch};
 use serde_json::{Value, json};
@@ -94,6 +95,29 @@ pub(crate) fn encode(
             })?;
         }
     }
+    Ok(())
+}
+
+/// What `encoding_memory` foretells of a batch beside what the batch takes, and what the device has.
+pub(crate) fn memory(device: Device, preset: &str, precision: Precision, batch: usize) -> Fallible<()> {
+    let tokenizer = VisualTokenizer::init(tokenizer_config(preset)?, 0, options(device, precision))?;
+    let images = pictures(batch, tokenizer.resolution())?;
+    let foretold = tokenizer.encoding_memory()?;
+    let limit = memory_limit(device)?;
+    memory_peaks(device)?;
+    // The second batch meets what the first one left in the allocator.
+    for _ in 0..2 {
+        tokenizer.encode(&images)?;
+    }
+    let peaks = memory_peaks(device)?;
+    print(&json!({
+        "kind": "memory", "what": "memory of encode", "network": preset, "precision": precision.name(), "batch": batch,
+        "foretold_bytes": foretold.of_rows(batch),
+        "peak_allocated_bytes": peaks.map(|peaks| peaks.allocated),
+        "peak_reserved_bytes": peaks.map(|peaks| peaks.reserved),
+        "limit_bytes": limit,
+        "rows_foretold_to_fit": foretold.rows_within(limit),
+    }));
     Ok(())
 }
 

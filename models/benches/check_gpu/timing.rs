@@ -61,6 +61,12 @@ pub(crate) fn rate(
     Ok(())
 }
 
+/// The median of some times, which are sorted by it.
+pub(crate) fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
 /// A line of kind `rate` from the seconds of each call.
 pub(crate) fn rate_line(
     work: &Work<'_>,
@@ -69,8 +75,7 @@ pub(crate) fn rate_line(
     length: f64,
     memory: Option<MemoryPeaks>,
 ) -> Value {
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    let median = median(times);
     json!({
         "kind": "rate",
         "what": work.what,
