@@ -4,12 +4,15 @@
 //! half, `libtorch_cuda.so`, lies beside it where the full libtorch is installed and is loaded at run time. torch remembers on
 //! first use whether it is there: [`initialise`] must run before anything else touches torch.
 
-use crate::{ModelError, kernels, torch_switches};
+use crate::{
+    ModelError, kernels,
+    shared_library::{Library, folder_of},
+    torch_switches,
+};
 use schemas::SchemaError;
 use std::{
-    ffi::{CStr, CString, OsStr, c_void},
+    ffi::{CStr, c_void},
     fmt,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Mutex,
@@ -250,7 +253,7 @@ fn load_cuda(asked: &str) -> Result<(), ModelError> {
                 .to_owned(),
         });
     }
-    open_library(&file).map_err(|problem| ModelError::Device {
+    Library::open_for_all(&file).map(drop).map_err(|problem| ModelError::Device {
         asked: asked.to_owned(),
         problem: format!("CUDA does not load: {problem}"),
         advice:
@@ -265,52 +268,19 @@ fn driver_is_present() -> bool {
         || Path::new("/dev/dxg").exists()
 }
 
-fn open_library(file: &Path) -> Result<(), String> {
-    let name = CString::new(file.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
-    #[expect(
-        unsafe_code,
-        reason = "dlopen of a library of libtorch, whose initialisers are those of the torch already in use"
-    )]
-    unsafe {
-        if libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
-            let error = libc::dlerror();
-            return Err(match error.is_null() {
-                true => "unknown reason".to_owned(),
-                false => CStr::from_ptr(error).to_string_lossy().into_owned(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The folder that the running process took libtorch_cpu from.
+/// The folder that the running process took libtorch_cpu from. A run path may have led through a symbolic link; CUDA's own relative run path
+/// starts from the real place.
 fn libtorch_folder() -> Option<PathBuf> {
     // at::globalContext(), which every libtorch_cpu has.
-    let symbol = find_symbol(c"_ZN2at13globalContextEv")?;
-    #[expect(unsafe_code, reason = "dladdr fills the zeroed struct, and its string lives as long as the library")]
-    let file = unsafe {
-        let mut info: libc::Dl_info = std::mem::zeroed();
-        if libc::dladdr(symbol, &mut info) == 0 || info.dli_fname.is_null() {
-            return None;
-        }
-        PathBuf::from(OsStr::from_bytes(CStr::from_ptr(info.dli_fname).to_bytes()))
-    };
-    // A run path may have led through a symbolic link; CUDA's own relative run path starts from the real place.
-    file.canonicalize().ok()?.parent().map(Path::to_path_buf)
-}
-
-fn find_symbol(name: &CStr) -> Option<*mut c_void> {
-    #[expect(unsafe_code, reason = "looks a name up and changes nothing")]
-    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!symbol.is_null()).then_some(symbol)
+    Library::process().symbol(c"_ZN2at13globalContextEv").ok().and_then(folder_of)
 }
 
 /// The GPU's name as the driver tells it. libtorch has it only in a C++ struct whose layout belongs to CUDA's headers.
 fn cuda_name(index: usize) -> Option<String> {
     type DeviceGet = unsafe extern "C" fn(*mut i32, i32) -> i32;
     type DeviceGetName = unsafe extern "C" fn(*mut u8, i32, i32) -> i32;
-    open_library(Path::new("libcuda.so.1")).ok()?;
-    let (get, get_name) = (find_symbol(c"cuDeviceGet")?, find_symbol(c"cuDeviceGetName")?);
+    let driver = Library::open(Path::new("libcuda.so.1")).ok()?;
+    let (get, get_name) = (driver.symbol(c"cuDeviceGet").ok()?, driver.symbol(c"cuDeviceGetName").ok()?);
     let mut name = [0_u8; 128];
     #[expect(
         unsafe_code,

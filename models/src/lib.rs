@@ -37,6 +37,7 @@ mod metrics;
 mod model_folder;
 mod parameters;
 mod precision;
+mod shared_library;
 mod tf32;
 mod torch_switches;
 mod training;

@@ -2,9 +2,9 @@
 
 use super::{
     launch::{Entry, Machine},
-    library::{Library, Problem, functions},
     nvrtc::Binary,
 };
+use crate::shared_library::{Library, Problem, functions};
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
     fmt,

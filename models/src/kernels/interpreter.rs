@@ -1,9 +1,7 @@
 //! The kernels on a processor, for the tests: the Rust side of `shim/host_kernels.cpp`.
 
-use super::{
-    launch::{Entry, Machine, Number, Variant},
-    library::Problem,
-};
+use super::launch::{Entry, Machine, Number, Variant};
+use crate::shared_library::Problem;
 use std::{
     ffi::{c_float, c_int, c_uint, c_void},
     sync::{Mutex, PoisonError},

@@ -1,7 +1,7 @@
 //! What is launched: which program, over how many blocks, with which arguments. The same launches drive a GPU and the tests' interpreter.
 
-use super::library::Problem;
 use crate::ModelError;
+use crate::shared_library::Problem;
 use std::{
     ffi::{CStr, c_int, c_longlong, c_void},
     fmt,

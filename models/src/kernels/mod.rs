@@ -31,15 +31,13 @@ mod driver;
 #[cfg(test)]
 mod interpreter;
 mod launch;
-mod library;
 mod nvrtc;
 #[cfg(test)]
 mod tests;
 
-use crate::ModelError;
+use crate::{ModelError, shared_library::Problem};
 use driver::{Driver, Program};
 use launch::{Failure, GroupNorm, RowNorm, Variant};
-use library::Problem;
 use nvrtc::Nvrtc;
 use std::{
     collections::{BTreeSet, HashMap},

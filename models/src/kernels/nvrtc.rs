@@ -1,6 +1,6 @@
 //! NVIDIA's run-time compiler, which comes with PyTorch's CUDA wheel and needs no GPU.
 
-use super::library::{Library, Problem, folder_of, functions};
+use crate::shared_library::{Library, Problem, folder_of, functions};
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     fmt, fs,

@@ -3,10 +3,10 @@
 use super::{
     interpreter::{Interpreter, float16_value, rounded},
     launch::{Failure, GroupNorm, Number, RowNorm, SOURCE, Variant, try_out},
-    library::{Library, folder_of},
     nvrtc::Nvrtc,
     *,
 };
+use crate::shared_library::{Library, folder_of};
 use crate::{DeviceChoice, initialise};
 use std::path::{Path, PathBuf};
 

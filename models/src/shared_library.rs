@@ -1,18 +1,18 @@
 //! Shared libraries that may or may not be there.
 
 use std::{
-    ffi::{CStr, CString, OsStr, c_void},
+    ffi::{CStr, CString, OsStr, c_int, c_void},
     fmt,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-/// Why a fused kernel cannot be had. No error of a run: there is a plain path.
+/// Why a library, a function of it, or what it was asked for cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem(String);
+pub(crate) struct Problem(String);
 
 impl Problem {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }
@@ -25,17 +25,29 @@ impl fmt::Display for Problem {
 
 /// A library that stays loaded as long as the process.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Library {
+pub(crate) struct Library {
     handle: *mut c_void,
 }
 
 impl Library {
     /// By its path, or by its name where the system looks for libraries.
-    pub(super) fn open(file: &Path) -> Result<Self, Problem> {
+    pub(crate) fn open(file: &Path) -> Result<Self, Problem> {
+        Self::open_with(file, libc::RTLD_LOCAL)
+    }
+
+    /// The same, and its symbols are there for all that is loaded later.
+    pub(crate) fn open_for_all(file: &Path) -> Result<Self, Problem> {
+        Self::open_with(file, libc::RTLD_GLOBAL)
+    }
+
+    fn open_with(file: &Path, visibility: c_int) -> Result<Self, Problem> {
         let name = CString::new(file.as_os_str().as_bytes()).map_err(|error| Problem::new(error.to_string()))?;
-        #[expect(unsafe_code, reason = "dlopen of a library of CUDA; its error is read at once, on this thread")]
+        #[expect(
+            unsafe_code,
+            reason = "dlopen of a library of torch or CUDA; its error is read at once, on this thread"
+        )]
         unsafe {
-            let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+            let handle = libc::dlopen(name.as_ptr(), libc::RTLD_NOW | visibility);
             if !handle.is_null() {
                 return Ok(Self { handle });
             }
@@ -48,12 +60,12 @@ impl Library {
     }
 
     /// What the process has loaded for all to see: libtorch and its CUDA half.
-    pub(super) fn process() -> Self {
+    pub(crate) fn process() -> Self {
         Self { handle: libc::RTLD_DEFAULT }
     }
 
     /// A symbol of the library, or of one that it is linked to.
-    pub(super) fn symbol(&self, name: &CStr) -> Result<*mut c_void, Problem> {
+    pub(crate) fn symbol(&self, name: &CStr) -> Result<*mut c_void, Problem> {
         #[expect(unsafe_code, reason = "looks a name up in a library that stays loaded")]
         let symbol = unsafe { libc::dlsym(self.handle, name.as_ptr()) };
         if symbol.is_null() {
@@ -64,7 +76,7 @@ impl Library {
 }
 
 /// The folder of the library that a symbol lies in, links followed.
-pub(super) fn folder_of(symbol: *mut c_void) -> Option<PathBuf> {
+pub(crate) fn folder_of(symbol: *mut c_void) -> Option<PathBuf> {
     #[expect(unsafe_code, reason = "dladdr fills the zeroed struct, and its string lives as long as the library")]
     let file = unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
@@ -84,7 +96,7 @@ macro_rules! functions {
         $visibility struct $name { $($field: $signature,)* }
 
         impl $name {
-            fn of(library: $crate::kernels::library::Library) -> Result<Self, $crate::kernels::library::Problem> {
+            fn of(library: $crate::shared_library::Library) -> Result<Self, $crate::shared_library::Problem> {
                 #[expect(unsafe_code, reason = "the signatures are those of the library's public header")]
                 Ok(unsafe {
                     Self { $($field: std::mem::transmute::<*mut std::ffi::c_void, $signature>(library.symbol($symbol)?),)* }
@@ -93,4 +105,4 @@ macro_rules! functions {
         }
     };
 }
-pub(super) use functions;
+pub(crate) use functions;
