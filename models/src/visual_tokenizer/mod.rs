@@ -223,7 +223,7 @@ impl VisualTokenizer {
         Ok(PixelBatch::try_new(bytes, rows, rows, side, side)?)
     }
 
-    /// What [`Self::encode`] takes for batches of some size, found by running two of black images.
+    /// What [`Self::encode`] takes for batches of some size, found by running a few of black images.
     ///
     /// # Errors
     /// As [`Self::encode`].

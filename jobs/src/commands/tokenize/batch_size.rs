@@ -65,7 +65,7 @@ pub(super) async fn choose(
 /// The largest power of two that fits and is worth it: ranks that measure at the same time on machines of one kind come to the same, though
 /// not to the same number of free bytes.
 fn fitting(memory: BatchMemory, device_bytes: u64, device: Device) -> Result<usize, ModelError> {
-    // More rows were no faster where it was measured on a processor, and are not foreseen to be on a GPU: docs/performance.md.
+    // The default of a processor, and on a GPU as many as are expected to keep it busy: chosen, not measured.
     let most = if device == Device::Cpu { 32 } else { 256 };
     let fits = memory.rows_within(device_bytes).map_or(most, |rows| rows.min(most));
     match fits.checked_ilog2() {
