@@ -5,8 +5,8 @@
 //! measure encode FOLDER PIXELS PRECISION BATCH REPEATS THREADS TOKENS
 //! measure preprocess IMAGES REPEATS PIXELS
 //! measure table SOURCE OUTPUT CROP
-//! measure sample GENERATOR TOKENIZER KIND BATCH REPEATS THREADS
-//! measure train-generator GENERATOR BATCH REPEATS THREADS
+//! measure sample GENERATOR TOKENIZER KIND PRECISION BATCH REPEATS THREADS
+//! measure train-generator GENERATOR PRECISION BATCH REPEATS THREADS
 //! measure fid SAMPLES REFERENCE REPEATS THREADS
 //! ```
 
@@ -51,13 +51,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         ["preprocess", images, repeats, pixels] => preprocess(images.as_ref(), repeats.parse()?, pixels.as_ref())?,
         ["table", source, output, crop] => table(source, output, crop.parse()?)?,
-        ["sample", generator, tokenizer, kind, batch, repeats, threads] => {
+        ["sample", generator, tokenizer, kind, precision, batch, repeats, threads] => {
             let sizes = Sizes { batch: batch.parse()?, repeats: repeats.parse()?, threads: threads.parse()? };
-            sample(generator.as_ref(), tokenizer.as_ref(), kind, sizes)?
+            sample(generator.as_ref(), tokenizer.as_ref(), kind, precision.parse()?, sizes)?
         }
-        ["train-generator", generator, batch, repeats, threads] => {
+        ["train-generator", generator, precision, batch, repeats, threads] => {
             let sizes = Sizes { batch: batch.parse()?, repeats: repeats.parse()?, threads: threads.parse()? };
-            train_generator(generator.as_ref(), sizes)?
+            train_generator(generator.as_ref(), precision.parse()?, sizes)?
         }
         ["fid", samples, reference, repeats, threads] => {
             fid(samples.as_ref(), reference.as_ref(), repeats.parse()?, threads.parse()?)?
@@ -101,14 +101,29 @@ fn encode(folder: &Path, pixels: &Path, precision: Precision, sizes: Sizes, toke
         seconds.push(started.elapsed().as_secs_f64());
     }
     fs::write(tokens, bytes)?;
-    Ok(json!({ "seconds": seconds, "native": precision.is_native(device), "device": device.kind() }))
+    let counted = tokenizer.config().encode_operations()?;
+    let views: i64 = batches.iter().map(|batch| batch.filled() as i64).sum();
+    Ok(json!({
+        "seconds": seconds,
+        "operations": operations(precision, views * counted.in_precision, views * counted.in_float32),
+        "native": precision.is_native(device),
+        "device": device.kind(),
+    }))
+}
+
+/// Operations by the precision that a processor computes them in.
+fn operations(precision: Precision, in_precision: i64, in_float32: i64) -> Value {
+    match precision {
+        Precision::Fp32 | Precision::Tf32 => json!({ "fp32": in_precision + in_float32 }),
+        Precision::Bf16 | Precision::Fp16 => json!({ precision.name(): in_precision, "fp32": in_float32 }),
+    }
 }
 
 /// Time of sampling a batch under a kind of guidance, and the shares of attention, of the head with the drawing, of the rest, and of
 /// the tokenizer's decoder, where it takes these codes.
-fn sample(generator: &Path, tokenizer: &Path, kind: &str, sizes: Sizes) -> Measured {
+fn sample(generator: &Path, tokenizer: &Path, kind: &str, precision: Precision, sizes: Sizes) -> Measured {
     let device = initialise(&[DeviceChoice::Cpu], Some(sizes.threads))?[0];
-    let options = || LoadOptions { device, precision: Precision::Fp32, name: None };
+    let options = || LoadOptions { device, precision, name: None };
     let mut generator = Generator::load(generator, options())?;
     let mut sampling = Sampling::paper(0);
     match kind {
@@ -145,11 +160,16 @@ fn sample(generator: &Path, tokenizer: &Path, kind: &str, sizes: Sizes) -> Measu
         tokenizer.decode(&codes, all, Rounding::Truncate)?;
         parts.push(("decoder", started.elapsed().as_secs_f64()));
     }
+    let counted = generator.config().sampling_operations(&sampling.guidance);
     let whole: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
     let shares: serde_json::Map<String, Value> =
         parts.into_iter().map(|(part, seconds)| (part.to_owned(), json!(seconds / whole))).collect();
-    let tokens_per_image = generator.config().tokens_per_image();
-    Ok(json!({ "seconds": seconds, "shares": shares, "tokens_per_image": tokens_per_image }))
+    Ok(json!({
+        "seconds": seconds,
+        "shares": shares,
+        "tokens_per_image": generator.config().tokens_per_image(),
+        "operations": operations(precision, sizes.batch as i64 * counted, 0),
+    }))
 }
 
 /// Time of the statistics of `samples` (float32, `[any number, 2048]`), and of their distance from those of `reference`.
@@ -178,16 +198,19 @@ fn fid(samples: &Path, reference: &Path, repeats: usize, threads: usize) -> Meas
     Ok(json!({ "statistics": statistics_seconds, "distance": distance_seconds, "fid": distance }))
 }
 
-/// Time of a training step of random rows, with the published recipe in float32.
-fn train_generator(generator: &Path, sizes: Sizes) -> Measured {
+/// Time of a training step of random rows, with the published recipe.
+fn train_generator(generator: &Path, precision: Precision, sizes: Sizes) -> Measured {
+    /// Forward once, and backward at twice the cost.
+    const PASSES: i64 = 3;
     let device = initialise(&[DeviceChoice::Cpu], Some(sizes.threads))?[0];
     let file = generator.join("config.json");
     let config = GeneratorConfig::from_json(&fs::read_to_string(&file)?, &file)?;
-    let recipe = GeneratorRecipe { precision: Precision::Fp32, ..GeneratorRecipe::published() };
+    let recipe = GeneratorRecipe { precision, ..GeneratorRecipe::published() };
     let mut random = Random::new(1);
     let tokens = config.tokens_per_image();
     let codes = (0..sizes.batch * tokens).map(|_| random.below(config.codebook_size() as u64) as i16).collect();
     let classes: Vec<i32> = (0..i32::try_from(config.classes())?).cycle().take(sizes.batch).collect();
+    let counted = PASSES * sizes.batch as i64 * config.forward_operations();
     let mut trainer = GeneratorTrainer::new(config, recipe, device)?;
     let batch = [(TokenBatch::try_new(codes, tokens)?, classes)];
     // A step leaves its losses on the device; reading one waits for it.
@@ -198,7 +221,7 @@ fn train_generator(generator: &Path, sizes: Sizes) -> Measured {
         trainer.step(&batch)?.read()?;
         seconds.push(started.elapsed().as_secs_f64());
     }
-    Ok(json!({ "seconds": seconds }))
+    Ok(json!({ "seconds": seconds, "operations": operations(precision, counted, 0) }))
 }
 
 /// Time of decoding and cropping every image of a folder on this one thread, and their views.

@@ -18,7 +18,11 @@ if [ -n "${RESTOK_PUBLISHED:-}" ] && [ -z "${RESTOK_PUBLISHED_PYTHON:-}" ]; then
   fi
 fi
 
-# Cargo says where it put the program.
-measure=$(tools/cargo.sh bench --locked --package tests --bench measure --no-run --message-format=json \
-  | .venv/bin/python -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])')
-exec .venv/bin/python tools/bench/bench.py --measure "$measure" --restok target/release/restok "$@"
+# Cargo says where it put a program.
+program() {
+  tools/cargo.sh bench --locked --package "$1" --bench "$2" --no-run --message-format=json-render-diagnostics |
+    .venv/bin/python -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])'
+}
+measure=$(program tests measure)
+check=$(program models check_gpu)
+exec .venv/bin/python tools/bench/bench.py --measure "$measure" --check "$check" --restok target/release/restok "$@"

@@ -157,14 +157,14 @@ fn generator(device: Device, size: &str, precision: Precision) -> Fallible<Gener
     Ok(Generator::init(config, 0, options(device, precision))?)
 }
 
-/// How a batch is guided, and how many copies of it run through the network.
-fn sampling(kind: &str) -> Fallible<(Sampling, i64)> {
+/// How a batch is guided.
+fn sampling(kind: &str) -> Fallible<Sampling> {
     let constant = |scale| Guidance { scale, schedule: GuidanceSchedule::Constant {}, interval: None };
     let paper = Sampling::paper(0);
     match kind {
-        "unguided" => Ok((Sampling { guidance: constant(1.0), ..paper }, 1)),
-        "guided" => Ok((Sampling { guidance: constant(paper.guidance.scale), ..paper }, 2)),
-        "paper" => Ok((paper, 2)),
+        "unguided" => Ok(Sampling { guidance: constant(1.0), ..paper }),
+        "guided" => Ok(Sampling { guidance: constant(paper.guidance.scale), ..paper }),
+        "paper" => Ok(paper),
         _ => Err(format!("there is no guidance {kind}: unguided, guided or paper").into()),
     }
 }
@@ -188,13 +188,13 @@ pub(crate) fn sample(
     for &batch in batches {
         let samples = samples(&config, batch)?;
         for kind in kinds {
-            let (sampling, copies) = sampling(kind)?;
+            let sampling = sampling(kind)?;
             let work = Work {
                 what: &format!("sample ({kind})"),
                 network: size,
                 precision: precision.name(),
                 batch,
-                operations: operations_by_precision(precision, batch, copies * config.forward_operations(), 0),
+                operations: operations_by_precision(precision, batch, config.sampling_operations(&sampling.guidance), 0),
                 // Every step reads all weights; keys and values are left out.
                 bytes: config.step_count() as i64 * config.weights_read() * bytes_a_number,
             };
@@ -237,7 +237,7 @@ pub(crate) fn sample_profile(
     trace: &Path,
 ) -> Fallible<()> {
     let mut generator = generator(device, size, precision)?;
-    let (samples, (sampling, _)) = (samples(&generator.config().clone(), batch)?, sampling("paper")?);
+    let (samples, sampling) = (samples(&generator.config().clone(), batch)?, sampling("paper")?);
     profiled("profile of sample (paper)", size, device, precision, batch, trace, || {
         generator.sample(&samples, &sampling)?;
         Ok(())

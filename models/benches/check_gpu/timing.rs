@@ -97,8 +97,9 @@ pub(crate) fn rate_line(
     })
 }
 
-/// Seconds of the fastest of some calls, each of which is `body` so often that it takes a while, waited for at its end.
-pub(crate) fn least_seconds(device: Device, seconds: f64, mut body: impl FnMut() -> Fallible<()>) -> Fallible<f64> {
+/// Median of the seconds of some calls, each of which is `body` so often that it takes a while, waited for at its end. Not the least: clocks
+/// rise for a moment now and then, and what is measured with their help no work of seconds can reach.
+pub(crate) fn median_seconds(device: Device, seconds: f64, mut body: impl FnMut() -> Fallible<()>) -> Fallible<f64> {
     let mut timed = |calls: usize| -> Fallible<f64> {
         wait(device);
         let began = Instant::now();
@@ -111,11 +112,11 @@ pub(crate) fn least_seconds(device: Device, seconds: f64, mut body: impl FnMut()
     timed(1)?;
     let once = timed(1)?;
     // So many that the wait at the end is small beside them.
-    let calls = ((seconds / 5.0 / once) as usize).clamp(1, 1000);
+    let calls = ((seconds / 25.0 / once) as usize).clamp(1, 1000);
     let began = Instant::now();
-    let mut least = timed(calls)?;
+    let mut times = vec![timed(calls)?];
     while began.elapsed() < Duration::from_secs_f64(seconds) {
-        least = least.min(timed(calls)?);
+        times.push(timed(calls)?);
     }
-    Ok(least)
+    Ok(median(&mut times))
 }

@@ -30,8 +30,7 @@ pub(super) struct Block {
     projection: Linear,
     output: Linear,
     hidden_norm: RmsNorm,
-    gate: Linear,
-    widen: Linear,
+    widen: Widen,
     narrow: Linear,
     heads: i64,
     shared_heads: i64,
@@ -52,8 +51,7 @@ impl Block {
             projection: linear("attention.wqkv", width, projected)?,
             output: linear("attention.wo", width, width)?,
             hidden_norm: norm("ffn_norm")?,
-            gate: linear("feed_forward.w1", width, hidden)?,
-            widen: linear("feed_forward.w3", width, hidden)?,
+            widen: Widen::new(scope, width, hidden, start)?,
             narrow: linear("feed_forward.w2", hidden, width)?,
             heads: size.heads,
             shared_heads,
@@ -70,13 +68,7 @@ impl Block {
         let attended = drop_samples(drop_values(attended, self.dropouts.residual)?, self.dropouts.path)?;
         let stream = add_into(stream, &attended)?;
         let normal = self.hidden_norm.forward(&stream, self.kind)?;
-        let gate = self.gate.forward(&normal, Activation::None)?;
-        let wide = self.widen.forward(&normal, Activation::None)?;
-        let hidden = match gate.requires_grad() {
-            true => gate.f_silu()?.f_mul(&wide)?,
-            false => gate.shallow_clone().f_silu_()?.f_mul_(&wide)?,
-        };
-        let hidden = self.narrow.forward(&hidden, Activation::None)?;
+        let hidden = self.narrow.forward(&self.widen.forward(&normal)?, Activation::None)?;
         add_into(stream, &drop_samples(drop_values(hidden, self.dropouts.hidden)?, self.dropouts.path)?)
     }
 
@@ -124,6 +116,46 @@ impl Block {
         let grouped = self.heads != self.shared_heads;
         let dropout = self.dropouts.attention;
         Ok(Tensor::f_scaled_dot_product_attention(query, key, value, mask, dropout, causal, scale, grouped)?)
+    }
+}
+
+/// The hidden layer's gate and what it lets through: `silu(x w1) * (x w3)`.
+#[derive(Debug)]
+enum Widen {
+    /// One product, its first half the gate: half the launches, and rows enough for small steps.
+    Together(Linear),
+    /// Each a parameter of its own, which training changes.
+    Apart { gate: Linear, wide: Linear },
+}
+
+impl Widen {
+    fn new(scope: &Scope<'_>, width: i64, hidden: i64, start: Start) -> Result<Self, ModelError> {
+        let scopes = ["w1", "w3"].map(|name| scope.sub("feed_forward").sub(name));
+        if scope.trainable() {
+            let [gate, wide] = scopes.each_ref().map(|scope| Linear::without_bias(scope, width, hidden, start));
+            return Ok(Self::Apart { gate: gate?, wide: wide? });
+        }
+        let [gate, wide] = scopes.each_ref().map(|scope| scope.tensor("weight", &[hidden, width], start));
+        Ok(Self::Together(Linear::from_tensors(scope, &Tensor::f_cat(&[gate?, wide?], 0)?, None)?))
+    }
+
+    /// # Shapes
+    /// `[B, n, C]` to `[B, n, hidden]`.
+    fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Together(linear) => {
+                let both = linear.forward(input, Activation::None)?;
+                let hidden = both.size().last().copied().unwrap_or(0) / 2;
+                Ok(both.f_narrow(-1, 0, hidden)?.f_silu()?.f_mul_(&both.f_narrow(-1, hidden, hidden)?)?)
+            }
+            Self::Apart { gate, wide } => {
+                let (gate, wide) = (gate.forward(input, Activation::None)?, wide.forward(input, Activation::None)?);
+                match gate.requires_grad() {
+                    true => Ok(gate.f_silu()?.f_mul(&wide)?),
+                    false => Ok(gate.shallow_clone().f_silu_()?.f_mul_(&wide)?),
+                }
+            }
+        }
     }
 }
 

@@ -5,8 +5,13 @@ mod profiler;
 
 pub use profiler::{Profile, ProfileRow, profile};
 
-use crate::{Device, ModelError, Precision, tf32::Tf32Choice, torch_switches::check};
+use crate::{
+    Device, ModelError, Precision,
+    tf32::Tf32Choice,
+    torch_switches::{check, pack_linear, packed_linear},
+};
 use std::ffi::c_int;
+use tch::Tensor;
 
 #[expect(
     unsafe_code,
@@ -61,5 +66,27 @@ impl ProductsIn {
     /// When a model that needs others is alive in this process.
     pub fn precision(precision: Precision, device: Device) -> Result<Self, ModelError> {
         Ok(Self { _choice: Tf32Choice::of(precision, device)? })
+    }
+}
+
+/// A matrix as oneDNN wants it on a processor: what the linear layers of a loaded model multiply with there.
+#[derive(Debug)]
+pub struct PackedMatrix(Tensor);
+
+impl PackedMatrix {
+    /// Packs `weight`, `[out, in]`.
+    ///
+    /// # Errors
+    /// When oneDNN has no fast kernel for the weight's type on this processor.
+    pub fn pack(weight: &Tensor) -> Result<Self, ModelError> {
+        Ok(Self(pack_linear(weight)?))
+    }
+
+    /// `[rows, in]` to `[rows, out]`.
+    ///
+    /// # Errors
+    /// When oneDNN refuses.
+    pub fn multiply(&self, rows: &Tensor) -> Result<Tensor, ModelError> {
+        packed_linear(rows, &self.0, None, false)
     }
 }
