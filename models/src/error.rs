@@ -1,7 +1,11 @@
 //! What can go wrong with a model, told to the person who can mend it.
 
+use crate::weight_file::names_in;
 use schemas::SchemaError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Names of a folder that an error shows.
+const NAMES_SHOWN: usize = 6;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +21,15 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// The folder lacks a file that every model has.
-    #[error("{} is missing: a tokenizer or a generator is a folder with config.json and model.safetensors", file.display())]
+    #[error(
+        "{} is missing: a tokenizer or a generator is a folder with config.json and model.safetensors, or its shards and their index; {there}",
+        file.display()
+    )]
     MissingFile {
         /// The file.
         file: PathBuf,
+        /// What is in its place, in words.
+        there: String,
     },
     /// Only Python's pickle format is there.
     #[error(
@@ -32,6 +41,26 @@ pub enum ModelError {
         file: PathBuf,
         /// The command that converts it.
         command: String,
+    },
+    /// A file of the model is something else by its first bytes.
+    #[error("{} is {what}, expected {expected}: {advice}", file.display())]
+    ForeignFile {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        what: String,
+        /// What it should be.
+        expected: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The index of a sharded checkpoint is damaged, or its shards are not those that it names.
+    #[error("{}: {problem}", index.display())]
+    Shards {
+        /// The index.
+        index: PathBuf,
+        /// What is wrong, with the shard and the tensor, and what to do.
+        problem: String,
     },
     /// `model.safetensors` is no such file, or not all of one.
     #[error("{}: {problem}; found {found}, expected {expected}: download or copy it again", file.display())]
@@ -45,13 +74,15 @@ pub enum ModelError {
         /// What should be.
         expected: String,
     },
-    /// The weights are not those of the configuration; every wrong tensor is named.
-    #[error("{}: {} tensors do not fit config.json:{}", file.display(), problems.len(), list(problems))]
+    /// The weights are not those of the configuration. All that is wrong is in it, and shown in a few lines.
+    #[error("{}: {}", file.display(), told(problems, notes, "do not fit config.json"))]
     Tensors {
         /// The file.
         file: PathBuf,
         /// All that is wrong, sorted by name.
         problems: Vec<TensorProblem>,
+        /// What the names tell of what happened, and what to do: a sentence each.
+        notes: Vec<String>,
     },
 
     /// A term of the training objective, or scoring, needs a frozen network whose file cannot be used.
@@ -186,6 +217,18 @@ pub enum TensorProblem {
         /// Its type in the file.
         found: String,
     },
+    /// Some of its values are no finite numbers.
+    #[error("{name} has {nan} NaN and {infinite} infinite of {values} values")]
+    NotFinite {
+        /// Its name.
+        name: String,
+        /// Values that are no numbers.
+        nan: u64,
+        /// Values that are infinite.
+        infinite: u64,
+        /// All its values.
+        values: u64,
+    },
     /// Two names in the file mean the same tensor, once with `_orig_mod.` in front and once without.
     #[error("{name} is there twice, with and without the prefix _orig_mod.")]
     Twice {
@@ -202,13 +245,60 @@ impl TensorProblem {
             | Self::Unexpected { name, .. }
             | Self::Shape { name, .. }
             | Self::Kind { name, .. }
+            | Self::NotFinite { name, .. }
             | Self::Twice { name } => name,
+        }
+    }
+
+    /// What problems of its sort are, of many tensors.
+    fn sort(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing",
+            Self::Unexpected { .. } => "not part of this model",
+            Self::Shape { .. } => "of another shape",
+            Self::Kind { .. } => "of another type",
+            Self::NotFinite { .. } => "with values that are no finite numbers",
+            Self::Twice { .. } => "there twice",
         }
     }
 }
 
-fn list(problems: &[TensorProblem]) -> String {
-    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+/// Problems of which all are shown.
+const ALL_SHOWN: usize = 8;
+/// Problems of each sort that are shown of more than that.
+const SHOWN_OF_SORT: usize = 3;
+
+/// Problems in a few lines, behind what is known of their cause; `misfit` says whom the tensors do not fit.
+pub(crate) fn told(problems: &[TensorProblem], notes: &[String], misfit: &str) -> String {
+    let mut sorts: Vec<(&'static str, usize)> = Vec::new();
+    let mut lines = Vec::new();
+    for problem in problems {
+        let sort = problem.sort();
+        let known = sorts.iter().position(|&(other, _)| other == sort).unwrap_or_else(|| {
+            sorts.push((sort, 0));
+            sorts.len() - 1
+        });
+        sorts[known].1 += 1;
+        if problems.len() <= ALL_SHOWN || sorts[known].1 <= SHOWN_OF_SORT {
+            lines.push(format!("\n  {problem}"));
+        }
+    }
+    let counts: Vec<String> = sorts.iter().map(|(sort, count)| format!("{count} {sort}")).collect();
+    let count = problems.len();
+    let all_fit = problems.iter().all(|problem| matches!(problem, TensorProblem::NotFinite { .. }));
+    let heading = match (all_fit, count <= ALL_SHOWN) {
+        (true, _) => format!(
+            "{count} tensors have values that are no finite numbers, and what is computed with them would mean nothing; the training \
+             diverged, or a conversion went wrong: take an earlier checkpoint, or download or convert it again:"
+        ),
+        (false, true) => format!("{count} tensors {misfit}:"),
+        (false, false) => format!("{count} tensors {misfit}: {}.", counts.join(", ")),
+    };
+    if lines.len() < count {
+        lines.push(format!("\n  and {} more", count - lines.len()));
+    }
+    let notes: String = notes.iter().map(|note| format!("\n  {note}")).collect();
+    format!("{heading}{notes}{}", lines.concat())
 }
 
 impl From<tch::TchError> for ModelError {
@@ -222,6 +312,27 @@ impl ModelError {
     pub(crate) fn torch(message: &str) -> Self {
         let message = message.split("\nException raised from").next().unwrap_or(message);
         Self::Torch { message: message.trim_end().to_owned() }
+    }
+
+    /// Of a file of a model that is not there: what is in its folder instead.
+    pub(crate) fn missing(file: &Path) -> Self {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let names = names_in(Some(folder));
+        let is_shard = |name: &String| name.contains("-of-") && name.ends_with(".safetensors");
+        let there = match folder.metadata() {
+            Err(_) => format!("there is no folder {}", folder.display()),
+            Ok(found) if !found.is_dir() => format!("{} is a file: name its folder", folder.display()),
+            Ok(_) if names.is_empty() => "the folder is empty".to_owned(),
+            Ok(_) if names.iter().any(is_shard) => {
+                "the folder has shards without their index, model.safetensors.index.json: download it into the same folder".to_owned()
+            }
+            Ok(_) => {
+                let shown: Vec<&str> = names.iter().take(NAMES_SHOWN).map(String::as_str).collect();
+                let more = if names.len() > NAMES_SHOWN { ", …" } else { "" };
+                format!("the folder has {}{more}", shown.join(", "))
+            }
+        };
+        Self::MissingFile { file: file.to_owned(), there }
     }
 
     pub(crate) fn setting(setting: &'static str, found: impl ToString, expected: impl Into<String>) -> Self {

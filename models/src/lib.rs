@@ -22,6 +22,8 @@
 //! Every operation that can fail in libtorch is called in its fallible form, so that running out of memory is a
 //! [`ModelError`] and no panic.
 
+mod checkpoint_kind;
+mod config_kind;
 mod device;
 mod error;
 #[cfg(test)]
@@ -64,4 +66,4 @@ pub use visual_tokenizer::{
     EncoderStages, LoadOptions, Quantized, TokenizerConfig, TokenizerOperations, VisualTokenizer,
     config::{Architecture, ImageInput, Preset, TransformerSize},
 };
-pub use weight_file::pickle_conversion_command;
+pub use weight_file::{pickle_conversion_command, shards_of_index};

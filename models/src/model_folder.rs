@@ -39,13 +39,15 @@ pub(crate) struct ModelFolder {
 
 impl ModelFolder {
     /// # Errors
-    /// When one of the two files is missing, is a pickle or is damaged.
+    /// When one of the two files is missing, is a pickle or something else, or is damaged.
     pub(crate) fn open(folder: &Path) -> Result<Self, ModelError> {
         let config_file = folder.join(CONFIG_FILE);
         let config_text = std::fs::read_to_string(&config_file).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => ModelError::MissingFile { file: config_file.clone() },
+            ErrorKind::NotFound | ErrorKind::NotADirectory => ModelError::missing(&config_file),
             _ => ModelError::File { file: config_file.clone(), source },
         })?;
+        // What editors put in front of a text is no part of it.
+        let config_text = config_text.trim_start_matches('\u{feff}').to_owned();
         Ok(Self { config_file, config_text, weights: WeightFile::open(&folder.join(WEIGHTS_FILE))? })
     }
 }
@@ -77,7 +79,7 @@ impl Identity {
         Self { name, weights_sha256: String::new(), origin: Origin::Memory(kept) }
     }
 
-    /// Writes `config.json`, as `config`, and `model.safetensors` into `folder`, which is made if need be.
+    /// Writes `config.json`, as `config`, and `model.safetensors`, or its shards, into `folder`, which is made if need be.
     ///
     /// # Errors
     /// When a file cannot be written, or the folder that the model came from has changed since.
@@ -87,25 +89,17 @@ impl Identity {
             move |source| ModelError::File { file, source }
         };
         std::fs::create_dir_all(folder).map_err(in_file(folder))?;
-        // Under another name first: a folder never holds half of a file under its own.
-        let (weights, partial) = (folder.join(WEIGHTS_FILE), folder.join(format!(".{WEIGHTS_FILE}.partial")));
         match &self.origin {
-            Origin::Memory(tensors) => weight_file::write(&partial, tensors)?,
-            Origin::Folder(source) => {
-                let source = source.join(WEIGHTS_FILE);
-                std::fs::copy(&source, &partial).map_err(in_file(&source))?;
-                let found = weight_file::sha256(&partial)?;
-                if found != self.weights_sha256 {
-                    return Err(ModelError::DamagedWeights {
-                        file: source,
-                        problem: "the file has changed since it was loaded".to_owned(),
-                        found: format!("sha256 {found}"),
-                        expected: format!("sha256 {}", self.weights_sha256),
-                    });
-                }
+            Origin::Memory(tensors) => {
+                // Under another name first: a folder never holds half of a file under its own.
+                let (weights, partial) =
+                    (folder.join(WEIGHTS_FILE), folder.join(format!(".{WEIGHTS_FILE}.partial")));
+                weight_file::write(&partial, tensors)?;
+                std::fs::rename(&partial, &weights).map_err(in_file(&weights))?;
+                weight_file::remove_index(&weights)?;
             }
+            Origin::Folder(source) => weight_file::copy(&source.join(WEIGHTS_FILE), folder, &self.weights_sha256)?,
         }
-        std::fs::rename(&partial, &weights).map_err(in_file(&weights))?;
         let config_file = folder.join(CONFIG_FILE);
         std::fs::write(&config_file, config).map_err(in_file(&config_file))
     }

@@ -3,10 +3,10 @@
 //! A [`Scope`] is a folder of names: a field `proj` of a layer in scope `encoder.blocks.0.attn` asks for
 //! `encoder.blocks.0.attn.proj.weight`. Problems are collected while the layers are built and told all at once.
 
-use crate::{ModelError, TensorProblem, weight_file::WeightFile};
+use crate::{ModelError, TensorProblem, checkpoint_kind, weight_file::WeightFile};
 use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet},
+    cell::{Cell, OnceCell, RefCell},
+    collections::BTreeMap,
     path::PathBuf,
     sync::Mutex,
 };
@@ -32,7 +32,11 @@ impl Start {
 static RANDOM: Mutex<()> = Mutex::new(());
 
 enum Source<'a> {
-    File(&'a WeightFile),
+    File {
+        file: &'a WeightFile,
+        /// What stands in front of every name, known from the first that is asked for; empty as published.
+        prefix: OnceCell<String>,
+    },
     Random {
         seed: i64,
         drawn: RefCell<BTreeMap<String, Tensor>>,
@@ -49,13 +53,18 @@ enum Source<'a> {
 /// All tensors of a model, from a file or drawn at random.
 pub(crate) struct Parameters<'a> {
     source: Source<'a>,
-    asked: RefCell<BTreeSet<String>>,
+    /// Names and shapes.
+    asked: RefCell<BTreeMap<String, Vec<i64>>>,
     problems: RefCell<Vec<TensorProblem>>,
 }
 
 impl<'a> Parameters<'a> {
     pub(crate) fn from_file(file: &'a WeightFile) -> Self {
-        Self { source: Source::File(file), asked: RefCell::default(), problems: RefCell::default() }
+        Self {
+            source: Source::File { file, prefix: OnceCell::new() },
+            asked: RefCell::default(),
+            problems: RefCell::default(),
+        }
     }
 
     /// Random tensors that follow from `seed` and each tensor's name alone.
@@ -89,27 +98,41 @@ impl<'a> Parameters<'a> {
     /// To be called when all layers are built: the tensors that were drawn at random, if they were.
     ///
     /// # Errors
-    /// When any tensor was missing or did not fit, or the file holds one that nobody asked for and `may_be_there` does not allow.
+    /// When any tensor was missing, did not fit or has values that are no finite numbers, or the file holds one that nobody asked for and `may_be_there` does not allow.
     pub(crate) fn finish(
         self,
         may_be_there: impl Fn(&str) -> bool,
     ) -> Result<Option<BTreeMap<String, Tensor>>, ModelError> {
         let asked = self.asked.into_inner();
         let mut problems = self.problems.into_inner();
-        let mut unexpected = |name: &str, found: Vec<i64>| {
-            if !asked.contains(name) && !may_be_there(name) {
+        let mut unexpected = |name: &str, is_asked: bool, found: Vec<i64>| {
+            if !is_asked && !may_be_there(name) {
                 problems.push(TensorProblem::Unexpected { name: name.to_owned(), found });
             }
         };
+        let mut notes = Vec::new();
         let file = match self.source {
             Source::Random { drawn, .. } => return Ok(Some(drawn.into_inner())),
-            Source::File(file) => {
-                file.names().for_each(|name| unexpected(name, file.shape(name).unwrap_or_default()));
+            Source::File { file, prefix } => {
+                let prefix = prefix.into_inner().unwrap_or_default();
+                for name in file.names() {
+                    let plain = name.strip_prefix(prefix.as_str());
+                    let is_asked = plain.is_some_and(|plain| asked.contains_key(plain));
+                    unexpected(plain.unwrap_or(name), is_asked, file.shape(name).unwrap_or_default());
+                }
                 problems.extend(file.twice.iter().map(|name| TensorProblem::Twice { name: name.clone() }));
+                if !problems.is_empty() {
+                    notes = checkpoint_kind::notes(file, &prefix, &asked, &problems);
+                } else if !prefix.is_empty() {
+                    tracing::warn!(
+                        "{}: all names begin with {prefix}, which a wrapper or an export put there; without it they are exactly this model's",
+                        file.path().display()
+                    );
+                }
                 file.path().to_owned()
             }
             Source::Memory(tensors) => {
-                tensors.iter().for_each(|(name, tensor)| unexpected(name, tensor.size()));
+                tensors.iter().for_each(|(name, tensor)| unexpected(name, asked.contains_key(name), tensor.size()));
                 PathBuf::from("tensors in memory")
             }
             Source::Store { store, .. } => {
@@ -121,7 +144,7 @@ impl<'a> Parameters<'a> {
             return Ok(None);
         }
         problems.sort_by(|left, right| left.name().cmp(right.name()));
-        Err(ModelError::Tensors { file, problems })
+        Err(ModelError::Tensors { file, problems, notes })
     }
 
     fn get(&self, name: String, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
@@ -134,7 +157,7 @@ impl<'a> Parameters<'a> {
         };
         let found = match &self.source {
             Source::Memory(tensors) => {
-                self.asked.borrow_mut().insert(name.clone());
+                self.asked.borrow_mut().insert(name.clone(), shape.to_vec());
                 let tensor = tensors.get(&name).map(|tensor| tensor.f_to_kind(Kind::Float)).transpose()?;
                 fits(name, tensor.as_ref())
             }
@@ -148,15 +171,16 @@ impl<'a> Parameters<'a> {
                 drawn.borrow_mut().insert(name, tensor.shallow_clone());
                 return Ok(tensor);
             }
-            Source::File(file) => {
-                self.asked.borrow_mut().insert(name.clone());
-                match (file.shape(&name), file.kind(&name)) {
+            Source::File { file, prefix } => {
+                self.asked.borrow_mut().insert(name.clone(), shape.to_vec());
+                let stored = format!("{}{name}", prefix.get_or_init(|| checkpoint_kind::prefix(file.names(), &name)));
+                match (file.shape(&stored), file.kind(&stored)) {
                     (None, _) => Err(TensorProblem::Missing { name, expected: shape.to_vec() }),
                     (Some(found), _) if found != shape => {
                         Err(TensorProblem::Shape { name, found, expected: shape.to_vec() })
                     }
                     (_, Err(found)) => Err(TensorProblem::Kind { name, found }),
-                    (_, Ok(_)) => Ok(file.read(&name)?),
+                    (_, Ok(_)) => finite(name, file.read(&stored)?)?,
                 }
             }
         };
@@ -166,6 +190,21 @@ impl<'a> Parameters<'a> {
             Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?)
         })
     }
+}
+
+/// `tensor`, unless some of its float32 values are no finite numbers: one of them makes all that is computed from it none, or black
+/// pictures.
+fn finite(name: String, tensor: Tensor) -> Result<Result<Tensor, TensorProblem>, ModelError> {
+    // One pass that allocates nothing: what is no number stays none in any sum. A sum of finite numbers may be infinite too.
+    if tensor.f_sum(Kind::Float)?.f_double_value(&[])?.is_finite() {
+        return Ok(Ok(tensor));
+    }
+    let count = |found: Tensor| -> Result<u64, ModelError> { Ok(found.f_sum(Kind::Int64)?.f_int64_value(&[])? as u64) };
+    let (nan, infinite) = (count(tensor.f_isnan()?)?, count(tensor.f_isinf()?)?);
+    Ok(match nan + infinite {
+        0 => Ok(tensor),
+        _ => Err(TensorProblem::NotFinite { name, nan, infinite, values: tensor.numel() as u64 }),
+    })
 }
 
 /// What a tensor of a training run is for.
@@ -311,7 +350,8 @@ impl Scope<'_> {
         let found = store.buffers.borrow().get(&name).map(Tensor::shallow_clone);
         found.ok_or_else(|| {
             let problem = TensorProblem::Missing { name, expected: shape.to_vec() };
-            ModelError::Tensors { file: PathBuf::from("parameters in training"), problems: vec![problem] }
+            let file = PathBuf::from("parameters in training");
+            ModelError::Tensors { file, problems: vec![problem], notes: Vec::new() }
         })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     ModelError,
+    error::told,
     parameters::{Parameters, Scope},
     weight_file::{WeightFile, pickle_conversion_command},
 };
@@ -49,21 +50,24 @@ impl FrozenFile<'_> {
             ModelError::MissingFile { .. } => "it is missing".to_owned(),
             ModelError::File { source, .. } => source.to_string(),
             ModelError::DamagedWeights { .. } if is_pickle => {
-                let command = pickle_conversion_command(self.path, &self.path.with_extension("safetensors"));
-                format!(
-                    "a Python pickle, which restok does not read. Convert it once, where PyTorch is installed:\n  {command}\n"
-                )
+                pickled(&pickle_conversion_command(&[self.path], &self.path.with_extension("safetensors")))
             }
+            ModelError::PickledWeights { command, .. } => pickled(&command),
             ModelError::DamagedWeights { problem, found, expected, .. } => {
                 format!("{problem}; found {found}, expected {expected}")
             }
-            ModelError::Tensors { problems, .. } => {
-                let list: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-                format!("{} tensors are not those of this network:{list}\n", problems.len())
+            ModelError::ForeignFile { what, expected, advice, .. } => format!("it is {what}, expected {expected}: {advice}"),
+            ModelError::Shards { problem, .. } => problem,
+            ModelError::Tensors { problems, notes, .. } => {
+                format!("{}\n", told(&problems, &notes, "are not those of this network"))
             }
             // A device that ran out of memory is no fault of the file.
             other => return other,
         };
         ModelError::FrozenNetwork { term: self.term, network: self.network, file: self.path.to_owned(), problem }
     }
+}
+
+fn pickled(command: &str) -> String {
+    format!("a Python pickle, which restok does not read. Convert it once, where PyTorch is installed:\n  {command}\n")
 }

@@ -1,7 +1,7 @@
 //! What a generator is built from: the published configuration, resolved and checked.
 
 use super::{raw_config::RawConfig, steps::Steps};
-use crate::{ModelError, visual_tokenizer::config::TransformerSize};
+use crate::{ModelError, config_kind, visual_tokenizer::config::TransformerSize};
 use schemas::{SchemaError, TokenLevels, check_codebook_size};
 use serde_json::json;
 use std::path::Path;
@@ -89,7 +89,7 @@ impl GeneratorSize {
         }
     }
 
-    fn transformer(self) -> TransformerSize {
+    pub(crate) fn transformer(self) -> TransformerSize {
         match self {
             Self::Tiny => TransformerSize { width: 128, layers: 6, heads: 4 },
             Self::GptB => TransformerSize { width: 768, layers: 12, heads: 12 },
@@ -126,10 +126,10 @@ impl GeneratorConfig {
     /// Reads and checks `text`; `file` names it in errors.
     ///
     /// # Errors
-    /// When it is no JSON, has an unknown key, or settings that cannot be or do not go together.
+    /// When it is no JSON, the configuration of something else, has an unknown key, or settings that cannot be or do not go together.
     pub fn from_json(text: &str, file: &Path) -> Result<Self, ModelError> {
         let raw = serde_json::from_str(text)
-            .map_err(|error| ModelError::Config { file: file.to_owned(), problem: error.to_string() })?;
+            .map_err(|error| config_kind::unreadable(text, file, config_kind::GENERATOR, &error))?;
         Self::resolve(raw)
     }
 

@@ -171,8 +171,8 @@ impl Generator {
         &self.identity.name
     }
 
-    /// SHA-256 of `model.safetensors`, lowercase hexadecimal; of the drawn numbers where there is no file, empty for
-    /// the average of a run.
+    /// SHA-256 of `model.safetensors`, or of what `sha256sum` prints of its shards, lowercase hexadecimal; of the drawn numbers where
+    /// there is no file, empty for the average of a run.
     pub fn weights_sha256(&self) -> &str {
         &self.identity.weights_sha256
     }

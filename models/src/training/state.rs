@@ -30,7 +30,7 @@ pub(super) fn restore(file: &Path, targets: &BTreeMap<String, Tensor>) -> Result
     }
     if !problems.is_empty() {
         problems.sort_by(|left, right| left.name().cmp(right.name()));
-        return Err(ModelError::Tensors { file: file.to_owned(), problems });
+        return Err(ModelError::Tensors { file: file.to_owned(), problems, notes: Vec::new() });
     }
     let _no_grad = tch::no_grad_guard();
     for (name, target) in targets.iter().filter(|(name, _)| weights.shape(name).is_some()) {

@@ -2,7 +2,7 @@
 
 pub use super::raw_config::{Architecture, Preset};
 use super::{hierarchy, raw_config::RawConfig};
-use crate::ModelError;
+use crate::{ModelError, config_kind};
 use schemas::{TokenLevels, check_codebook_size};
 use std::path::Path;
 
@@ -105,10 +105,10 @@ impl TokenizerConfig {
     /// Reads and checks `text`; `file` names it in errors.
     ///
     /// # Errors
-    /// When it is no JSON, has an unknown key, or settings that cannot be or do not go together.
+    /// When it is no JSON, the configuration of something else, has an unknown key, or settings that cannot be or do not go together.
     pub fn from_json(text: &str, file: &Path) -> Result<Self, ModelError> {
         let raw = serde_json::from_str(text)
-            .map_err(|error| ModelError::Config { file: file.to_owned(), problem: error.to_string() })?;
+            .map_err(|error| config_kind::unreadable(text, file, config_kind::TOKENIZER, &error))?;
         Self::resolve(raw)
     }
 

@@ -24,12 +24,12 @@ const TRAINING_TENSORS: [&str; 6] = [
 ];
 
 impl VisualTokenizer {
-    /// Loads a folder with `config.json` and `model.safetensors` under the published names, strictly: every tensor that is missing,
-    /// left over, misshapen or of another type is named in one error. Tensors of training only are passed over, and the prefix
-    /// `_orig_mod.` of compiled models is taken off.
+    /// Loads a folder with `config.json` and `model.safetensors` under the published names, strictly: tensors that are missing, left
+    /// over, misshapen, of another type or with values that are no finite numbers are all in one error. Shards with their index stand for
+    /// the second file. Tensors of training only are passed over, and what wrappers put in front of all names is taken off.
     ///
     /// # Errors
-    /// When a file is missing, damaged, a pickle, or does not fit the other.
+    /// When a file is missing, damaged, a pickle or something else, or does not fit the other.
     pub fn load(folder: &Path, options: LoadOptions) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let opened = ModelFolder::open(folder)?;

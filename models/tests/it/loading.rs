@@ -163,11 +163,10 @@ fn damaged_weights_are_refused_with_what_is_wrong() {
     let mut not_json = whole.clone();
     not_json[9] = b'!';
     for (bytes, problem) in [
-        (&whole[..0], "cut short"),
         (&whole[..5], "cut short"),
         (&whole[..header_end / 2], "cut short within its header"),
         (&whole[..whole.len() - 1], "wrong size"),
-        (&b"<!DOCTYPE html><html></html>"[..], "no safetensors file"),
+        (&[0xff; 64], "no safetensors file"),
         (&not_json[..], "header does not read"),
     ] {
         fs::write(weights_of(folder.path()), bytes).expect("written");
@@ -207,5 +206,5 @@ fn weights_of_another_size_are_refused() {
     let folder = folder(|_| {});
     fs::write(folder.path().join("config.json"), TokenizerConfig::preset(Preset::Small).to_json()).expect("written");
     let error = refused(folder.path()).to_string();
-    assert!(error.contains("encoder.blocks.0.attn.qkv.weight has shape [192, 64], expected [1536, 512]"), "{error}");
+    assert!(error.contains("decoder.blocks.0.attn.k_norm.bias has shape [16], expected [64]"), "{error}");
 }

@@ -14,6 +14,9 @@ mod batches;
 /// Folders: strict loading, saving, what is wrong with a folder and what to do.
 mod loading;
 
+/// Checkpoints of wrappers, exports and other projects.
+mod checkpoints;
+
 /// Options of the configuration: each works or is refused by name.
 mod options;
 

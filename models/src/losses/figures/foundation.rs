@@ -57,12 +57,38 @@ fn only_models_that_can_be_aligned_to_are_taken_by_name() {
 }
 
 #[test]
+fn a_model_is_read_from_under_one_prefix_and_refused_with_values_that_are_no_numbers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let figures = figures();
+    let path = file(folder.path(), "model.safetensors", &figures["foundation"]["dinov2"]["names"]);
+    let load = || {
+        let architecture = small(VisionArchitecture::DINOV2_LARGE);
+        FoundationModel::load_architecture(FoundationKind::DinoV2Large, &architecture, &path, CPU, [4, 4])
+    };
+    let image = images("target", &[1, 3, 56, 56]);
+    let expected = load().expect("loads").features(&image).expect("computed").class;
+    let tensors = tch::Tensor::read_safetensors(&path).expect("reads");
+    let mut under: std::collections::BTreeMap<String, tch::Tensor> =
+        tensors.into_iter().map(|(name, tensor)| (format!("teacher.backbone.{name}"), tensor)).collect();
+    crate::weight_file::write(&path, &under).expect("written");
+    assert_eq!(load().expect("loads").features(&image).expect("computed").class, expected);
+    let _ = under.get_mut("teacher.backbone.norm.bias").expect("a tensor").fill_(f64::NAN);
+    crate::weight_file::write(&path, &under).expect("written");
+    let error = load().expect_err("refused").to_string();
+    assert!(error.contains("norm.bias has 128 NaN and 0 infinite of 128 values"), "{error}");
+}
+
+#[test]
 fn another_model_of_the_same_family_is_refused_with_its_tensors() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = file(folder.path(), "model.safetensors", &figures()["foundation"]["dinov2"]["names"]);
     let error = FoundationModel::load(FoundationKind::DinoV2Base, &path, CPU, [16, 16]).expect_err("another width");
     let error = error.to_string();
-    for part in ["the alignment loss needs DINOv2 ViT-B/14", "cls_token has shape [1, 1, 128], expected [1, 1, 768]"] {
+    for part in [
+        "the alignment loss needs DINOv2 ViT-B/14",
+        "weights of DINOv2 of another size: width 128 instead of 768, blocks 2 instead of 12",
+        "blocks.0.attn.proj.bias has shape [128], expected [768]",
+    ] {
         assert!(error.contains(part), "{part}: {error}");
     }
 }

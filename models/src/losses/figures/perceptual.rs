@@ -88,6 +88,59 @@ fn images_that_poolings_leave_nothing_of_are_refused() {
     assert!(error.contains("20 by 15") && error.contains("at least 16 by 16"), "{error}");
 }
 
+/// The tensors of a file, for a test to change.
+fn tensors(file: &std::path::Path) -> std::collections::BTreeMap<String, Tensor> {
+    Tensor::read_safetensors(file).expect("reads").into_iter().collect()
+}
+
+#[test]
+fn frozen_networks_with_values_that_are_no_finite_numbers_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = &figures()["names"];
+    let vgg16 = file(folder.path(), "vgg16.safetensors", &names["vgg16"]);
+    let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
+    let (sound_linear, mut changed) = (tensors(&linear), tensors(&linear));
+    let _ = changed.get_mut("lin2.model.1.weight").expect("a tensor").fill_(f64::NEG_INFINITY);
+    crate::weight_file::write(&linear, &changed).expect("written");
+    let error = PerceptualLoss::load(&vgg16, &linear, CPU).expect_err("refused").to_string();
+    assert!(error.contains("lin2.model.1.weight has 0 NaN and 256 infinite of 256 values"), "{error}");
+    crate::weight_file::write(&linear, &sound_linear).expect("written");
+    let mut changed = tensors(&vgg16);
+    let _ = changed.get_mut("features.0.bias").expect("a tensor").fill_(f64::NAN);
+    crate::weight_file::write(&vgg16, &changed).expect("written");
+    let error = PerceptualLoss::load(&vgg16, &linear, CPU).expect_err("refused").to_string();
+    assert!(error.contains("features.0.bias has 64 NaN and 0 infinite of 64 values"), "{error}");
+    assert!(error.contains("the perceptual loss needs VGG16"), "{error}");
+}
+
+#[test]
+fn a_frozen_network_in_shards_is_read_by_its_index_and_known_by_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let names = &figures()["names"];
+    let vgg16 = file(folder.path(), "vgg16.safetensors", &names["vgg16"]);
+    let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
+    let (rebuilt, target) = (images("rebuilt", &[1, 3, 16, 16]), images("target", &[1, 3, 16, 16]));
+    let distance = |linear: &std::path::Path| {
+        let loss = PerceptualLoss::load(&vgg16, linear, CPU).expect("loads");
+        loss.forward(&target, &rebuilt, None).expect("computed").double_value(&[])
+    };
+    let whole = distance(&linear);
+    let mut first = tensors(&linear);
+    let second = first.split_off("lin3.model.1.weight");
+    let mut map = std::collections::BTreeMap::new();
+    for (shard, tensors) in [("lpips-1.safetensors", &first), ("lpips-2.safetensors", &second)] {
+        crate::weight_file::write(&folder.path().join(shard), tensors).expect("written");
+        map.extend(tensors.keys().map(|name| (name.clone(), shard)));
+    }
+    let index = folder.path().join("lpips.safetensors.index.json");
+    std::fs::write(&index, json!({ "weight_map": map }).to_string()).expect("written");
+    std::fs::remove_file(&linear).expect("removed");
+    // By the index, or by the name of the file that it stands for.
+    assert_eq!((distance(&index), distance(&linear)), (whole, whole));
+    let sha256 = |file| crate::weight_file::sha256(file).expect("reads");
+    assert_eq!(sha256(&index), sha256(&linear));
+}
+
 #[test]
 fn a_frozen_file_that_cannot_be_used_is_named_with_its_term_and_what_is_wrong() {
     let folder = tempfile::tempdir().expect("a folder");

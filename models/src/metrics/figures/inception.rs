@@ -109,6 +109,25 @@ fn a_file_gives_features_of_the_filled_rows_and_is_known_by_its_digest() {
 }
 
 #[test]
+fn a_network_with_values_that_are_no_finite_numbers_is_refused() {
+    figures();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("inception.safetensors");
+    let mut tensors = inception_weights();
+    let (name, weight) = head_weight();
+    let mut value = weight.get(7).get(0);
+    let _ = value.fill_(f64::NAN);
+    tensors.insert(name, weight);
+    let mut value = tensors["Mixed_7c.branch_pool.bn.running_var"].get(3);
+    let _ = value.fill_(f64::INFINITY);
+    weight_file::write(&file, &tensors).expect("written");
+    let error = Inception::load(&file, Device::Cpu, ExtractorPrecision::Float64).expect_err("refused").to_string();
+    assert!(error.contains("Mixed_7c.branch_pool.bn.running_var has 0 NaN and 1 infinite of 192 values"), "{error}");
+    let error = crate::InceptionHead::load(&file, Device::Cpu).expect_err("refused").to_string();
+    assert!(error.contains("fc.weight has 1 NaN and 0 infinite"), "{error}");
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_what_to_do() {
     figures();
     let folder = tempfile::tempdir().expect("a folder");
@@ -130,7 +149,11 @@ fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_what_to_do() {
         (load(&missing), &["nowhere.safetensors: it is missing"]),
         (
             load(&other),
-            &["Conv2d_1a_3x3.conv.weight is missing (expected [32, 3, 3, 3])", "features.0.weight is not part"],
+            &[
+                "Conv2d_1a_3x3.bn.bias is missing (expected [32])",
+                "features.0.weight is not part",
+                "1 not part of this model",
+            ],
         ),
         (
             crate::InceptionHead::load(&other, Device::Cpu).expect_err("another number of classes").to_string(),
