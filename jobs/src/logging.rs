@@ -17,7 +17,9 @@ pub(crate) fn start(level: &str, format: LogFormat, bars: indicatif::MultiProgre
     if directives.clone().any(|part| !part.contains('=') && !known.contains(&part.to_lowercase().as_str())) {
         return Err(wrong_level(level));
     }
-    let filter = EnvFilter::try_new(level).map_err(|_| wrong_level(level))?;
+    // Its own lines about attempts name neither the store nor the request; those of `pipeline` do.
+    let directives = if level.eq_ignore_ascii_case("info") { "info,object_store=warn" } else { level };
+    let filter = EnvFilter::try_new(directives).map_err(|_| wrong_level(level))?;
     let registry = tracing_subscriber::registry().with(filter);
     let writer = AroundBars { bars };
     let started = match format {

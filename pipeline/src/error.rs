@@ -1,5 +1,6 @@
 //! Everything that can end a run, as the operator and the scheduler need to tell it apart.
 
+use crate::storage;
 use schemas::SchemaError;
 
 /// An error of the pipeline. One image's fault is never one of these: it is a reject, counted in the books.
@@ -132,17 +133,7 @@ impl PipelineError {
     /// Whether starting the same command again may succeed without anybody changing anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            // What a retry cannot mend: the object is not there, or we may not touch it.
-            Self::Storage { source, .. } => !matches!(
-                source,
-                object_store::Error::NotFound { .. }
-                    | object_store::Error::PermissionDenied { .. }
-                    | object_store::Error::Unauthenticated { .. }
-                    | object_store::Error::NotSupported { .. }
-                    | object_store::Error::NotImplemented { .. }
-                    | object_store::Error::InvalidPath { .. }
-                    | object_store::Error::UnknownConfigurationKey { .. }
-            ),
+            Self::Storage { source, .. } => storage::heals(source),
             Self::Encoder { temporary, .. } => *temporary,
             // Another process may be finishing the units that are missing.
             Self::Stalled { .. } | Self::Unfinished { .. } => true,

@@ -98,7 +98,10 @@ pub use source::{
     FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,
     list_storage,
 };
-pub use storage::{PutOutcome, PutStreamOutcome, Storage, StoredObject, without_secrets};
+pub use storage::{
+    Listed, Listing, LocalKind, PutOutcome, PutStreamOutcome, Storage, StoredObject, Unreachable, UnreachableReason,
+    local_kind, without_secrets,
+};
 pub use tables::{TableFile, TableReader};
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};
 pub use training_images::{

@@ -1,7 +1,12 @@
 //! Addresses: a URL or a plain path becomes a store, a path in it, and a text that is safe to show.
 
+use super::{
+    Access,
+    listing::{escaped, problem_of_name},
+};
 use crate::PipelineError;
-use object_store::{ObjectStoreScheme, path::Path};
+use object_store::ObjectStoreScheme;
+use percent_encoding::percent_decode_str;
 use std::path::{Component, PathBuf};
 use url::Url;
 
@@ -16,8 +21,10 @@ pub(crate) struct Address {
     pub(crate) secret_url: Url,
     /// The address without credentials and query. Never ends with a slash, unless it is a store's root.
     pub(crate) shown_url: Url,
-    /// Path of the root below the store.
-    pub(crate) root: Path,
+    /// Path of the root below the store, without slashes at its ends.
+    pub(crate) root: String,
+    /// How its store knows who asks.
+    pub(super) access: Access,
 }
 
 impl Address {
@@ -34,20 +41,16 @@ impl Address {
         } else {
             plain_path_url(address).map_err(problem)?
         };
-        // The library's own text would repeat the whole URL, query included.
-        let (scheme, root) = ObjectStoreScheme::parse(&secret_url).map_err(|_| {
-            problem(match secret_url.scheme() {
-                scheme @ ("file" | "memory") => format!("a local address has three slashes: {scheme}:///folder"),
-                _ => format!("expected {SCHEMES}, with a bucket or a host"),
-            })
-        })?;
-        if secret_url.query().is_some() && scheme != ObjectStoreScheme::Http {
+        let (scheme, access) = scheme(&secret_url).map_err(problem)?;
+        if secret_url.query().is_some() && access != Access::Signed {
             return Err(problem(
                 "a query is not read here: `?` is no wildcard in a URL, and credentials come from the cloud's own \
-                 variables (AWS_*, GOOGLE_*, AZURE_* such as AZURE_STORAGE_SAS_TOKEN)"
+                 variables (AWS_*, GOOGLE_*, AZURE_* such as AZURE_STORAGE_SAS_TOKEN); a signed URL is read as it is, \
+                 with https:// in front"
                     .to_owned(),
             ));
         }
+        let root = root(&secret_url, &scheme).map_err(problem)?;
         if secret_url.fragment().is_some() {
             return Err(problem("`#` is no part of an object's address; write %23 for a name that has it".to_owned()));
         }
@@ -62,8 +65,65 @@ impl Address {
         if let Ok(mut segments) = shown_url.path_segments_mut() {
             segments.pop_if_empty();
         }
-        Ok(Self { scheme, secret_url, shown_url, root })
+        Ok(Self { scheme, secret_url, shown_url, root, access })
     }
+}
+
+/// Which kind of store an address names, and how that knows who asks.
+fn scheme(url: &Url) -> Result<(ObjectStoreScheme, Access), String> {
+    // A signature is good for one address as it stands, and asking for it needs no other credentials: whoever's URL it is, it is read as
+    // any web server's.
+    if matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.query().is_some() {
+        return Ok((ObjectStoreScheme::Http, Access::Signed));
+    }
+    // Names are for `root` to judge. The library's own text would repeat the whole URL, query included.
+    let mut without_path = url.clone();
+    without_path.set_path("/");
+    let (scheme, _) = ObjectStoreScheme::parse(&without_path).map_err(|_| match url.scheme() {
+        scheme @ ("file" | "memory") => format!("a local address has three slashes: {scheme}:///folder"),
+        _ => format!("expected {SCHEMES}, with a bucket or a host"),
+    })?;
+    let access = match scheme {
+        ObjectStoreScheme::AmazonS3 => Access::Aws,
+        ObjectStoreScheme::GoogleCloudStorage => Access::Google,
+        ObjectStoreScheme::MicrosoftAzure => Access::Azure,
+        ObjectStoreScheme::Http => Access::Web,
+        _ => Access::Local,
+    };
+    Ok((scheme, access))
+}
+
+/// The path of an address below its store.
+fn root(url: &Url, scheme: &ObjectStoreScheme) -> Result<String, String> {
+    let path = match (scheme, url.scheme(), url.host_str()) {
+        // These name the bucket or the container in the path.
+        (ObjectStoreScheme::MicrosoftAzure, "https", _) => without_bucket(url),
+        (ObjectStoreScheme::AmazonS3, "https", Some(host))
+            if host.starts_with("s3") || !host.ends_with("amazonaws.com") =>
+        {
+            without_bucket(url)
+        }
+        _ => url.path(),
+    };
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let bytes: Vec<u8> = percent_decode_str(path).collect();
+    let local = *scheme == ObjectStoreScheme::Local;
+    let odd = |reason: String| {
+        let name = escaped(&bytes);
+        format!(
+            "{name:?} cannot be opened ({reason}); rename it, or name the folder above, whose listing shows what cannot be read"
+        )
+    };
+    let root = String::from_utf8(bytes.clone()).map_err(|_| odd("it is no UTF-8".to_owned()))?;
+    match problem_of_name(&root, local) {
+        None => Ok(root),
+        Some(reason) => Err(odd(reason.to_string())),
+    }
+}
+
+fn without_bucket(url: &Url) -> &str {
+    url.path().strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(_, path)| path)
 }
 
 /// Whether an address is a URL; else it is a path.
@@ -77,10 +137,44 @@ pub(crate) fn has_scheme(address: &str) -> bool {
 /// The address of `path` below `base`, escaped where a URL needs it.
 pub(crate) fn join_url(base: &Url, path: &str) -> String {
     let mut url = base.clone();
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.pop_if_empty().extend(path.split('/').filter(|segment| !segment.is_empty()));
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    if !path.contains(['\t', '\n', '\r']) {
+        if let Ok(mut all) = url.path_segments_mut() {
+            all.pop_if_empty().extend(segments);
+        }
+        return url.into();
     }
-    url.into()
+    // The library drops these three as if an editor had broken a line there.
+    let mut joined = url.as_str().trim_end_matches('/').to_owned();
+    for segment in segments {
+        joined.push('/');
+        for part in segment.split_inclusive(['\t', '\n', '\r']) {
+            let plain = part.trim_end_matches(['\t', '\n', '\r']);
+            joined.push_str(&escaped_segment(base, plain));
+            joined.extend(part.bytes().skip(plain.len()).map(|byte| format!("%{byte:02X}")));
+        }
+    }
+    joined
+}
+
+/// A part of a segment, escaped as `base` wants it.
+fn escaped_segment(base: &Url, part: &str) -> String {
+    // Alone, these would be taken for a way through folders.
+    if matches!(part, "" | "." | "..") {
+        return part.to_owned();
+    }
+    let mut alone = base.clone();
+    alone.set_path("/");
+    if let Ok(mut segments) = alone.path_segments_mut() {
+        segments.pop_if_empty().push(part);
+    }
+    alone.path().trim_start_matches('/').to_owned()
+}
+
+/// The path below `base` that [`join_url`] made `url` from; `None` when it lies elsewhere.
+pub(crate) fn path_below(base: &Url, url: &str) -> Option<String> {
+    let below = url.strip_prefix(join_url(base, "").trim_end_matches('/'))?.strip_prefix('/')?;
+    percent_decode_str(below).decode_utf8().ok().map(|path| path.into_owned())
 }
 
 /// An address without user, password and query: presigned URLs and SAS tokens keep their secrets there.
@@ -150,7 +244,7 @@ mod tests {
             ("memory:///a", ObjectStoreScheme::Memory, "a"),
         ] {
             let parsed = Address::parse(address).expect(address);
-            assert_eq!((parsed.scheme, parsed.root.as_ref()), (scheme, root), "{address}");
+            assert_eq!((parsed.scheme, parsed.root.as_str()), (scheme, root), "{address}");
         }
     }
 
@@ -193,8 +287,42 @@ mod tests {
     }
 
     #[test]
+    fn a_signed_url_is_read_as_it_stands_whosever_it_is() {
+        for (address, root) in [
+            ("https://bucket.s3.eu-west-1.amazonaws.com/a/b.tar?X-Amz-Signature=secret", "a/b.tar"),
+            ("https://s3.amazonaws.com/bucket/a.tar?X-Amz-Signature=secret", "bucket/a.tar"),
+            ("https://account.blob.core.windows.net/c/a%2Bb.tar?sv=1&sig=secret", "c/a+b.tar"),
+            ("https://storage.googleapis.com/bucket/a.tar?X-Goog-Signature=secret", "bucket/a.tar"),
+        ] {
+            let parsed = Address::parse(address).expect(address);
+            assert_eq!(
+                (parsed.scheme, parsed.access, parsed.root.as_str()),
+                (ObjectStoreScheme::Http, Access::Signed, root)
+            );
+            assert!(!parsed.shown_url.as_str().contains("secret"), "{}", parsed.shown_url);
+        }
+        let plain = Address::parse("https://bucket.s3.eu-west-1.amazonaws.com/a/b.tar").expect("an address");
+        assert_eq!((plain.scheme, plain.access), (ObjectStoreScheme::AmazonS3, Access::Aws));
+    }
+
+    #[test]
+    fn an_address_and_its_path_lead_to_each_other() {
+        let base = Address::parse("/data/x").expect("a path").shown_url;
+        for path in ["a b/50%.jpg", "\t", "a\tb\n\r.jpg", "x/.\t/ü#?", "\u{7f}"] {
+            let url = join_url(&base, path);
+            assert_eq!(path_below(&base, &url).as_deref(), Some(path), "{url}");
+            assert_eq!(Address::parse(&url).expect("an address").root, format!("data/x/{path}"));
+        }
+        assert_eq!(path_below(&base, "file:///data/xy/a"), None);
+    }
+
+    #[test]
     fn mistakes_are_explained() {
         for (address, hint) in [
+            ("s3://bucket/a//b", "two in a row"),
+            ("s3://bucket/a%0Ab", "control character"),
+            ("az://c/a?sig=x", "AZURE_STORAGE_SAS_TOKEN"),
+            ("file:///data/%FF", "no UTF-8"),
             ("s3:/bucket/a", "s3://"),
             ("file://data/a", "three slashes"),
             ("ftp://host/a", "expected s3://"),

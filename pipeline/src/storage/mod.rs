@@ -1,22 +1,39 @@
 //! One door to every store: S3, GCS, Azure, HTTP, the local file system and memory.
 //!
-//! Paths are relative to the root that was opened. Reads are checked for length, lists are sorted, and the way to write is
-//! [`Storage::put_create`]: once, and only if nothing is there. What is too large for memory goes through [`Storage::put_stream`], what
-//! is derived and grows through [`Storage::put_replace`].
+//! Paths are relative to the root that was opened. Reads are checked for length, lists are sorted and say what cannot be read, and the
+//! way to write is [`Storage::put_create`]: once, and only if nothing is there. What is too large for memory goes through
+//! [`Storage::put_stream`], what is derived and grows through [`Storage::put_replace`].
+//!
+//! Which answers of a store end a run and how is written in docs/storage.md.
 
 mod address;
+mod listing;
+mod listing_xml;
+mod local_files;
 mod open_store;
 mod put_stream;
 mod retry;
+mod store_answer;
 mod store_error;
+mod transport;
 
 pub use address::without_secrets;
 pub(crate) use address::{Address, has_scheme};
+pub use listing::{Listed, Listing, Unreachable, UnreachableReason};
+pub use local_files::{LocalKind, local_kind};
 pub use put_stream::PutStreamOutcome;
+pub(crate) use store_error::heals;
 
-use crate::{Limits, PipelineError};
+use crate::{
+    Limits, PipelineError,
+    source::{joined, spawn, stream_of_task},
+};
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use listing::{escaped, problem_of_name};
 use object_store::{
     Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
     PutOptions, PutPayload, RenameOptions, RenameTargetMode, path::Path,
@@ -26,19 +43,87 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     ops::Range,
+    path::PathBuf,
     sync::Arc,
 };
+use store_error::Asked;
+use tokio::{sync::mpsc, task::spawn_blocking};
 use url::Url;
+
+/// Entries of a local listing that may wait to be taken.
+const LISTED_AHEAD: usize = 1024;
+
+/// Names shown in a warning before the rest is only counted.
+const NAMES_SHOWN: usize = 5;
 
 /// A place in a store. Cloning is cheap and shares its connections.
 #[derive(Clone)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
-    root: Path,
+    /// Path of the root below the store, without slashes at its ends.
+    root: Arc<str>,
     shown: Arc<Url>,
     retry: RetryPolicy,
-    /// Local version tags start with the inode, which differs from mount to mount.
-    local: bool,
+    access: Access,
+    /// The root, where it is a folder of this machine.
+    folder: Option<Arc<std::path::Path>>,
+}
+
+/// How a store knows who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// By AWS's credentials.
+    Aws,
+    /// By Google's credentials.
+    Google,
+    /// By Azure's credentials.
+    Azure,
+    /// By the query of each address.
+    Signed,
+    /// A web server, which lets anybody read or asks for a password.
+    Web,
+    /// It does not ask: files, memory.
+    Local,
+}
+
+impl Access {
+    /// What to call the store in an error.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Aws => "S3",
+            Self::Google => "GCS",
+            Self::Azure => "Azure",
+            Self::Signed | Self::Web => "HTTP",
+            Self::Local => "local",
+        }
+    }
+
+    /// The variables that hold the credentials; `aws` are those of AWS for the matter at hand.
+    fn variables(self, aws: &'static str) -> &'static str {
+        match self {
+            Self::Aws => aws,
+            Self::Google => "GOOGLE_APPLICATION_CREDENTIALS",
+            Self::Azure => "AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_CLIENT_ID and the like",
+            Self::Signed | Self::Web | Self::Local => "user and password in the address",
+        }
+    }
+
+    /// What helps where no credentials were found and the machine's own service was asked in vain.
+    fn no_credentials(self) -> &'static str {
+        match self {
+            Self::Google => {
+                "no credentials were found, and this machine has no metadata service: set GOOGLE_APPLICATION_CREDENTIALS"
+            }
+            Self::Azure => {
+                "no credentials were found, and this machine has no metadata service: set AZURE_STORAGE_ACCOUNT_NAME and \
+                 AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_TOKEN"
+            }
+            _ => {
+                "no credentials were found, and this machine has no metadata service: set AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket"
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Storage {
@@ -79,11 +164,19 @@ impl Storage {
         let address = Address::parse(url)?;
         let store = open_store::open_store(&address, limits).map_err(|error| PipelineError::Address {
             url: address.shown_url.to_string(),
-            problem: store_error::without_queries(error).to_string(),
+            problem: store_error::without_credentials(&error.to_string()),
         })?;
         let local = address.scheme == ObjectStoreScheme::Local;
-        let retry = RetryPolicy::new(limits);
-        Ok(Self { store, root: address.root, shown: Arc::new(address.shown_url), retry, local })
+        let folder = local.then(|| PathBuf::from(format!("/{}", address.root)).into());
+        let Address { shown_url, root, access, .. } = address;
+        Ok(Self {
+            store,
+            root: root.into(),
+            shown: Arc::new(shown_url),
+            retry: RetryPolicy::new(limits),
+            access,
+            folder,
+        })
     }
 
     /// Opens a place to write to.
@@ -99,13 +192,23 @@ impl Storage {
                     .to_owned(),
             });
         }
-        Self::open(url, limits)
+        let storage = Self::open(url, limits)?;
+        match Path::parse(&*storage.root) {
+            Ok(_) => Ok(storage),
+            Err(_) => Err(PipelineError::Address {
+                url: storage.display().to_owned(),
+                problem:
+                    "a folder whose name has control characters can be read and not written to; choose another output"
+                        .to_owned(),
+            }),
+        }
     }
 
     /// A place in a store that is already open, shown as `display`. Retries a few times with hardly any pause.
     pub fn from_store(store: Arc<dyn ObjectStore>, root: Path, display: &str) -> Self {
         let shown = Url::parse(display).or_else(|_| Url::parse("memory:///")).unwrap_or_else(|_| unreachable!());
-        Self { store, root, shown: Arc::new(shown), retry: RetryPolicy::BRIEF, local: false }
+        let root = root.as_ref().into();
+        Self { store, root, shown: Arc::new(shown), retry: RetryPolicy::BRIEF, access: Access::Local, folder: None }
     }
 
     /// The address, without credentials and query.
@@ -120,8 +223,8 @@ impl Storage {
 
     /// The path below the root that [`Self::uri`] made `uri` from; `None` when it lies elsewhere.
     pub(crate) fn path_of(&self, uri: &str) -> Option<String> {
-        let below = uri.strip_prefix(self.uri("").trim_end_matches('/'))?.strip_prefix('/')?;
-        Path::from_url_path(below).ok().map(String::from)
+        let path = address::path_below(&self.shown, uri)?;
+        problem_of_name(&path, self.is_local()).is_none().then_some(path)
     }
 
     /// A whole object.
@@ -153,9 +256,52 @@ impl Storage {
     /// # Errors
     /// When it is not there or the store fails, after all retries.
     pub async fn head(&self, path: &str) -> Result<StoredObject, PipelineError> {
+        if let Some(file) = self.local_file(path)? {
+            let path_of_object = path.to_owned();
+            let found = joined(spawn_blocking(move || local_files::head(&file, path_of_object)).await).await;
+            return found.map_err(|error| self.error("read", path, error));
+        }
         let location = self.location(path)?;
-        let meta = self.store.head(&location).await.map_err(|error| self.error("read", path, error))?;
-        Ok(self.stored_object(path.to_owned(), &meta))
+        // A signed URL is good for GET alone.
+        if self.access != Access::Signed {
+            match self.store.head(&location).await {
+                Ok(meta) => return Ok(self.stored_object(path.to_owned(), &meta)),
+                Err(error @ Error::NotFound { .. }) => return Err(self.error("read", path, error)),
+                Err(error) => {
+                    let error = self.error("read", path, error);
+                    if error.is_temporary() {
+                        return Err(error);
+                    }
+                    // Some servers answer GET alone; and an answer to HEAD has no body, which would say why it was refused.
+                    tracing::debug!(uri = self.uri(path), %error, "HEAD was refused; asking by GET");
+                }
+            }
+        }
+        self.head_by_get(path, &location).await
+    }
+
+    /// Size and version by GET: of the first byte, which an empty object does not have and some servers do not give alone, else of all
+    /// of it, whose body is left there.
+    async fn head_by_get(&self, path: &str, location: &Path) -> Result<StoredObject, PipelineError> {
+        let first_byte = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+        let refused = match self.store.get_opts(location, first_byte).await {
+            Ok(answer) => return Ok(self.stored_object(path.to_owned(), &answer.meta)),
+            Err(error) => self.error("read", path, error),
+        };
+        let final_word = match &refused {
+            PipelineError::Storage { source, .. } => matches!(
+                source,
+                Error::NotFound { .. } | Error::PermissionDenied { .. } | Error::Unauthenticated { .. }
+            ),
+            _ => true,
+        };
+        if final_word || refused.is_temporary() {
+            return Err(refused);
+        }
+        match self.store.get_opts(location, GetOptions::default()).await {
+            Ok(answer) => Ok(self.stored_object(path.to_owned(), &answer.meta)),
+            Err(error) => Err(self.error("read", path, error)),
+        }
     }
 
     /// Size and version of an object, or `None` when there is none.
@@ -168,7 +314,7 @@ impl Storage {
 
     /// Whether puts go to a file system of this machine, which always refuses to overwrite when it is to create.
     pub(crate) fn is_local(&self) -> bool {
-        self.local
+        self.folder.is_some()
     }
 
     /// Whether there is an object.
@@ -185,19 +331,19 @@ impl Storage {
     /// that half behind, and tools that read a folder of a table would take it for a part. So the half is written below
     /// `_staging/`, where nobody looks, and linked from there.
     async fn create(&self, location: &Path, payload: PutPayload) -> object_store::Result<()> {
-        if !self.local {
+        if !self.is_local() {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             return self.store.put_opts(location, payload, options).await.map(drop);
         }
-        let staged = self.staging_path();
+        let staged = self.staging_path()?;
         self.store.put_opts(&staged, payload, PutOptions::default()).await?;
         self.link_into_place(&staged, location).await
     }
 
     /// A name below `_staging/` that nobody else has.
-    fn staging_path(&self) -> Path {
+    fn staging_path(&self) -> object_store::Result<Path> {
         let name = format!("{:016x}", RandomState::new().build_hasher().finish());
-        self.root.clone().join("_staging").join(name)
+        Ok(Path::parse(format!("{}/_staging/{name}", self.root))?)
     }
 
     /// Moves a whole local file to its name, if that is free.
@@ -211,23 +357,99 @@ impl Storage {
         created
     }
 
-    /// All objects below the folder `prefix` (empty: below the root), however deep, sorted by path.
+    /// All objects below the folder `prefix` (empty: below the root), however deep, sorted by path. What lies there and cannot be read
+    /// is a warning: for places where only restok writes.
     ///
     /// # Errors
-    /// When the store fails, after all retries. A folder that is not there is an empty list.
+    /// When the store fails, after all retries, or a folder may not be read. A folder that is not there is an empty list.
     pub async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, PipelineError> {
-        let location = self.location(prefix)?;
-        let listed: Vec<ObjectMeta> =
-            self.store.list(Some(&location)).try_collect().await.map_err(|error| self.error("list", prefix, error))?;
-        let mut objects: Vec<_> = listed
-            .iter()
-            .filter_map(|meta| {
-                let path = meta.location.as_ref().strip_prefix(self.root.as_ref())?;
-                Some(self.stored_object(path.trim_start_matches('/').to_owned(), meta))
-            })
-            .collect();
-        objects.sort_unstable();
+        let Listing { objects, unreachable } = self.list_all(prefix).await?;
+        if let Some(closed) = unreachable.iter().find(|entry| entry.reason == UnreachableReason::Closed) {
+            let source = closed.reason.to_string().into();
+            return Err(self.error("list", prefix, Error::PermissionDenied { path: closed.shown.clone(), source }));
+        }
+        if !unreachable.is_empty() {
+            let names: Vec<String> = unreachable.iter().take(NAMES_SHOWN).map(Unreachable::to_string).collect();
+            tracing::warn!(
+                folder = self.uri(prefix),
+                count = unreachable.len(),
+                "what cannot be read is left out: {}",
+                names.join("; ")
+            );
+        }
         Ok(objects)
+    }
+
+    /// Everything below the folder `prefix` (empty: below the root), however deep, sorted: objects, and what cannot be read.
+    ///
+    /// # Errors
+    /// When the store fails, after all retries. A folder that is not there is an empty listing.
+    pub async fn list_all(&self, prefix: &str) -> Result<Listing, PipelineError> {
+        let mut listing = Listing::default();
+        let mut entries = self.list_stream(prefix);
+        while let Some(entry) = entries.try_next().await? {
+            match entry {
+                Listed::Object(object) => listing.objects.push(object),
+                Listed::Unreachable(entry) => listing.unreachable.push(entry),
+            }
+        }
+        listing.objects.sort_unstable();
+        listing.unreachable.sort_unstable();
+        Ok(listing)
+    }
+
+    /// What [`Self::list_all`] gives, as it comes: a page of a store or a folder of a disk at a time. To be called and polled in a tokio runtime.
+    ///
+    /// By the bytes of the paths, from local disks, S3, GCS, Azure and memory; WebDAV servers have an order of their own, and so have
+    /// directory buckets of S3. Empty objects that a store keeps as marks of folders are left out.
+    ///
+    /// After an error there is nothing more.
+    pub fn list_stream(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PipelineError>> {
+        match self.open_listing(prefix) {
+            Ok(entries) => entries,
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    fn open_listing(&self, prefix: &str) -> Result<BoxStream<'static, Result<Listed, PipelineError>>, PipelineError> {
+        let (storage, folder) = (self.clone(), prefix.to_owned());
+        let failed = move |error| storage.error("list", &folder, error);
+        if let Some(folder) = self.local_file(prefix)? {
+            let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
+            // In a folder below the root, names begin with the folder's.
+            let prefix = match prefix.trim_matches('/') {
+                "" => String::new(),
+                prefix => format!("{prefix}/"),
+            };
+            let task = spawn(async move {
+                let walking = spawn_blocking(move || local_files::walk(&folder, &prefix, &sender));
+                joined(walking.await).await.map_err(failed)
+            });
+            return Ok(stream_of_task(task, receiver));
+        }
+        let storage = self.clone();
+        let listed = self.store.list(Some(&self.location(prefix)?)).map_err(failed);
+        Ok(listed.try_filter_map(move |meta| std::future::ready(Ok(storage.listed(&meta)))).boxed())
+    }
+
+    /// An entry of a store's own listing; `None` for a folder's mark, which is no object.
+    fn listed(&self, meta: &ObjectMeta) -> Option<Listed> {
+        let location = meta.location.as_ref();
+        let name = listing_xml::original(location).unwrap_or_else(|| location.as_bytes().to_vec());
+        let below = name.strip_prefix(self.root.as_bytes())?;
+        let below = if self.root.is_empty() { below } else { below.strip_prefix(b"/")? };
+        if meta.size == 0 && (below.is_empty() || below.ends_with(b"/")) {
+            return None;
+        }
+        let reason = match std::str::from_utf8(below) {
+            Err(_) => UnreachableReason::NotUtf8,
+            Ok("") => UnreachableReason::TrailingSlash,
+            Ok(path) => match problem_of_name(path, false) {
+                None => return Some(Listed::Object(self.stored_object(path.to_owned(), meta))),
+                Some(reason) => reason,
+            },
+        };
+        Some(Listed::Unreachable(Unreachable { shown: escaped(below), reason, size: Some(meta.size) }))
     }
 
     /// Writes an object in one put, only if nothing is there, and finds out what happened when the store does not say.
@@ -248,7 +470,7 @@ impl Storage {
                 Err(error) => {
                     let error = self.write_error(path, error);
                     // A local disk does not get better by asking again, and a refusal stays one.
-                    if self.local || !error.is_temporary() {
+                    if self.is_local() || !error.is_temporary() {
                         return Err(error);
                     }
                     tracing::warn!(uri = self.uri(path), %error, "write failed; looking whether it happened all the same");
@@ -282,7 +504,7 @@ impl Storage {
                 Ok(()) => return Ok(()),
                 Err(error) => self.write_error(path, error),
             };
-            if self.local || !error.is_temporary() || !attempts.pause().await {
+            if self.is_local() || !error.is_temporary() || !attempts.pause().await {
                 return Err(error);
             }
             tracing::warn!(uri = self.uri(path), %error, "write failed; writing again");
@@ -291,10 +513,10 @@ impl Storage {
 
     /// One attempt at [`Self::put_replace`]; local files are staged as those of [`Self::create`] are.
     async fn replace(&self, location: &Path, payload: PutPayload) -> object_store::Result<()> {
-        if !self.local {
+        if !self.is_local() {
             return self.store.put_opts(location, payload, PutOptions::default()).await.map(drop);
         }
-        let staged = self.staging_path();
+        let staged = self.staging_path()?;
         self.store.put_opts(&staged, payload, PutOptions::default()).await?;
         let options = RenameOptions::new().with_target_mode(RenameTargetMode::Overwrite);
         let replaced = self.store.rename_opts(&staged, location, options).await;
@@ -314,22 +536,27 @@ impl Storage {
         path: &str,
         range: Option<Range<u64>>,
     ) -> Result<(Bytes, StoredObject), PipelineError> {
-        let location = self.location(path)?;
+        let file = self.local_file(path)?;
         let mut attempts = self.retry.start();
         loop {
-            let options = GetOptions { range: range.clone().map(GetRange::Bounded), ..GetOptions::default() };
-            let answer =
-                self.store.get_opts(&location, options).await.map_err(|error| self.error("read", path, error))?;
-            let object = self.stored_object(path.to_owned(), &answer.meta);
-            let expected = answer.range.end - answer.range.start;
+            let answer = match &file {
+                Some(file) => read_file(Arc::clone(file), path.to_owned(), range.clone()).await,
+                None => self.ask(path, range.clone()).await,
+            };
+            let Answer { object, expected, body } = answer.map_err(|error| self.error("read", path, error))?;
             if let Some(range) = &range
                 && expected != range.end - range.start
             {
-                return Err(self.error("read", path, ended_early(expected, range.end - range.start)));
+                let problem =
+                    format!("it has {} bytes, and {}..{} were asked for", object.size, range.start, range.end);
+                return Err(self.error("read", path, store_error::of_ours(problem, false)));
             }
-            let error = match collect(answer, expected).await {
+            let error = match body {
                 Ok(bytes) if bytes.len() as u64 == expected => return Ok((bytes, object)),
-                Ok(bytes) => ended_early(bytes.len() as u64, expected),
+                Ok(bytes) => {
+                    let problem = format!("the body ended after {} of {expected} bytes", bytes.len());
+                    store_error::of_ours(problem, true)
+                }
                 Err(error) => error,
             };
             let error = self.error("read", path, error);
@@ -340,24 +567,48 @@ impl Storage {
         }
     }
 
+    /// One attempt at a read of a store that is not this machine.
+    async fn ask(&self, path: &str, range: Option<Range<u64>>) -> object_store::Result<Answer> {
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+        let answer = self.store.get_opts(&self.checked_location(path)?, options).await?;
+        let object = self.stored_object(path.to_owned(), &answer.meta);
+        let expected = answer.range.end - answer.range.start;
+        Ok(Answer { object, expected, body: collect(answer, expected).await })
+    }
+
     fn location(&self, path: &str) -> Result<Path, PipelineError> {
+        self.checked_location(path).map_err(|error| self.error("read", path, error))
+    }
+
+    fn checked_location(&self, path: &str) -> object_store::Result<Path> {
         // Not `Path::child`, which escapes what it thinks unusual: objects keep the names they have.
-        Path::parse(format!("{}/{path}", self.root)).map_err(|error| self.error("read", path, error.into()))
+        Ok(Path::parse(format!("{}/{path}", self.root))?)
+    }
+
+    /// The file or folder of this machine by that path; `None` where the root is elsewhere.
+    fn local_file(&self, path: &str) -> Result<Option<Arc<std::path::Path>>, PipelineError> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let path = path.strip_suffix('/').unwrap_or(path);
+        match problem_of_name(path, true) {
+            None if path.is_empty() => Ok(Some(Arc::clone(folder))),
+            None => Ok(Some(folder.join(path).into())),
+            Some(reason) => {
+                let problem = format!("{}: {reason}", escaped(path.as_bytes()));
+                Err(self.error("read", path, store_error::of_ours(problem, false)))
+            }
+        }
     }
 
     fn stored_object(&self, path: String, meta: &ObjectMeta) -> StoredObject {
         // Azure quotes its tags in answers and not in lists; `W/` says weak, not other.
         let etag = meta.e_tag.as_deref().map(|tag| tag.trim_start_matches("W/").trim_matches('"'));
-        let etag = match etag.and_then(|tag| tag.split_once('-')) {
-            Some((_inode, modified_and_size)) if self.local => Some(modified_and_size),
-            _ => etag,
-        };
         StoredObject { path, size: meta.size, etag: etag.map(str::to_owned) }
     }
 
     fn error(&self, action: &'static str, path: &str, error: Error) -> PipelineError {
         let uri = self.uri(path);
-        let source = store_error::as_refusal(&uri, store_error::without_queries(error));
+        let asked = Asked { uri: &uri, write: action == "write", access: self.access };
+        let source = store_error::told(asked, error);
         PipelineError::Storage { action, uri, source }
     }
 
@@ -380,9 +631,25 @@ fn none_if_missing<T>(result: Result<T, PipelineError>) -> Result<Option<T>, Pip
     }
 }
 
-fn ended_early(found: u64, expected: u64) -> Error {
-    let problem = format!("the body ended after {found} of {expected} bytes");
-    Error::Generic { store: "object store", source: problem.into() }
+/// What came of one attempt at a read.
+struct Answer {
+    object: StoredObject,
+    /// Bytes that the body has to have.
+    expected: u64,
+    body: object_store::Result<Bytes>,
+}
+
+/// One attempt at a read of a file of this machine.
+async fn read_file(
+    file: Arc<std::path::Path>,
+    path: String,
+    range: Option<Range<u64>>,
+) -> object_store::Result<Answer> {
+    let asked = range.clone();
+    let (bytes, object) = joined(spawn_blocking(move || local_files::read(&file, path, asked)).await).await?;
+    let range = range.unwrap_or(0..object.size);
+    let expected = range.end.min(object.size).saturating_sub(range.start);
+    Ok(Answer { object, expected, body: Ok(bytes) })
 }
 
 /// The body in one piece. Unlike the library's own, it does not trust the announced length with an allocation beyond it.

@@ -3,7 +3,7 @@
 //! The only place of this crate that reads the environment: each builder's `from_env` takes the variables of its cloud
 //! (`AWS_*`, `GOOGLE_*` and `SERVICE_ACCOUNT`, `AZURE_*`), and ignores those that it does not know.
 
-use super::address::Address;
+use super::{address::Address, transport::Transport};
 use crate::Limits;
 use object_store::{
     BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, Result, RetryConfig,
@@ -28,6 +28,7 @@ static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 /// When the store's builder refuses its settings: no region, credentials that do not parse.
 pub(super) fn open_store(address: &Address, limits: &Limits) -> Result<Arc<dyn ObjectStore>> {
     let url = &address.secret_url;
+    let transport = Transport::new(address.shown_url.as_str(), address.scheme == ObjectStoreScheme::Http);
     Ok(match address.scheme {
         // With fsync, a marker can never outlive the files that it vouches for.
         ObjectStoreScheme::Local => Arc::new(LocalFileSystem::new().with_fsync(true)),
@@ -36,20 +37,29 @@ pub(super) fn open_store(address: &Address, limits: &Limits) -> Result<Arc<dyn O
             memory
         }
         ObjectStoreScheme::AmazonS3 => {
-            let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(retry_config(limits));
+            let builder = AmazonS3Builder::from_env()
+                .with_url(url.as_str())
+                .with_retry(retry_config(limits))
+                .with_http_connector(transport);
             let with =
                 |builder: AmazonS3Builder, (key, value)| builder.with_config(AmazonS3ConfigKey::Client(key), value);
             Arc::new(timeouts(limits).into_iter().fold(builder, with).build()?)
         }
         ObjectStoreScheme::GoogleCloudStorage => {
-            let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str()).with_retry(retry_config(limits));
+            let builder = GoogleCloudStorageBuilder::from_env()
+                .with_url(url.as_str())
+                .with_retry(retry_config(limits))
+                .with_http_connector(transport);
             let with = |builder: GoogleCloudStorageBuilder, (key, value)| {
                 builder.with_config(GoogleConfigKey::Client(key), value)
             };
             Arc::new(timeouts(limits).into_iter().fold(builder, with).build()?)
         }
         ObjectStoreScheme::MicrosoftAzure => {
-            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str()).with_retry(retry_config(limits));
+            let builder = MicrosoftAzureBuilder::from_env()
+                .with_url(url.as_str())
+                .with_retry(retry_config(limits))
+                .with_http_connector(transport);
             let with =
                 |builder: MicrosoftAzureBuilder, (key, value)| builder.with_config(AzureConfigKey::Client(key), value);
             Arc::new(timeouts(limits).into_iter().fold(builder, with).build()?)
@@ -63,7 +73,7 @@ pub(super) fn open_store(address: &Address, limits: &Limits) -> Result<Arc<dyn O
             // The store's own address is the host; a signed query goes with every request below it.
             let mut host = url.clone();
             host.set_path("/");
-            let builder = HttpBuilder::new().with_url(host).with_client_options(options);
+            let builder = HttpBuilder::new().with_url(host).with_client_options(options).with_http_connector(transport);
             Arc::new(builder.with_retry(retry_config(limits)).build()?)
         }
     })

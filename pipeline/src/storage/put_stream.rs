@@ -59,7 +59,11 @@ impl Storage {
             return Ok(PutStreamOutcome::SameSize);
         }
         let location = self.location(path)?;
-        let target = if self.local { self.staging_path() } else { location.clone() };
+        let target = if self.is_local() {
+            self.staging_path().map_err(|error| self.write_error(path, error))?
+        } else {
+            location.clone()
+        };
         let options = PutMultipartOptions::default();
         let upload = self.store.put_multipart_opts(&target, options).await;
         let upload = upload.map_err(|error| self.write_error(path, error))?;
@@ -129,7 +133,7 @@ impl Storage {
     /// Makes the object of its parts.
     async fn complete(&self, parts: &mut Parts, target: &Path, location: &Path) -> object_store::Result<()> {
         parts.upload.complete().await?;
-        if self.local { self.link_into_place(target, location).await } else { Ok(()) }
+        if self.is_local() { self.link_into_place(target, location).await } else { Ok(()) }
     }
 
     /// Whether an object of this size is there; one of another size is an error.

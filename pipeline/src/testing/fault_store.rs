@@ -13,7 +13,7 @@ use object_store::{
 };
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, io,
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -210,8 +210,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// As a connection that was reset: what passes by itself.
 fn unavailable(problem: &'static str) -> Error {
-    Error::Generic { store: "FaultStore", source: problem.into() }
+    let reset = io::Error::new(io::ErrorKind::ConnectionReset, problem);
+    Error::Generic { store: "FaultStore", source: reset.into() }
 }
 
 impl fmt::Display for FaultStore {
