@@ -25,6 +25,8 @@ mod report;
 mod resume_after_kill;
 /// Flags over environment over file over defaults.
 mod settings_precedence;
+/// Addresses of web servers: signed URLs, servers that answer GET alone, servers that list nothing.
+mod storage_addresses;
 /// An S3 store that fails in every way it can: nothing lost, nothing twice.
 mod storage_faults;
 /// Images to tables to images, in three layouts.

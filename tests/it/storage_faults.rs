@@ -8,6 +8,56 @@ use tests::{
     workspace::{SHORT_SILENCE, Workspace, run},
 };
 
+/// The table of docs/storage.md that [`STORE_ANSWERS`] is.
+const DOCUMENT: &str = include_str!("../../docs/storage.md");
+
+/// A row: what is answered, to which requests, by what fault; the exit code, and words of what restok says.
+type StoreAnswerRow = (&'static str, RequestKind, Fault, i32, &'static str);
+
+/// Every answer of a store that has a meaning of its own, and how a run ends that gets it for good.
+const STORE_ANSWERS: [StoreAnswerRow; 28] = [
+    ("500 InternalError", RequestKind::Get, Fault::InternalError, 75, "500 InternalError"),
+    ("503 SlowDown", RequestKind::Get, Fault::SlowDown, 75, "503 SlowDown"),
+    ("503 SlowDown", RequestKind::List, Fault::SlowDown, 75, "503 SlowDown"),
+    ("503 SlowDown", RequestKind::Put, Fault::SlowDown, 75, "503 SlowDown"),
+    ("504 GatewayTimeout", RequestKind::Get, Fault::Refused(504, "GatewayTimeout"), 75, "504 GatewayTimeout"),
+    ("429 TooManyRequests", RequestKind::Get, Fault::Refused(429, "TooManyRequests"), 75, "429 TooManyRequests"),
+    ("400 RequestTimeout", RequestKind::Get, Fault::Refused(400, "RequestTimeout"), 75, "400 RequestTimeout"),
+    ("409 ConditionalRequestConflict", RequestKind::Put, Fault::Conflict, 75, "409 ConditionalRequestConflict"),
+    ("nothing, and hangs up", RequestKind::Get, Fault::HangUp, 75, "s3://bucket/images/"),
+    ("nothing at all", RequestKind::Get, Fault::Stall, 75, "s3://bucket/images/"),
+    ("half of a body", RequestKind::Get, Fault::TruncateBody, 75, "s3://bucket/images/"),
+    ("301 PermanentRedirect", RequestKind::List, Fault::InRegion("eu-west-3"), 42, "set AWS_REGION=eu-west-3"),
+    ("301 PermanentRedirect", RequestKind::Put, Fault::InRegion("eu-west-3"), 42, "set AWS_REGION=eu-west-3"),
+    ("400 ExpiredToken", RequestKind::List, Fault::Refused(400, "ExpiredToken"), 42, "the credentials have expired"),
+    ("400 ExpiredToken", RequestKind::Get, Fault::Refused(400, "ExpiredToken"), 42, "the credentials have expired"),
+    ("400 InvalidToken", RequestKind::List, Fault::Refused(400, "InvalidToken"), 42, "AWS_SESSION_TOKEN"),
+    ("403 AccessDenied", RequestKind::List, Fault::AccessDenied, 42, "may not do this"),
+    ("403 AccessDenied", RequestKind::Get, Fault::AccessDenied, 42, "may not do this"),
+    ("403 AccessDenied", RequestKind::Put, Fault::AccessDenied, 42, "may not do this"),
+    ("403 InvalidAccessKeyId", RequestKind::List, Fault::Refused(403, "InvalidAccessKeyId"), 42, "AWS_ACCESS_KEY_ID"),
+    (
+        "403 SignatureDoesNotMatch",
+        RequestKind::List,
+        Fault::Refused(403, "SignatureDoesNotMatch"),
+        42,
+        "AWS_SECRET_ACCESS_KEY",
+    ),
+    (
+        "403 RequestTimeTooSkewed",
+        RequestKind::List,
+        Fault::Refused(403, "RequestTimeTooSkewed"),
+        42,
+        "the clock of this machine",
+    ),
+    ("403 InvalidObjectState", RequestKind::Get, Fault::Refused(403, "InvalidObjectState"), 42, "restore it first"),
+    ("404 NoSuchBucket", RequestKind::List, Fault::Refused(404, "NoSuchBucket"), 42, "no bucket of this name"),
+    ("404 NoSuchBucket", RequestKind::Put, Fault::Refused(404, "NoSuchBucket"), 42, "no bucket of this name"),
+    ("405 MethodNotAllowed", RequestKind::Get, Fault::Refused(405, "MethodNotAllowed"), 42, "405 MethodNotAllowed"),
+    ("501 NotImplemented", RequestKind::Put, Fault::Refused(501, "NotImplemented"), 42, "If-None-Match"),
+    ("no Content-Length", RequestKind::Get, Fault::NoLength, 42, "no Content-Length"),
+];
+
 /// A bucket with images in two layouts, and the digests of a run over each while the store was well.
 struct Bucket {
     workspace: Workspace,
@@ -186,4 +236,76 @@ fn an_output_that_loses_a_file_is_not_closed() {
         );
     }
     assert!(!digest::is_finished(&bucket.server.objects("bucket/out")));
+}
+
+#[test]
+fn every_answer_of_a_store_ends_a_run_as_the_table_says() {
+    let bucket = Bucket::new();
+    for (row, (answer, kind, fault, code, words)) in STORE_ANSWERS.into_iter().enumerate() {
+        let request = match kind {
+            RequestKind::Get => "GET",
+            RequestKind::List => "listing",
+            RequestKind::Put => "PUT",
+            other => panic!("{other:?} has no word in the table"),
+        };
+        let documented = format!("| {answer} | {request} | {code} |");
+        assert!(DOCUMENT.contains(&documented), "docs/storage.md has no row {documented}");
+        // Of the images alone, and not of what the run itself has put: its plan would be asked for again and found.
+        let path = if kind == RequestKind::Put { "bucket/out" } else { "bucket/images" };
+        bucket.server.inject(FaultRule::new(fault).on(kind).path_contains(path));
+        let mut command = bucket.tokenize("images", &format!("out-{row}"));
+        command.args(["--retry-attempts", "2"]);
+        if FaultRule::new(fault).is_silent() {
+            command.args(SHORT_SILENCE);
+        }
+        let finished = run(&mut command);
+        bucket.server.heal();
+        let finished = finished.expect_code(code);
+        finished.expect_message(&["s3://bucket/", words]);
+        assert!(!finished.stderr.contains("secret-that"), "{answer}");
+    }
+    let rows = DOCUMENT.lines().filter(|line| line.contains("| 75 |") || line.contains("| 42 |")).count();
+    assert_eq!(rows, STORE_ANSWERS.len(), "docs/storage.md has rows that are not tried here");
+}
+
+#[test]
+fn a_store_that_refuses_head_alone_is_read_by_get() {
+    let bucket = Bucket::new();
+    for fault in [
+        Fault::AccessDenied,
+        Fault::Refused(405, "MethodNotAllowed"),
+        Fault::Refused(501, "NotImplemented"),
+        Fault::NoLength,
+    ] {
+        bucket.survives(
+            &format!("{fault:?}").replace(['(', ')', '"', ',', ' '], "-"),
+            "shards/sample-{000000..000002}.tar",
+            [FaultRule::new(fault).on(RequestKind::Head).path_contains("bucket/shards")],
+        );
+    }
+}
+
+#[test]
+fn a_store_that_is_asked_again_is_named_with_the_request() {
+    let bucket = Bucket::new();
+    bucket.server.inject(FaultRule::new(Fault::SlowDown).on(RequestKind::List).path_contains("bucket/images").times(1));
+    let finished = run(&mut bucket.tokenize("images", "out")).expect_code(0);
+    let line = finished.stderr.lines().find(|line| line.contains("asking again")).expect("a line about the attempt");
+    for part in ["s3://bucket/images", "GET http://127.0.0.1", "503"] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+}
+
+#[test]
+fn names_that_no_client_can_ask_for_do_not_end_a_listing() {
+    let bucket = Bucket::new();
+    run(&mut bucket.tokenize("images", "clean")).expect_code(0);
+    let clean = digest::table_digests(&bucket.server.objects("bucket/clean"));
+    for key in ["/lead.txt", "n01440764//b.txt", "n01440764/./c.txt", "n01440764/new\nline.txt"] {
+        bucket.server.put(&format!("bucket/images/{key}"), "no image");
+    }
+    bucket.server.put("bucket/images/n01440764/", "");
+    bucket.server.put("bucket/images/", "");
+    run(&mut bucket.tokenize("images", "odd")).expect_code(0);
+    assert_eq!(digest::table_digests(&bucket.server.objects("bucket/odd")), clean);
 }

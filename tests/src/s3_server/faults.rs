@@ -37,6 +37,13 @@ pub enum Fault {
     InternalError,
     /// 403 AccessDenied; nothing is done.
     AccessDenied,
+    /// Any other refusal, by status and S3's own code; nothing is done.
+    Refused(u16, &'static str),
+    /// 301 PermanentRedirect without an address to go to, and the region where the bucket lies in a header: what S3 answers when it is
+    /// asked in another one.
+    InRegion(&'static str),
+    /// The answer without its `Content-Length`.
+    NoLength,
     /// 409 ConditionalRequestConflict; nothing is done. S3 answers so when another conditional write is under way.
     Conflict,
     /// The connection ends without an answer; nothing is done.

@@ -15,7 +15,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{ConnectInfo, Request, State, connect_info::Connected},
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     serve::IncomingStream,
 };
@@ -61,6 +61,8 @@ struct ServerState {
     /// Keys of a page of a listing; 0 means S3's own 1,000.
     page_size: usize,
     rules: Vec<FaultRule>,
+    /// The query that every GET must have; then nothing else is answered.
+    signature: Option<String>,
     requests: BTreeMap<RequestKind, u64>,
     faults_served: u64,
 }
@@ -146,6 +148,11 @@ impl S3Server {
         self.shared.lock().page_size = keys;
     }
 
+    /// From now on, answers only GETs of objects, and those only with this query, as of URLs that somebody signed.
+    pub fn answer_only_signed(&self, query: &str) {
+        self.shared.lock().signature = Some(query.to_owned());
+    }
+
     /// Requests of one kind so far, those that failed included.
     pub fn requests(&self, kind: RequestKind) -> u64 {
         self.shared.lock().requests.get(&kind).copied().unwrap_or(0)
@@ -215,6 +222,11 @@ async fn handle(
     let fault = {
         let mut state = shared.lock();
         *state.requests.entry(call.kind).or_default() += 1;
+        if let Some(signature) = &state.signature
+            && (call.kind != RequestKind::Get || parts.uri.query() != Some(signature))
+        {
+            return answers::error(StatusCode::FORBIDDEN, "SignatureDoesNotMatch");
+        }
         let struck = state.rules.iter_mut().find_map(|rule| {
             let fault = rule.strike(call.kind, &call.path)?;
             Some((fault, rule.change().cloned()))
@@ -239,6 +251,12 @@ async fn handle(
         Fault::SlowDown => answers::error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
         Fault::InternalError => answers::error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         Fault::AccessDenied => answers::error(StatusCode::FORBIDDEN, "AccessDenied"),
+        Fault::Refused(status, code) => answers::error(StatusCode::from_u16(status).expect("a status of HTTP"), code),
+        Fault::InRegion(region) => {
+            let answer = answers::error(StatusCode::MOVED_PERMANENTLY, "PermanentRedirect");
+            ([("x-amz-bucket-region", region)], answer).into_response()
+        }
+        Fault::NoLength => without_length(answer()),
         Fault::Conflict => answers::error(StatusCode::CONFLICT, "ConditionalRequestConflict"),
         Fault::HangUp => {
             connection.hang_up();
@@ -262,6 +280,13 @@ async fn handle(
             pending().await
         }
     }
+}
+
+/// The answer in pieces whose sum nobody tells beforehand.
+fn without_length(answer: Response) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from_stream(body.into_data_stream()))
 }
 
 enum BrokenBody {
