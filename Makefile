@@ -64,7 +64,7 @@ help: ## list the targets
 	@echo "Settings of evaluate: SAMPLES= (an output, an archive, a folder) REFERENCE= INCEPTION= EVALUATION= (where scores go) DEVICES= EVALUATE_ARGS='--flags of restok evaluate'"
 	@echo "Settings of train-tokenizer: SOURCE= OUTPUT= VALIDATION= PRESET=restok-l-128|restok-b-128|restok-s-128|tiny TRAIN_ARGS='--flags of restok train-tokenizer'"
 
-.PHONY: setup setup-tools setup-tables setup-browser
+.PHONY: setup setup-tools setup-tables setup-browser setup-servers
 setup: ## get libtorch, cmake and nasm into the checkout, without root (other targets do this when needed)
 	@tools/setup.sh torch
 setup-tools:
@@ -73,6 +73,8 @@ setup-tables:
 	@tools/setup.sh tables
 setup-browser:
 	@tools/setup.sh browser
+setup-servers:
+	@tools/setup.sh servers
 
 .PHONY: build
 build: setup ## build the binary target/release/restok
@@ -84,7 +86,7 @@ demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, dr
 	@tools/demo.sh
 
 .PHONY: test test-data check-models test-models test-tables
-test: setup setup-tables setup-browser ## run every test: Rust, then other tools reading our tables, and a browser our page
+test: setup setup-tables setup-browser setup-servers ## run every test: Rust, then other tools reading our tables, a browser our page, and stores that others wrote
 	$(CARGO) $(RUN_TESTS) --workspace
 	$(MAKE) test-tables
 test-data: setup-tools ## run the tests of schemas and pipeline alone: no libtorch needed
@@ -93,7 +95,7 @@ check-models: setup ## compile models and its tests over the libtorch of `make s
 	$(CARGO) check --locked --package models --all-targets
 test-models: setup ## run the tests of models alone, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
 	$(CARGO) $(RUN_TESTS) --package models
-test-tables: setup setup-tables setup-browser ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, and a report in Chromium
+test-tables: setup setup-tables setup-browser setup-servers ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto and Azurite
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
 

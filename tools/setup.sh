@@ -5,13 +5,17 @@
 #   tools/setup.sh torch    the same, and libtorch: the one that LIBTORCH names, or version TORCH, or 2.13.0
 #   tools/setup.sh tables   Python packages that read tables, for the demo and the tests
 #   tools/setup.sh browser  Chromium and its driver, for the test of the report; alone it may fail, and then says why in .deps/no-browser
+#   tools/setup.sh servers  moto (S3) and Azurite (Azure), for the tests of stores; each may fail, and then says why in .deps/no-moto and
+#                           .deps/no-azurite
 #
 # Everything lands in .venv and .deps, with one exception: as root, on a system with apt-get, `browser` installs Chromium and its driver
 # for the whole system. RESTOK_NO_BROWSER=1 forbids that, and the test is skipped. A part that is done is not done again until its
-# inputs change; an installation that failed is not tried again until this file changes or .deps/no-browser is removed.
+# inputs change; an installation that failed is not tried again until this file changes or .deps/no-browser is removed. The same goes for the
+# servers and RESTOK_NO_SERVERS=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly python=.venv/bin/python
+readonly azurite_version=3.35.0
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -204,6 +208,59 @@ browser() {
   no_browser "no Chromium with its driver that the test can use: $reason. $hint, then 'make setup-browser'"
 }
 
+moto_by_pip() {
+  local log=.deps/moto.log
+  reason="Python cannot create environments: $(install_with python3-venv python3)"
+  rm -rf .deps/servers/python
+  python3 -m venv .deps/servers/python >/dev/null 2>&1 || return 1
+  reason="pip could not install it: see $log"
+  .deps/servers/python/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
+    --requirement tools/requirements-servers.txt >"$log" 2>&1
+}
+
+azurite_by_npm() {
+  local log=.deps/azurite.log
+  reason="npm is missing: $(install_with npm npm)"
+  command -v npm >/dev/null || return 1
+  reason="npm could not install it: see $log"
+  npm install --prefix .deps/servers --no-save --no-audit --no-fund --ignore-scripts --fetch-retries=1 --fetch-timeout=15000 \
+    "azurite@$azurite_version" >"$log" 2>&1
+}
+
+# Whether a program is there and runs: one that was installed for another version of Node.js does not.
+runs() {
+  [ -x "$1" ] || return 1
+  reason="$1 was installed and does not run"
+  "$1" --help >/dev/null 2>&1
+}
+
+# A server for the tests: `name`, the step that installs it, the program that it leaves.
+server() {
+  local name=$1 step=$2 made=$3 reason
+  local absent=.deps/no-$1 stamp=.deps/stamps/$1 tried=.deps/stamps/no-$1 digest
+  digest=$(cat tools/setup.sh tools/requirements-servers.txt | sha256sum | cut -d' ' -f1)-$(pwd)
+  mkdir -p .deps/stamps .deps/servers
+  if [ "${RESTOK_NO_SERVERS:-}" = 1 ]; then
+    reason="RESTOK_NO_SERVERS=1 asks for no servers"
+  elif [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && [ -x "$made" ]; then
+    rm -f "$absent" "$tried"
+    return
+  elif [ -e "$absent" ] && [ "$(cat "$tried" 2>/dev/null)" = "$digest" ]; then
+    reason=$(cat "$absent")
+  else
+    say "fetching $name into .deps/servers, for the tests of stores"
+    if "$step" && runs "$made"; then
+      rm -f "$absent" "$tried"
+      printf '%s\n' "$digest" >"$stamp"
+      return
+    fi
+    printf '%s\n' "$digest" >"$tried"
+    reason="$reason. Then remove $absent and run 'make setup-servers'"
+  fi
+  printf '%s\n' "$reason" >"$absent"
+  say "restok will not be tested against $name: $reason"
+}
+
 case "${1:-}" in
   tools) once tools build_tools .deps/bin/cmake tools/requirements-build.txt ;;
   torch)
@@ -215,5 +272,9 @@ case "${1:-}" in
     ;;
   tables) once tables table_tools "$python" tools/requirements-test.txt ;;
   browser) browser ;;
-  *) fail "usage: tools/setup.sh tools|torch|tables|browser" ;;
+  servers)
+    server moto moto_by_pip .deps/servers/python/bin/moto_server
+    server azurite azurite_by_npm .deps/servers/node_modules/.bin/azurite-blob
+    ;;
+  *) fail "usage: tools/setup.sh tools|torch|tables|browser|servers" ;;
 esac
