@@ -1,4 +1,4 @@
-//! JPEG through libjpeg-turbo, accepting exactly the files that Pillow accepts.
+//! JPEG through libjpeg-turbo, accepting what Pillow accepts as long as all pixels are there.
 //!
 //! libjpeg distinguishes errors, after which there is no image, from warnings, after which there is one. Pillow ignores
 //! warnings, but feeds the library from a source that can run dry, and refuses a file whose bytes end before its pixels
@@ -7,15 +7,18 @@
 //! | Found | Answer |
 //! |---|---|
 //! | an error | [`RejectReason::Corrupt`], or [`RejectReason::Truncated`] where the bytes end without an end-of-image marker |
-//! | a warning, the end-of-image marker is there (junk before a marker, a scan cut short by a marker, bad codes) | decoded |
+//! | a warning that pixels are lost: a scan cut short by a marker, bad codes, a restart marker out of place | corrupt; Pillow fills in grey |
+//! | another warning, the end-of-image marker is there (junk before a marker, numbers that nobody uses) | decoded |
 //! | a warning, no end-of-image marker, several scans | truncated |
 //! | the same with one scan | decoded if a marker closes the scan, or it is whole and [`READ_AHEAD`] bytes follow; else truncated |
 //! | other than 1, 3 or 4 channels, or than 8 bits | [`RejectReason::Unsupported`] |
 //!
-//! The library's vector code and its C code give the same pixels of every sound file. Of damaged ones whose coefficients run
-//! out of range they do not: their sums overflow differently. Pillow's wheels have the vector code, which takes nasm to build.
+//! The library tells the first warning only: of two faults the second is not seen. Damage that leaves sound codes has no warning.
 
-use super::{DecodeFailure, DecodeLimits, RgbImage, check_dimensions};
+use super::{
+    DecodeFailure, DecodeLimits, RgbImage, check_dimensions,
+    rgb::{grey, light_through},
+};
 use schemas::RejectReason;
 use std::ffi::CStr;
 use turbojpeg::raw;
@@ -35,13 +38,46 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
     let mut decompressor = Decompressor::new()?;
     let outcome = decompressor.read_header(bytes);
     if let Outcome::Failed(message) = outcome {
-        let unsupported = UNSUPPORTED.iter().any(|words| message.contains(words));
-        let reason = if unsupported { RejectReason::Unsupported } else { reason_of_failure(bytes) };
+        let reason = if is_unsupported(&message) { RejectReason::Unsupported } else { reason_of_failure(bytes) };
         return Err(DecodeFailure::new(reason, message));
     }
     let (width, height) = decompressor.dimensions();
     check_dimensions(width, height, limits)?;
     decode_pixels(&mut decompressor, bytes, width, height).map_err(|failure| failure.with_dimensions(width, height))
+}
+
+/// Decodes a JPEG that is a part of another image, which wants it as wide as `width` and at least as high as `height`; rows beyond
+/// that are left out.
+pub(super) fn decode_part(bytes: &[u8], width: usize, height: usize) -> Result<RgbImage, DecodeFailure> {
+    // JPEG has no more; a part that is not wanted is not decoded.
+    let limits = DecodeLimits { max_bytes: u64::MAX, max_pixels: width as u64 * u64::from(u16::MAX) };
+    let mut image = decode(bytes, &limits)?;
+    if image.width as usize != width || (image.height as usize) < height {
+        let message = format!("a JPEG of {}x{} pixels, expected {width}x{height}", image.width, image.height);
+        return Err(DecodeFailure::corrupt(message));
+    }
+    image.pixels.truncate(width * height * 3);
+    image.height = height as u32;
+    Ok(image)
+}
+
+/// What follows the start of an image or of its tables, without the segments of applications in front of the first scan, which say what
+/// the channels are.
+pub(super) fn without_application_data(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [0xFF, code, high, low, ..] = *rest
+        && code != 0xDA
+    {
+        let length = 2 + usize::from(u16::from_be_bytes([high, low]));
+        let Some((segment, after)) = rest.split_at_checked(length) else { break };
+        if !matches!(code, 0xE0..=0xEF) {
+            kept.extend(segment);
+        }
+        rest = after;
+    }
+    kept.extend(rest);
+    kept
 }
 
 fn decode_pixels(
@@ -57,11 +93,23 @@ fn decode_pixels(
     }
     let colorspace = decompressor.get(raw::TJPARAM_TJPARAM_COLORSPACE);
     let four_channels = [raw::TJCS_TJCS_CMYK, raw::TJCS_TJCS_YCCK].iter().any(|&four| four as i32 == colorspace);
-    let layout = if four_channels { Layout::Cmyk } else { Layout::Rgb };
+    // The library converts no colours of lossless files, grey to RGB included.
+    let lossless_grey =
+        colorspace == raw::TJCS_TJCS_GRAY as i32 && decompressor.get(raw::TJPARAM_TJPARAM_LOSSLESS) == 1;
+    let layout = match (four_channels, lossless_grey) {
+        (true, _) => Layout::Cmyk,
+        (_, true) => Layout::Grey,
+        _ => Layout::Rgb,
+    };
     let mut pixels = vec![0; width as usize * height as usize * layout.channels()];
     match decompressor.decompress(bytes, layout, &mut pixels) {
         Outcome::Done => {}
+        Outcome::Failed(message) if is_unsupported(&message) => return Err(DecodeFailure::unsupported(message)),
         Outcome::Failed(message) => {
+            return Err(DecodeFailure::new(reason_of_failure(bytes), message));
+        }
+        Outcome::Warned(message) if PIXELS_LOST.iter().any(|words| message.starts_with(words)) => {
+            let message = format!("{message}: pixels are lost, of which other readers make grey or noise");
             return Err(DecodeFailure::new(reason_of_failure(bytes), message));
         }
         Outcome::Warned(message) => {
@@ -84,8 +132,10 @@ fn decode_pixels(
             tracing::debug!(warning = message, "decoded in spite of it, as Pillow does");
         }
     }
-    if let Layout::Cmyk = layout {
-        pixels = inverted_cmyk_to_rgb(&pixels);
+    match layout {
+        Layout::Rgb => {}
+        Layout::Grey => pixels = pixels.into_iter().flat_map(grey).collect(),
+        Layout::Cmyk => pixels = inverted_cmyk_to_rgb(&pixels),
     }
     Ok(RgbImage { width, height, pixels })
 }
@@ -122,18 +172,17 @@ fn scan_is_whole_before_its_last_bytes(
 
 /// Pillow's `CMYK;I` and `cmyk2rgb`: Adobe writes ink inverted, and Pillow takes every four-channel JPEG for Adobe's.
 fn inverted_cmyk_to_rgb(cmyk: &[u8]) -> Vec<u8> {
-    let (pixels, _) = cmyk.as_chunks::<4>();
-    let mut rgb = Vec::with_capacity(pixels.len() * 3);
-    for &[cyan, magenta, yellow, key] in pixels {
-        // The file holds 255 less the ink, so `key` is the light that black ink leaves.
-        let light = |stored: u8| {
-            let product = u32::from(255 - stored) * u32::from(key) + 128;
-            let absorbed = ((product >> 8) + product) >> 8;
-            u32::from(key).saturating_sub(absorbed) as u8
-        };
-        rgb.extend([light(cyan), light(magenta), light(yellow)]);
-    }
-    rgb
+    let pixels = cmyk.as_chunks::<4>().0.iter();
+    // The file holds 255 less the ink, so its key is the light that black ink leaves.
+    pixels
+        .flat_map(|&[cyan, magenta, yellow, key]| {
+            [cyan, magenta, yellow].map(|stored| light_through(255 - stored, key))
+        })
+        .collect()
+}
+
+fn is_unsupported(message: &str) -> bool {
+    UNSUPPORTED.iter().any(|words| message.contains(words))
 }
 
 /// What the markers of a file say, without decoding it.
@@ -183,6 +232,7 @@ impl Structure {
 /// Order of the channels in the decoder's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
+    Grey,
     Rgb,
     Cmyk,
 }
@@ -190,6 +240,7 @@ enum Layout {
 impl Layout {
     fn channels(self) -> usize {
         match self {
+            Self::Grey => 1,
             Self::Rgb => 3,
             Self::Cmyk => 4,
         }
@@ -197,6 +248,7 @@ impl Layout {
 
     fn pixel_format(self) -> i32 {
         match self {
+            Self::Grey => raw::TJPF_TJPF_GRAY,
             Self::Rgb => raw::TJPF_TJPF_RGB,
             Self::Cmyk => raw::TJPF_TJPF_CMYK,
         }
@@ -224,9 +276,19 @@ const WARNINGS: [&str; 7] = [
     "Warning: ",
 ];
 
+/// Beginnings of those warnings after which pixels are not those of the file: a marker in the middle of a scan, codes that are none, a
+/// restart marker that is not the next one.
+const PIXELS_LOST: [&str; 4] = [
+    "Corrupt JPEG data: premature end of data segment",
+    "Corrupt JPEG data: bad Huffman code",
+    "Corrupt JPEG data: bad arithmetic code",
+    "Corrupt JPEG data: found marker",
+];
+
 /// Words of what the library says of sound files that it, or Pillow, does not read: other numbers of channels, other
-/// depths, hierarchical coding.
-const UNSUPPORTED: [&str; 2] = ["Could not determine colorspace", "Unsupported JPEG"];
+/// depths, hierarchical coding, lossless coding of other colours than those wanted.
+const UNSUPPORTED: [&str; 3] =
+    ["Could not determine colorspace", "Unsupported JPEG", "Unsupported color conversion request"];
 
 /// A decompressor of libjpeg-turbo. The `turbojpeg` crate's own wrapper stops at warnings in the header, so that it cannot
 /// decode a file with junk between two markers; this one goes on.

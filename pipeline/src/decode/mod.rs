@@ -2,20 +2,41 @@
 //!
 //! | What | How |
 //! |---|---|
-//! | format | by the first bytes alone; names and content types lie |
+//! | format | by the first bytes alone; names and content types lie: [`format`] |
 //! | JPEG | libjpeg-turbo with the accurate DCT and smooth upsampling: Pillow's bits; see [`jpeg`] |
-//! | everything else | the `image` crate, and Pillow's rules for depth, palette and alpha; see [`other_formats`] |
+//! | PNG, WebP | the crates of those names, with chunks and canvas by Pillow's rules: [`png`], [`webp`] |
+//! | GIF, BMP, TIFF, PNM | read here: what these formats leave open is where readers differ, and Pillow's way is the one that counts |
 //! | transparency | the alpha channel is dropped, what lies under it shows |
-//! | several frames | the first one |
-//! | EXIF orientation, colour profiles, text | not read, as in the published pre-processing, so they can neither turn an image nor fail it |
+//! | several frames or pages | the first one |
+//! | orientation | TIFF's is applied, as Pillow does; EXIF's in other formats is not |
+//! | colour profiles, gamma, text | not read |
+//!
+//! One rule says what is accepted, for all formats: an image is read when Pillow reads it and all of its pixels are in the file. Where
+//! pixels are missing, or what is there for them is known to be damaged, it is a reject, also where Pillow fills in black or grey; what
+//! Pillow refuses is a reject too. `docs/formats.md` lists the kinds of each format, and how close each is to Pillow.
 //!
 //! Whatever the bytes are, the answer is an image of the size it says or a [`DecodeFailure`] with a typed reason.
 
+mod bmp;
+mod format;
+mod gif;
 mod jpeg;
-mod other_formats;
+mod png;
+mod pnm;
+mod reader;
+mod rgb;
+mod tiff;
+mod webp;
 
-use image::ImageFormat;
+use format::Format;
 use schemas::RejectReason;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Memory that a decoder may take for each pixel of the limit: 16-bit RGBA, and the same again for what it unpacks from.
+const MAX_BYTES_PER_PIXEL: u64 = 16;
+
+/// Memory that a decoder may take beside pixels, for tables and buffers, in bytes.
+const MAX_OTHER_BYTES: u64 = 16 << 20;
 
 /// What is decoded at all. Beyond it an image is rejected as too large, before memory is taken for its pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +75,21 @@ impl DecodeFailure {
         Self { reason, message: message.into(), dimensions: None }
     }
 
+    /// The bytes end before the image does.
+    fn truncated(message: impl Into<String>) -> Self {
+        Self::new(RejectReason::Truncated, message)
+    }
+
+    /// What is there contradicts itself.
+    fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(RejectReason::Corrupt, message)
+    }
+
+    /// Sound for all one knows, and not read here.
+    fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(RejectReason::Unsupported, message)
+    }
+
     fn with_dimensions(self, width: u32, height: u32) -> Self {
         Self { dimensions: Some((width, height)), ..self }
     }
@@ -61,13 +97,14 @@ impl DecodeFailure {
 
 /// The format that a file's first bytes say, in lower case: `jpeg`, `png`, `webp`, …; `None` for what is no image.
 pub(crate) fn format_name(bytes: &[u8]) -> Option<String> {
-    image::guess_format(bytes).ok().map(|format| format!("{format:?}").to_ascii_lowercase())
+    let name = Format::of(bytes).map(Format::name).or_else(|| format::name_of_unread(bytes));
+    name.map(str::to_ascii_lowercase)
 }
 
 /// Decodes one image file.
 ///
 /// # Errors
-/// A reason for any bytes that are not an image within `limits`; see [`RejectReason`].
+/// A reason for any bytes that are not an image within `limits`; see [`RejectReason`]. The message begins with the format's name.
 pub fn decode_image(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeFailure> {
     if bytes.is_empty() {
         return Err(DecodeFailure::new(RejectReason::Empty, "no bytes"));
@@ -76,26 +113,34 @@ pub fn decode_image(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, Dec
         let message = format!("{} bytes, the limit is {}", bytes.len(), limits.max_bytes);
         return Err(DecodeFailure::new(RejectReason::TooLarge, message));
     }
-    match image::guess_format(bytes) {
-        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits),
-        Ok(
-            format @ (ImageFormat::Bmp
-            | ImageFormat::Gif
-            | ImageFormat::Png
-            | ImageFormat::Pnm
-            | ImageFormat::Tiff
-            | ImageFormat::WebP),
-        ) => other_formats::decode(bytes, format, limits),
-        Ok(format) => Err(DecodeFailure::new(RejectReason::Unsupported, format!("{format:?} images are not read"))),
-        Err(_) => Err(DecodeFailure::new(RejectReason::Unsupported, describe_unknown(bytes))),
-    }
+    let format = Format::of(bytes).ok_or_else(|| DecodeFailure::unsupported(describe_unread(bytes)))?;
+    let decode = match format {
+        Format::Jpeg => jpeg::decode,
+        Format::Png => png::decode,
+        Format::WebP => webp::decode,
+        Format::Gif => gif::decode,
+        Format::Bmp => bmp::decode,
+        Format::Tiff => tiff::decode,
+        Format::Pnm => pnm::decode,
+    };
+    // Decoders are written not to panic, and are fed whatever lies in a bucket. A panic in one of them is that image's fault; let
+    // through, it would end the run, and again at each restart.
+    catch_unwind(AssertUnwindSafe(|| decode(bytes, limits)))
+        .unwrap_or_else(|_| Err(DecodeFailure::corrupt("the decoder panicked on these bytes")))
+        .map_err(|failure| DecodeFailure { message: format!("{}: {}", format.name(), failure.message), ..failure })
+}
+
+/// Bytes of memory that a decoder may take.
+fn decoder_memory(limits: &DecodeLimits) -> usize {
+    let bytes = limits.max_pixels.saturating_mul(MAX_BYTES_PER_PIXEL).saturating_add(MAX_OTHER_BYTES);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Fails when an image of this size is empty or above the limit.
 fn check_dimensions(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), DecodeFailure> {
     let pixels = u64::from(width) * u64::from(height);
     let failure = if pixels == 0 {
-        DecodeFailure::new(RejectReason::Corrupt, format!("a size of {width}x{height} pixels"))
+        DecodeFailure::corrupt(format!("a size of {width}x{height} pixels"))
     } else if pixels > limits.max_pixels {
         let message = format!("{width}x{height} is {pixels} pixels, the limit is {}", limits.max_pixels);
         DecodeFailure::new(RejectReason::TooLarge, message)
@@ -105,10 +150,13 @@ fn check_dimensions(width: u32, height: u32, limits: &DecodeLimits) -> Result<()
     Err(failure.with_dimensions(width, height))
 }
 
-/// What bytes are that begin like no image, as far as that helps the one who has to find out how they got there.
-fn describe_unknown(bytes: &[u8]) -> String {
+/// What bytes are that begin like no image that is read, as far as that helps the one who has to find out how they got there.
+fn describe_unread(bytes: &[u8]) -> String {
     /// Bytes that are shown.
     const SHOWN: usize = 24;
+    if let Some(format) = format::name_of_unread(bytes) {
+        return format!("{format} images are not read: convert them, for example to PNG, before they are tokenized");
+    }
     let start = &bytes[..bytes.len().min(SHOWN)];
     if bytes.starts_with(&[0x1F, 0x8B]) {
         return "gzip data: unpack the files before they are tokenized".to_owned();
@@ -137,7 +185,7 @@ mod tests {
             (b"<html>404</html>", RejectReason::Unsupported, "text, not an image: \"<html>404</html>\""),
             (b"\x1F\x8B\x08\x00", RejectReason::Unsupported, "gzip data"),
             (b"\x00\x01\x02\x03\xFF", RejectReason::Unsupported, "begins with 00 01 02 03 ff"),
-            (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", RejectReason::Unsupported, "Avif images are not read"),
+            (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", RejectReason::Unsupported, "AVIF images are not read"),
             (b"\xFF\xD8\xFF", RejectReason::Truncated, ""),
         ];
         for (bytes, reason, words) in cases {

@@ -1,0 +1,194 @@
+//! WebP: of an animation the first frame upon its canvas, as libwebp's own animation decoder, which is Pillow's, begins.
+//!
+//! The canvas begins black and transparent, whatever background the file names, and nothing is blended onto it. Chunks are walked here;
+//! the `image-webp` crate decodes the one image that is looked for.
+
+use super::{DecodeFailure, DecodeLimits, RgbImage, check_dimensions, decoder_memory, reader::Reader};
+use image_webp::{DecodingError, WebPDecoder};
+use std::{io::Cursor, ops::Range};
+
+/// Bytes of the header of the file, and of a chunk.
+const FILE_HEADER: usize = 12;
+const CHUNK_HEADER: usize = 8;
+
+/// Flags of an extended file, and of the one that is made here.
+const ANIMATED: u8 = 0x02;
+const ALPHA: u8 = 0x10;
+
+pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeFailure> {
+    let length = Reader::at(bytes, 4).u32("the file's header")? as usize;
+    let Some(body) = bytes.get(FILE_HEADER..CHUNK_HEADER.saturating_add(length)) else {
+        let message =
+            format!("the header promises {length} bytes behind its first 8, but the file has {}", bytes.len());
+        return Err(DecodeFailure::truncated(message));
+    };
+    let mut chunks = Chunks(Reader::at(body, 0));
+    let mut ahead = chunks.clone();
+    let (kind, first) = ahead.following()?.ok_or_else(|| DecodeFailure::truncated("the file has no chunks"))?;
+    if kind != *b"VP8X" {
+        let image = Image::read(&mut chunks)?;
+        let size = image.size()?;
+        return image.decode(Place { left: 0, top: 0, canvas: size }, limits);
+    }
+    let mut fields = Reader::at(first, 0);
+    let [flags, ..]: [u8; 4] = fields.array("the extended header")?;
+    let canvas = (u24(&mut fields)? + 1, u24(&mut fields)? + 1);
+    if flags & ANIMATED == 0 {
+        let image = Image::read(&mut ahead)?;
+        if image.size()? != canvas {
+            return Err(mismatch(image.size()?, canvas));
+        }
+        return image.decode(Place { left: 0, top: 0, canvas }, limits);
+    }
+    loop {
+        let (kind, frame) = ahead.following()?.ok_or_else(|| DecodeFailure::corrupt("an animation without frames"))?;
+        if kind != *b"ANMF" {
+            continue;
+        }
+        let mut fields = Reader::at(frame, 0);
+        let (left, top) = (u24(&mut fields)? * 2, u24(&mut fields)? * 2);
+        let size = (u24(&mut fields)? + 1, u24(&mut fields)? + 1);
+        // A duration and flags of blending, which the first frame has no use for.
+        fields.take(4, "the first frame's header")?;
+        let image = Image::read(&mut Chunks(fields))?;
+        if image.size()? != size || left + size.0 > canvas.0 || top + size.1 > canvas.1 {
+            return Err(mismatch(image.size()?, canvas));
+        }
+        return image.decode(Place { left, top, canvas }, limits);
+    }
+}
+
+fn mismatch(image: (u32, u32), canvas: (u32, u32)) -> DecodeFailure {
+    let message = format!("the headers do not agree: an image of {image:?} pixels upon a canvas of {canvas:?}");
+    DecodeFailure::corrupt(message)
+}
+
+/// Three bytes, little-endian.
+fn u24(fields: &mut Reader<'_>) -> Result<u32, DecodeFailure> {
+    let [low, middle, high] = fields.array("a header")?;
+    Ok(u32::from_le_bytes([low, middle, high, 0]))
+}
+
+#[derive(Clone, Debug)]
+struct Chunks<'bytes>(Reader<'bytes>);
+
+impl<'bytes> Chunks<'bytes> {
+    /// Kind and data of the next chunk; `None` at the end.
+    fn following(&mut self) -> Result<Option<([u8; 4], &'bytes [u8])>, DecodeFailure> {
+        if self.0.rest().len() < CHUNK_HEADER {
+            return Ok(None);
+        }
+        let kind: [u8; 4] = self.0.array("a chunk's header")?;
+        let length = self.0.u32("a chunk's header")? as usize;
+        let data = self.0.take(length, &format!("the chunk {}", kind.escape_ascii()))?;
+        // Chunks are filled up to an even length; the last one of some files is not.
+        if length % 2 != 0 && !self.0.rest().is_empty() {
+            self.0.u8("a chunk's filling")?;
+        }
+        Ok(Some((kind, data)))
+    }
+}
+
+/// Where the image lies.
+struct Place {
+    left: u32,
+    top: u32,
+    canvas: (u32, u32),
+}
+
+/// The chunks of one image.
+struct Image<'bytes> {
+    alpha: Option<&'bytes [u8]>,
+    kind: [u8; 4],
+    data: &'bytes [u8],
+}
+
+impl<'bytes> Image<'bytes> {
+    /// The first image among the chunks, and the alpha channel in front of it.
+    fn read(chunks: &mut Chunks<'bytes>) -> Result<Self, DecodeFailure> {
+        let mut alpha = None;
+        while let Some((kind, data)) = chunks.following()? {
+            match &kind {
+                b"ALPH" => alpha = Some(data),
+                b"VP8L" => return Ok(Self { alpha: None, kind, data }),
+                b"VP8 " => return Ok(Self { alpha, kind, data }),
+                _ => {}
+            }
+        }
+        Err(DecodeFailure::corrupt("there is no image in it"))
+    }
+
+    /// Width and height by the image's own header.
+    fn size(&self) -> Result<(u32, u32), DecodeFailure> {
+        let what = "the image's header";
+        if self.kind == *b"VP8L" {
+            let mut header = Reader::at(self.data, 1);
+            let packed = header.u32(what)?;
+            return Ok(((packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1));
+        }
+        let mut header = Reader::at(self.data, 6);
+        let mut side = || header.u16(what).map(|side| u32::from(side & 0x3FFF));
+        Ok((side()?, side()?))
+    }
+
+    fn decode(&self, place: Place, limits: &DecodeLimits) -> Result<RgbImage, DecodeFailure> {
+        let (width, height) = place.canvas;
+        check_dimensions(width, height, limits)?;
+        let image = self.pixels(limits).map_err(|error| failure(error).with_dimensions(width, height))?;
+        let size = self.size()?;
+        if size == place.canvas {
+            return Ok(RgbImage { width, height, pixels: image });
+        }
+        let mut pixels = vec![0; width as usize * height as usize * 3];
+        let columns = |columns: Range<u32>| columns.start as usize * 3..columns.end as usize * 3;
+        let rows = pixels.chunks_exact_mut(width as usize * 3).skip(place.top as usize);
+        for (row, line) in rows.zip(image.chunks_exact(size.0 as usize * 3)) {
+            row[columns(place.left..place.left + size.0)].copy_from_slice(line);
+        }
+        Ok(RgbImage { width, height, pixels })
+    }
+
+    /// RGB of the image by itself.
+    fn pixels(&self, limits: &DecodeLimits) -> Result<Vec<u8>, DecodingError> {
+        let (width, height) = self.size().map_err(|_| DecodingError::InconsistentImageSizes)?;
+        if width == 0 || height == 0 {
+            return Err(DecodingError::InconsistentImageSizes);
+        }
+        let mut header = vec![if self.alpha.is_some() { ALPHA } else { 0 }, 0, 0, 0];
+        for side in [width, height] {
+            header.extend(&(side - 1).to_le_bytes()[..3]);
+        }
+        let alpha = self.alpha.map(|alpha| (*b"ALPH", alpha));
+        let mut body = b"WEBP".to_vec();
+        for (kind, data) in [Some((*b"VP8X", header.as_slice())), alpha, Some((self.kind, self.data))].iter().flatten()
+        {
+            body.extend(kind);
+            body.extend((data.len() as u32).to_le_bytes());
+            body.extend(*data);
+            body.resize(body.len().next_multiple_of(2), 0);
+        }
+        let file = [b"RIFF".as_slice(), &(body.len() as u32).to_le_bytes(), &body].concat();
+        let mut decoder = WebPDecoder::new(Cursor::new(file))?;
+        decoder.set_memory_limit(decoder_memory(limits));
+        let mut values = vec![0; decoder.output_buffer_size().ok_or(DecodingError::ImageTooLarge)?];
+        decoder.read_image(&mut values)?;
+        Ok(match decoder.has_alpha() {
+            true => values.as_chunks::<4>().0.iter().flat_map(|&[red, green, blue, _]| [red, green, blue]).collect(),
+            false => values,
+        })
+    }
+}
+
+fn failure(error: DecodingError) -> DecodeFailure {
+    let message = error.to_string();
+    match error {
+        DecodingError::MemoryLimitExceeded | DecodingError::ImageTooLarge => {
+            DecodeFailure::new(schemas::RejectReason::TooLarge, message)
+        }
+        DecodingError::UnsupportedFeature(_) => DecodeFailure::unsupported(message),
+        DecodingError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            DecodeFailure::truncated("the image's data end too early")
+        }
+        _ => DecodeFailure::corrupt(message),
+    }
+}
