@@ -85,7 +85,7 @@ demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, dr
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
-.PHONY: test test-data check-models test-models test-tables
+.PHONY: test test-data check-models test-models test-tables source-cases fuzz
 test: setup setup-tables setup-browser setup-servers ## run every test: Rust, then other tools reading our tables, a browser our page, and stores that others wrote
 	$(CARGO) $(RUN_TESTS) --workspace
 	$(MAKE) test-tables
@@ -95,6 +95,11 @@ check-models: setup ## compile models and its tests over the libtorch of `make s
 	$(CARGO) check --locked --package models --all-targets
 test-models: setup ## run the tests of models alone, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
 	$(CARGO) $(RUN_TESTS) --package models
+fuzz: setup-tools ## damage images, shards, Parquet files, archives and plans at random for SECONDS= (600)
+	RESTOK_FUZZ_SECONDS=$(or $(SECONDS),600) cargo $(RUN_TESTS) $(if $(filter yes,$(NEXTEST)),--profile fuzz) --package pipeline hostile
+source-cases: setup setup-tables ## tokenize sources as people have them, and print case, expected and seen
+	$(BUILD_PROGRAM)
+	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) tests/python/source_cases.py
 test-tables: setup setup-tables setup-browser setup-servers ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto and Azurite
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python

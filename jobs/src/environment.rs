@@ -30,6 +30,18 @@ pub(crate) const LAYOUT: &str = "RESTOK_LAYOUT";
 pub(crate) const SPLIT: &str = "RESTOK_SPLIT";
 /// The crop, by name.
 pub(crate) const CROP: &str = "RESTOK_CROP";
+/// Where labels come from.
+pub(crate) const LABELS: &str = "RESTOK_LABELS";
+/// A file with the names of the classes, in the order of their labels.
+pub(crate) const CLASS_LIST: &str = "RESTOK_CLASS_LIST";
+/// Extensions of images.
+pub(crate) const IMAGE_EXTENSIONS: &str = "RESTOK_IMAGE_EXTENSIONS";
+/// Column of images.
+pub(crate) const IMAGE_COLUMN: &str = "RESTOK_IMAGE_COLUMN";
+/// Column of labels.
+pub(crate) const LABEL_COLUMN: &str = "RESTOK_LABEL_COLUMN";
+/// Column of keys.
+pub(crate) const ID_COLUMN: &str = "RESTOK_ID_COLUMN";
 /// How an image's key is made.
 pub(crate) const IMAGE_ID: &str = "RESTOK_IMAGE_ID";
 /// Take only the first images of the source.

@@ -15,6 +15,9 @@ pub enum ImageIdRule {
     /// The path below the source without its extension, for sets whose stems repeat (`cats/001`, `dogs/001`, or shards that
     /// each count from zero).
     Path,
+    /// Where the image lies: a file's path with its extension, or the shard's or file's path without and the number of the row in it. It
+    /// tells any two images of a source apart, whatever they are called.
+    Position,
 }
 
 impl ImageIdRule {
@@ -23,15 +26,27 @@ impl ImageIdRule {
         match self {
             Self::Stem => "stem",
             Self::Path => "path",
+            Self::Position => "position",
         }
     }
 
-    /// The key of the image at `path`, which is relative to the source: a file's path in a folder, `<shard stem>/<member>` in a
-    /// tar, `<shard stem>/<image.path>` in Parquet.
-    pub fn image_id(self, path: &str) -> String {
+    /// The key of an image that is a file of its own, at `path` below the source.
+    pub fn of_file(self, path: &str) -> String {
         match self {
             Self::Stem => stem(path).to_owned(),
             Self::Path => without_extension(path).to_owned(),
+            Self::Position => path.to_owned(),
+        }
+    }
+
+    /// The key of the image in row `row` of the shard or Parquet file at `path` below the source; `name` is what the image is called
+    /// there, if it has a name.
+    pub fn of_row(self, path: &str, row: u64, name: Option<&str>) -> String {
+        let shard = || without_extension(path.rsplit('/').next().unwrap_or(path));
+        match (self, name) {
+            (Self::Position, _) => format!("{}/{row:08}", without_extension(path)),
+            (Self::Stem | Self::Path, Some(name)) => self.of_file(&format!("{}/{name}", shard())),
+            (Self::Stem | Self::Path, None) => format!("{}-row-{row}", shard()),
         }
     }
 }
@@ -71,15 +86,25 @@ mod tests {
             "imagenet1k-train-0000/n01440764_10026.jpg",
             "train-00000-of-00294/n01440764_10026_n01440764.JPEG",
         ] {
-            assert_eq!(ImageIdRule::Stem.image_id(path), "n01440764_10026");
+            assert_eq!(ImageIdRule::Stem.of_file(path), "n01440764_10026");
         }
-        assert_eq!(ImageIdRule::Stem.image_id("ILSVRC2012_val_00000293_n01440764.JPEG"), "ILSVRC2012_val_00000293");
+        assert_eq!(ImageIdRule::Stem.of_file("ILSVRC2012_val_00000293_n01440764.JPEG"), "ILSVRC2012_val_00000293");
     }
 
     #[test]
     fn a_path_key_keeps_folders_and_inner_dots() {
-        assert_eq!(ImageIdRule::Path.image_id("cats/a.b/001.x.png"), "cats/a.b/001.x");
-        assert_eq!(ImageIdRule::Stem.image_id("cats/a.b/.hidden"), ".hidden");
-        assert_eq!(ImageIdRule::Stem.image_id("n01440764"), "n01440764");
+        assert_eq!(ImageIdRule::Path.of_file("cats/a.b/001.x.png"), "cats/a.b/001.x");
+        assert_eq!(ImageIdRule::Stem.of_file("cats/a.b/.hidden"), ".hidden");
+        assert_eq!(ImageIdRule::Stem.of_file("n01440764"), "n01440764");
+    }
+
+    #[test]
+    fn a_row_is_known_by_its_name_or_by_its_place() {
+        let of_row = |rule: ImageIdRule, name| rule.of_row("b/train-0001.tar", 12, name);
+        assert_eq!(of_row(ImageIdRule::Stem, Some("c/x.jpg")), "x");
+        assert_eq!(of_row(ImageIdRule::Path, Some("c/x.jpg")), "train-0001/c/x");
+        assert_eq!(of_row(ImageIdRule::Path, None), "train-0001-row-12");
+        assert_eq!(of_row(ImageIdRule::Position, Some("c/x.jpg")), "b/train-0001/00000012");
+        assert_eq!(ImageIdRule::Position.of_file("c/x.jpg"), "c/x.jpg");
     }
 }

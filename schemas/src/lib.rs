@@ -31,7 +31,9 @@ mod random_stream;
 mod reject_reason;
 mod sample_batch;
 mod sampling;
+mod source_account;
 mod source_layout;
+mod source_reading;
 mod token_batch;
 mod token_levels;
 mod token_table;
@@ -51,7 +53,7 @@ pub use origin::{
 };
 pub use output_paths::{
     MANIFEST_PATH, NPZ_PATH, PICTURES_PREFIX, PLAN_OWNER_PATH, SCORES_CSV_PATH, SCORES_PREFIX, SUCCESS_PATH,
-    features_path, features_prefix, images_path, log_prefix, marker_path, marker_prefix, picture_name, picture_path,
+    features_path, features_prefix, images_path, left_out_path, log_prefix, marker_path, marker_prefix, picture_name, picture_path,
     plan_path, scores_path, tokens_path, unit_pictures_path,
 };
 pub use pixel_batch::PixelBatch;
@@ -64,7 +66,9 @@ pub use random_stream::RandomStream;
 pub use reject_reason::RejectReason;
 pub use sample_batch::SampleBatch;
 pub use sampling::{Guidance, GuidanceSchedule, Sampling};
+pub use source_account::{LeftOut, LeftOutReason, SourceAccount};
 pub use source_layout::SourceLayout;
+pub use source_reading::{ColumnNames, ImageExtensions, LabelSource, SourceReading};
 pub use token_batch::{TokenBatch, check_codebook_size};
 pub use token_levels::TokenLevels;
 pub use token_table::{TokenColumns, TokenRows, token_schema};

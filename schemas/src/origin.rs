@@ -1,6 +1,6 @@
 //! Where the rows of an output come from: images that were encoded, samples that were drawn, or tokens that were there.
 
-use crate::{Crop, ImageIdRule, PlanHash, Sampling, SourceLayout};
+use crate::{Crop, ImageIdRule, PlanHash, Sampling, SourceLayout, SourceReading};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -29,6 +29,9 @@ pub struct ImageOrigin {
     pub max_image_bytes: u64,
     /// Images above this many pixels are rejected.
     pub max_image_pixels: u64,
+    /// How images, labels and keys are found, where the layout leaves a choice.
+    #[serde(default)]
+    pub reading: SourceReading,
 }
 
 /// What samples are drawn from, and how.

@@ -7,6 +7,11 @@ pub fn plan_path(plan: &PlanHash) -> String {
     format!("_plan/{}.jsonl.zst", plan.short())
 }
 
+/// What the listing of a plan's source left out. No part of the plan: what lies beside a set may change without it.
+pub fn left_out_path(plan: &PlanHash) -> String {
+    format!("_plan/{}.left-out.json", plan.short())
+}
+
 /// The object that says which plan owns the output. Put create-only, it decides between two runs that start at once.
 pub const PLAN_OWNER_PATH: &str = "_plan/owner.json";
 

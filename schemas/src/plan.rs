@@ -4,7 +4,7 @@
 //! plan, and with it every file of the output, so that a run with other inputs, another checkpoint or another crop can never
 //! mix with this one.
 
-use crate::{Origin, SchemaError, TokenLevels};
+use crate::{Origin, SchemaError, SourceReading, TokenLevels};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use sha2::{Digest, Sha256};
 use std::{fmt, ops::Range};
@@ -70,6 +70,10 @@ impl Serialize for PlanSettings {
             Origin::Images(images) => {
                 map.serialize_entry("max_image_bytes", &images.max_image_bytes)?;
                 map.serialize_entry("max_image_pixels", &images.max_image_pixels)?;
+                // Absent where it is as ever, so that such plans keep their hashes.
+                if images.reading != SourceReading::default() {
+                    map.serialize_entry("reading", &images.reading)?;
+                }
             }
             Origin::Samples(samples) => {
                 map.serialize_entry("generator", &samples.generator)?;

@@ -1,6 +1,6 @@
 //! A unit's marker and the output's manifest: the books.
 
-use crate::{PlanHash, PlanSettings, RejectReason, SchemaError};
+use crate::{PlanHash, PlanSettings, RejectReason, SchemaError, SourceAccount};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,9 @@ pub struct Books {
     pub token_rows: u64,
     /// Encoded bytes of all listed images that were read.
     pub bytes_read: u64,
+    /// What the inputs hold beside images, such as other members of a tar.
+    #[serde(default, skip_serializing_if = "SourceAccount::is_empty")]
+    pub left_out: SourceAccount,
 }
 
 impl UnitReport {
@@ -47,6 +50,7 @@ impl Books {
         for (&reason, count) in &other.rejected {
             *self.rejected.entry(reason).or_default() += count;
         }
+        self.left_out.add(&other.left_out);
     }
 
     /// Holds the books to their one law: listed = written + rejected, and `views` rows for each written image.

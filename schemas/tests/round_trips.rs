@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use schemas::{
     Books, Crop, GeneratorIdentity, ImageIdRule, ImageOrigin, ImageRow, Maker, Origin, PictureFormat, Pictures, Plan,
     PlanSettings, PlannedInput, Provenance, RejectReason, Rounding, SampleOrigin, Sampling, SchemaError, SourceLayout,
-    TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity, image_record_batch, image_rows, read_levels,
+    SourceReading, TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity, image_record_batch, image_rows, read_levels,
     token_schema,
 };
 
@@ -27,6 +27,7 @@ fn settings() -> PlanSettings {
             crop: Crop::AdmCenter { size: 256 },
             max_image_bytes: 1 << 20,
             max_image_pixels: 1 << 24,
+            reading: SourceReading::default(),
         }),
     }
 }

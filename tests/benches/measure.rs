@@ -20,7 +20,7 @@ use pipeline::{
 };
 use schemas::{
     Crop, GuidanceSchedule, ImageIdRule, ImageOrigin, Origin, PixelBatch, PlanSettings, Rounding, SampleBatch,
-    Sampling, ScoredImages, SourceLayout, TokenBatch, TokenLevels, TokenizerIdentity,
+    Sampling, ScoredImages, SourceAccount, SourceLayout, SourceReading, TokenBatch, TokenLevels, TokenizerIdentity,
 };
 use serde_json::{Value, json};
 use std::{
@@ -292,6 +292,7 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
                 crop,
                 max_image_bytes: limits.max_image_bytes,
                 max_image_pixels: limits.max_image_pixels,
+                reading: SourceReading::default(),
             }),
         };
         let plan = Arc::new(plan_units(settings, listing)?);
@@ -312,6 +313,7 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
                 finalize: true,
                 cancel: tokio_util::sync::CancellationToken::new(),
                 telemetry: Arc::new(Telemetry::new()),
+                left_out: SourceAccount::default(),
             },
         };
         Ok::<_, Box<dyn Error>>(tokenize(run).await?)

@@ -18,7 +18,7 @@ use anyhow::Result;
 use pipeline::{
     CodeSource, GenerateRun, Limits, PipelineError, Run, RunReport, Shard, Storage, TableReader, Telemetry,
 };
-use schemas::Plan;
+use schemas::{Plan, SourceAccount};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +98,7 @@ pub(crate) async fn generate_set(
             finalize: settings.finalize,
             cancel: cancel.clone(),
             telemetry,
+            left_out: SourceAccount::default(),
         },
     };
     let report = watched.run(pipeline::generate(run), progress).await?;

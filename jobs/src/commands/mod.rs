@@ -1,5 +1,6 @@
 //! One file a command: each is a function from its settings to a report.
 
+mod class_list;
 pub(crate) mod evaluate;
 pub(crate) mod finalize;
 pub(crate) mod generate;
@@ -14,7 +15,7 @@ pub(crate) mod train_tokenizer;
 pub(crate) mod verify;
 
 use crate::aligned::{bytes, count, counted, named, percent};
-use schemas::{Books, Origin, PlanSettings};
+use schemas::{Books, Origin, PlanSettings, SourceAccount};
 
 /// Where rows come from, and how it lies there.
 pub(crate) fn source_text(settings: &PlanSettings) -> String {
@@ -46,7 +47,18 @@ pub(crate) fn books_text(books: &Books) -> String {
     let reasons: Vec<(String, String)> =
         books.rejected.iter().map(|(reason, number)| (format!("  {reason}"), count(*number))).collect();
     pairs.extend(reasons.iter().map(|(reason, number)| (reason.as_str(), number.clone())));
-    format!("Books\n{}", named(2, &pairs))
+    format!("Books\n{}{}", named(2, &pairs), left_out_text(&books.left_out))
+}
+
+/// What was left out, a line for each reason with the first of them; nothing where nothing was.
+pub(crate) fn left_out_text(left_out: &SourceAccount) -> String {
+    if left_out.is_empty() {
+        return String::new();
+    }
+    let lines = left_out.iter().map(|(reason, left)| {
+        format!("  {} {}, such as {}\n", count(left.count), reason.describe(), left.first)
+    });
+    format!("Left out\n{}", lines.collect::<String>())
 }
 
 #[cfg(test)]
@@ -62,6 +74,7 @@ mod tests {
             rejected: [(RejectReason::Truncated, 2), (RejectReason::TooLarge, 1)].into(),
             token_rows: 1994,
             bytes_read: 2048,
+            left_out: SourceAccount::default(),
         };
         let text = books_text(&books);
         assert_eq!(

@@ -3,7 +3,7 @@
 mod batch_size;
 mod dry_run;
 
-use super::run_report;
+use super::{class_list, run_report};
 use crate::{
     aligned::tenths,
     environment,
@@ -20,7 +20,9 @@ use pipeline::{
     EncoderFactory, Limits, PipelineError, Run, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry,
     TokenizeRun,
 };
-use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenizerIdentity};
+use schemas::{
+    Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, TokenizerIdentity,
+};
 use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -47,9 +49,10 @@ pub(crate) async fn run(
     let choosing = batch_size::choose(&settings, &output, &workers, tokenizer);
     let (batch_size, tokenizer) = cancel.run_until_cancelled(choosing).await.ok_or(PipelineError::Drained)??;
     let planning = plan(&settings, batch_size.rows, &limits, tokenizer_identity(&tokenizer), crop, &telemetry);
-    let plan = Arc::new(cancel.run_until_cancelled(planning).await.ok_or(PipelineError::Drained)??);
+    let (plan, left_out) = cancel.run_until_cancelled(planning).await.ok_or(PipelineError::Drained)??;
+    let plan = Arc::new(plan);
     if settings.dry_run {
-        return dry_run::print(&settings, &plan, &output, batch_size.memory).await;
+        return dry_run::print(&settings, &plan, &output, &left_out, batch_size.memory).await;
     }
     let watched = Watched::new(&plan, &output, shard, &telemetry);
     let run = TokenizeRun {
@@ -67,6 +70,7 @@ pub(crate) async fn run(
             finalize: settings.finalize,
             cancel,
             telemetry,
+            left_out,
         },
     };
     let report = watched.run(pipeline::tokenize(run), &progress).await?;
@@ -132,7 +136,7 @@ fn choose_crop(asked: Option<Crop>, resolution: usize) -> Result<Crop, SettingsE
     }
 }
 
-/// Lists the source and freezes the plan.
+/// Lists the source and freezes the plan; gives what the listing left out as well.
 async fn plan(
     settings: &TokenizeSettings,
     batch_size: usize,
@@ -140,13 +144,16 @@ async fn plan(
     tokenizer: TokenizerIdentity,
     crop: Crop,
     telemetry: &Telemetry,
-) -> Result<Plan> {
+) -> Result<(Plan, SourceAccount)> {
     let started = Instant::now();
     let options = SourceOptions {
         url: settings.source.clone(),
         layout: settings.layout,
         image_id: settings.image_id,
         max_images: settings.max_images,
+        classes: settings.classes.as_deref().map(class_list::read).transpose()?,
+        reading: settings.reading.clone(),
+        output: Some(settings.output.clone()),
     };
     let listing = pipeline::list_source(&options, limits).await?;
     let plan_settings = PlanSettings {
@@ -163,8 +170,10 @@ async fn plan(
             crop,
             max_image_bytes: limits.max_image_bytes,
             max_image_pixels: limits.max_image_pixels,
+            reading: settings.reading.clone(),
         }),
     };
+    let left_out = listing.left_out.clone();
     let plan = pipeline::plan_units(plan_settings, listing)?;
     telemetry.record(Stage::List, plan.inputs().len() as u64, 0, started.elapsed());
     tracing::info!(
@@ -174,7 +183,7 @@ async fn plan(
         seconds = tenths(started.elapsed().as_secs_f64()),
         "planned"
     );
-    Ok(plan)
+    Ok((plan, left_out))
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ fn image_options(settings: &TrainTokenizerSettings, limits: &Limits) -> Training
 }
 
 fn source_options(settings: &TrainTokenizerSettings, url: &str, max_images: Option<u64>) -> SourceOptions {
-    SourceOptions { url: url.to_owned(), layout: settings.layout, image_id: ImageIdRule::Stem, max_images }
+    SourceOptions { layout: settings.layout, image_id: ImageIdRule::Position, max_images, ..SourceOptions::new(url) }
 }
 
 impl Training for TokenizerTraining {

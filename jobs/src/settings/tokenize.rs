@@ -3,13 +3,15 @@
 use super::{
     Devices, ModelReference, Options, RejectRate, ReportFormat, SettingsError,
     table_commands::{OUTPUT_USAGE, required},
-    values::{BatchSize, crop_parser, image_id_parser, layout_parser, precision_parser},
+    values::{
+        BatchSize, crop_parser, extensions_parser, image_id_parser, labels_parser, layout_parser, precision_parser,
+    },
 };
 use crate::environment;
 use models::Precision;
-use schemas::{Crop, ImageIdRule, SourceLayout};
+use schemas::{ColumnNames, Crop, ImageExtensions, ImageIdRule, LabelSource, SourceLayout, SourceReading};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Options of `restok tokenize`.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
@@ -50,6 +52,27 @@ pub(crate) struct TokenizeOptions {
     /// How an image's key is made
     #[arg(long, value_name = "RULE", env = environment::IMAGE_ID, value_parser = image_id_parser(), help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) image_id: Option<ImageIdRule>,
+    /// Where labels come from
+    #[arg(long, value_name = "SOURCE", env = environment::LABELS, value_parser = labels_parser(), help_heading = "What the plan fixes (another value needs another output)")]
+    pub(crate) labels: Option<LabelSource>,
+    /// The names of the classes in the order of their labels, so that a subset or an empty class does not renumber them: a file with one
+    /// name a line, or a JSON list
+    #[arg(long, value_name = "FILE", env = environment::CLASS_LIST, help_heading = "What the plan fixes (another value needs another output)")]
+    pub(crate) classes: Option<PathBuf>,
+    /// Which files and members of tar shards are images: usual (the extensions that image files have), any (all, told by their first
+    /// bytes), or extensions with commas such as jpg,jpeg
+    #[arg(long, value_name = "LIST", env = environment::IMAGE_EXTENSIONS, value_parser = extensions_parser, help_heading = "What the plan fixes (another value needs another output)")]
+    pub(crate) image_extensions: Option<ImageExtensions>,
+    /// Column of a Parquet source with the encoded images, binary or struct<bytes, path>; image, or the only one there is, when absent.
+    /// Parts of nested columns are joined by dots
+    #[arg(long, value_name = "NAME", env = environment::IMAGE_COLUMN, help_heading = "What the plan fixes (another value needs another output)")]
+    pub(crate) image_column: Option<String>,
+    /// Column of a Parquet source with the labels, as numbers or names of classes; label when absent
+    #[arg(long, value_name = "NAME", env = environment::LABEL_COLUMN, help_heading = "What the plan fixes (another value needs another output)")]
+    pub(crate) label_column: Option<String>,
+    /// Column of a Parquet source with the images' keys, taken as they are; made by --image-id when absent
+    #[arg(long, value_name = "NAME", env = environment::ID_COLUMN, help_heading = "What the plan fixes (another value needs another output)")]
+    pub(crate) id_column: Option<String>,
     /// Take only the first images of the source, for a trial
     #[arg(long, value_name = "IMAGES", env = environment::MAX_IMAGES, help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) max_images: Option<u64>,
@@ -93,6 +116,8 @@ impl Options for TokenizeOptions {
             batch_size: Some(BatchSize::default()),
             unit_size: Some(16_384),
             image_id: Some(ImageIdRule::Stem),
+            labels: Some(LabelSource::Auto),
+            image_extensions: Some(ImageExtensions::Usual),
             devices: Some(Devices::default()),
             start_jitter_seconds: Some(0),
             max_reject_rate: Some(RejectRate::default()),
@@ -127,6 +152,10 @@ pub(crate) struct TokenizeSettings {
     pub(crate) unit_size: usize,
     /// How keys are made.
     pub(crate) image_id: ImageIdRule,
+    /// File with the names of the classes.
+    pub(crate) classes: Option<PathBuf>,
+    /// How images, labels and keys are found.
+    pub(crate) reading: SourceReading,
     /// Only the first images.
     pub(crate) max_images: Option<u64>,
     /// Devices.
@@ -186,6 +215,12 @@ impl TokenizeOptions {
             batch_size: self.batch_size.unwrap_or_default(),
             unit_size: at_least_one("--unit-size", self.unit_size)?,
             image_id: self.image_id.unwrap_or_default(),
+            classes: self.classes,
+            reading: SourceReading {
+                labels: self.labels.unwrap_or_default(),
+                image_extensions: self.image_extensions.unwrap_or_default(),
+                columns: ColumnNames { image: self.image_column, label: self.label_column, id: self.id_column },
+            },
             max_images: self.max_images,
             devices: self.devices.unwrap_or_default(),
             device_threads: self.device_threads,

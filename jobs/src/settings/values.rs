@@ -3,7 +3,7 @@
 use super::SettingsError;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use models::{DeviceChoice, Precision};
-use schemas::{Crop, ImageIdRule, SourceLayout};
+use schemas::{Crop, ImageExtensions, ImageIdRule, LabelSource, SchemaError, SourceLayout};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -290,8 +290,29 @@ pub(super) fn image_id_parser() -> impl TypedValueParser<Value = ImageIdRule> {
     named([
         ("stem", "The file's stem: the same for an image in every layout"),
         ("path", "The path below the source, for sets whose stems repeat"),
+        ("position", "The shard or file and the number of the row in it: any two images differ"),
     ])
-    .map(|name| if name == ImageIdRule::Path.name() { ImageIdRule::Path } else { ImageIdRule::Stem })
+    .map(|name| match name.as_str() {
+        "path" => ImageIdRule::Path,
+        "position" => ImageIdRule::Position,
+        _ => ImageIdRule::Stem,
+    })
+}
+
+/// Reads where labels come from on the command line.
+pub(super) fn labels_parser() -> impl TypedValueParser<Value = LabelSource> {
+    named([
+        ("auto", "What the layout has: folders, .cls before .json, the label's column"),
+        ("cls", "The .cls members of tar shards alone"),
+        ("json", "The .json members of tar shards alone"),
+        ("none", "Nowhere: no row has a label, and side files are not read"),
+    ])
+    .try_map(|name| name.parse())
+}
+
+/// Reads a list of extensions on the command line.
+pub(super) fn extensions_parser(text: &str) -> Result<ImageExtensions, SchemaError> {
+    text.parse()
 }
 
 /// Reads a precision on the command line.

@@ -2,7 +2,10 @@
 
 use crate::{PipelineError, PutOutcome, Storage};
 use bytes::Bytes;
-use schemas::{PLAN_OWNER_PATH, Plan, PlanHash, PlannedInput, SCHEMA_VERSION, from_json, plan_path, to_json};
+use schemas::{
+    PLAN_OWNER_PATH, Plan, PlanHash, PlannedInput, SCHEMA_VERSION, SourceAccount, from_json, left_out_path, plan_path,
+    to_json,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,6 +69,31 @@ async fn check_create_only(output: &Storage, plan: &Plan) -> Result<(), Pipeline
                 .to_owned(),
         )),
         PutOutcome::Same | PutOutcome::Different(_) => Ok(()),
+    }
+}
+
+/// Writes what the listing of the plan's source left out. Where a start before this one has written it, that stands.
+///
+/// # Errors
+/// Storage errors.
+pub(crate) async fn put_left_out(output: &Storage, plan: &PlanHash, left_out: &SourceAccount) -> Result<(), PipelineError> {
+    if left_out.is_empty() {
+        return Ok(());
+    }
+    let path = left_out_path(plan);
+    let bytes = Bytes::from(to_json(&path, left_out)?);
+    output.put_create(&path, bytes).await.map(drop)
+}
+
+/// What [`put_left_out`] wrote; empty where nothing was.
+///
+/// # Errors
+/// When the document is damaged; storage errors.
+pub(crate) async fn read_left_out(output: &Storage, plan: &PlanHash) -> Result<SourceAccount, PipelineError> {
+    let path = left_out_path(plan);
+    match output.get_if_exists(&path).await? {
+        Some(bytes) => Ok(from_json(&path, &bytes)?),
+        None => Ok(SourceAccount::default()),
     }
 }
 

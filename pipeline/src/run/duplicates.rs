@@ -45,7 +45,10 @@ pub(crate) fn duplicate_id(uri: &str, image_id: &str, first: u32, second: u32) -
         if first == second { format!("twice in unit {first}") } else { format!("in units {first} and {second}") };
     PipelineError::Source {
         uri: uri.to_owned(),
-        problem: format!("image id {image_id:?} appears {place}; ids must be unique: use --image-id path"),
+        problem: format!(
+            "image id {image_id:?} appears {place}; ids must be unique: --image-id position tells any two images apart, \
+             and --image-id path those whose paths differ"
+        ),
     }
 }
 

@@ -31,14 +31,16 @@ pub(crate) use unit::{WaitClock, books_of};
 
 use crate::{
     Limits, PipelineError, Storage,
-    commit::{Committed, UnitCommit, claim_output, done_units, finalize_units, read_markers},
+    commit::{
+        Committed, UnitCommit, claim_output, done_units, finalize_units, put_left_out, read_left_out, read_markers,
+    },
     cpu_pool::CpuPool,
     device_worker::DevicesGone,
     telemetry::{Snapshot, Telemetry, describe_rejects},
     watchdog,
 };
 use bytes::Bytes;
-use schemas::{Books, ImageRow, Maker, Plan, TokenRows, UnitReport, marker_path};
+use schemas::{Books, ImageRow, Maker, Plan, SourceAccount, TokenRows, UnitReport, marker_path};
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -73,6 +75,8 @@ pub struct Run {
     pub cancel: CancellationToken,
     /// Counters, for whoever shows progress.
     pub telemetry: Arc<Telemetry>,
+    /// What the listing of the source left out; kept beside the plan.
+    pub left_out: SourceAccount,
 }
 
 impl std::fmt::Debug for Run {
@@ -201,6 +205,7 @@ async fn work_through<E: Engine>(
     let pause = start_pause(run.start_jitter, run.shard);
     cancel.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or_else(stopped)?;
     claim_output(&run.output, &run.plan).await?;
+    put_left_out(&run.output, run.plan.hash(), &run.left_out).await?;
     let done_before = done_units(&run.output, &run.plan).await?;
     run.telemetry.set_totals(u64::from(run.plan.units()), done_before.len() as u64, planned_images(&run.plan));
     let todo: Vec<u32> =
@@ -220,6 +225,7 @@ async fn work_through<E: Engine>(
     let done_after = done_units(&run.output, &run.plan).await?;
     let reports = read_markers(&run.output, &run.plan, done_after.iter().copied()).await?;
     let mut report = run_report(&run.plan, &here, &reports, &done_before);
+    report.books_output.left_out.add(&read_left_out(&run.output, run.plan.hash()).await?);
     if report.units_left == 0 {
         check_books(&run.plan, &report.books_output, run.max_reject_rate)?;
         if run.finalize {

@@ -18,7 +18,9 @@ use crate::{
     telemetry::{Stage, Telemetry},
 };
 use futures::{StreamExt, stream::FuturesOrdered};
-use schemas::{Books, Crop, ImageOrigin, ImageRow, PixelBatch, Plan, TokenBatch, TokenRows, sha256_hex};
+use schemas::{
+    Books, Crop, ImageOrigin, ImageRow, PixelBatch, Plan, SourceAccount, TokenBatch, TokenRows, sha256_hex,
+};
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -98,7 +100,7 @@ impl UnitSource for ImageUnits {
         while let Some(codes) = encoding.next().await {
             rows.add_codes(&codes.map_err(|_| DevicesGone)?);
         }
-        Ok(rows.finish(unit)?)
+        Ok(rows.finish(unit, source.left_out())?)
     }
 
     /// Nothing is made of the codes: the other attempt's stand, and the images are the same.
@@ -133,7 +135,7 @@ impl ImageUnits {
             Duration::ZERO,
         );
         self.telemetry.image_listed();
-        let ImageOrigin { crop, max_image_bytes, max_image_pixels, .. } = self.images;
+        let ImageOrigin { crop, max_image_bytes, max_image_pixels, .. } = self.images.clone();
         let limits = DecodeLimits { max_bytes: max_image_bytes, max_pixels: max_image_pixels };
         let telemetry = Arc::clone(&self.telemetry);
         let in_stage = telemetry.enter(Stage::Decode);
@@ -246,12 +248,12 @@ impl RowCollector {
     }
 
     /// Joins images and codes, and balances the books.
-    fn finish(self, unit: u32) -> Result<UnitRows, PipelineError> {
+    fn finish(self, unit: u32, left_out: SourceAccount) -> Result<UnitRows, PipelineError> {
         let mut ids = HashSet::with_capacity(self.images.len());
         if let Some(image) = self.images.iter().find(|image| !ids.insert(image.image_id.as_str())) {
             return Err(duplicate_id("the source", &image.image_id, unit, unit));
         }
-        let books = Books { listed: self.images_started, ..books_of(&self.images, self.views) };
+        let books = Books { listed: self.images_started, left_out, ..books_of(&self.images, self.views) };
         books.check(self.views)?;
         let tokens = TokenBatch::try_new(self.codes, self.tokens_per_image)?;
         if tokens.rows() as u64 != books.token_rows {

@@ -12,7 +12,7 @@ use crate::{
     storage::without_secrets,
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use schemas::{Crop, PlannedInput, SourceLayout, hex};
+use schemas::{Crop, PlannedInput, SourceLayout, SourceReading, hex};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 use tokio::task::spawn_blocking;
@@ -139,7 +139,11 @@ impl PictureSet {
         let inputs = divide(layout, listing.inputs, unit_size)?;
         check_units(inputs.last().map_or(0, |input| input.unit as usize))?;
         let class_names = listing.class_names;
-        let reader = InputReader::new(storage, layout, source.image_id, class_names, limits.max_image_bytes, limits);
+        if source.reading != SourceReading::default() {
+            freeze(digest, "reading", &source.reading);
+        }
+        let (reading, most) = (source.reading.clone(), limits.max_image_bytes);
+        let reader = InputReader::new(storage, layout, source.image_id, class_names, most, reading, limits);
         if layout == SourceLayout::Webdataset {
             tracing::debug!(shards = inputs.len(), "each shard is a unit: its features are in memory until it is done");
         }

@@ -1,13 +1,19 @@
 //! What a source holds: found by pattern or by folder, its layout recognised, sorted and checked before anything is read.
 
-use super::{FetchLimits, PinnedObject, extension, is_image, parquet_footer, pattern};
+use super::{
+    FetchLimits, PinnedObject, classes, extension,
+    foreign_files::{self, Foreign},
+    parquet_footer, pattern,
+};
 use crate::{
     Limits, PipelineError,
     storage::{Storage, StoredObject},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use glob::{MatchOptions, Pattern};
-use schemas::{ImageIdRule, SourceLayout};
+use schemas::{
+    ImageExtensions, ImageIdRule, LabelSource, LeftOutReason, SourceAccount, SourceLayout, SourceReading,
+};
 use std::{
     cmp,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -30,12 +36,26 @@ pub struct SourceOptions {
     pub image_id: ImageIdRule,
     /// Take only the first images, for a trial.
     pub max_images: Option<u64>,
+    /// Names of the classes by label, where somebody fixes them; else they are the source's.
+    pub classes: Option<Vec<String>>,
+    /// How images, labels and keys are found.
+    pub reading: SourceReading,
+    /// Where this run writes to: what lies there is no part of the source.
+    pub output: Option<String>,
 }
 
 impl SourceOptions {
     /// Everything at `url`, its layout recognised.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), layout: None, image_id: ImageIdRule::default(), max_images: None }
+        Self {
+            url: url.into(),
+            layout: None,
+            image_id: ImageIdRule::default(),
+            max_images: None,
+            classes: None,
+            reading: SourceReading::default(),
+            output: None,
+        }
     }
 }
 
@@ -52,6 +72,8 @@ pub struct SourceListing {
     pub class_names: Vec<String>,
     /// Images in all; unknown for tar shards until they are read.
     pub images: Option<u64>,
+    /// What lies there beside the inputs.
+    pub left_out: SourceAccount,
 }
 
 /// One object of a source.
@@ -65,7 +87,7 @@ pub struct ListedInput {
     pub etag: Option<String>,
     /// Label, where the layout gives it by path.
     pub label: Option<i32>,
-    /// Images to read of it, from its first: rows of a Parquet file, samples of a tar that is not read to its end.
+    /// Images to read of it, from its first: rows of a Parquet file, images of a tar that is not read to its end.
     pub rows: Option<u64>,
 }
 
@@ -99,25 +121,28 @@ pub async fn list_storage(
 ) -> Result<SourceListing, PipelineError> {
     let source = source_address(storage, pattern);
     let wrong = |problem: String| PipelineError::Source { uri: source.clone(), problem };
-    let found = find(storage, pattern, limits, &wrong).await?;
-    let (layout, mut objects) = choose_layout(found, options.layout).map_err(&wrong)?;
     let limit = options.max_images.unwrap_or(u64::MAX);
     if limit == 0 {
         return Err(wrong("a limit of 0 images leaves nothing to do".to_owned()));
     }
+    let mut left_out = SourceAccount::default();
+    let found = find(storage, pattern, options, limits, &mut left_out, &wrong).await?;
+    let (layout, mut objects) = choose_layout(found, options, &mut left_out).map_err(&wrong)?;
     let (inputs, class_names, images) = match layout {
         SourceLayout::Folder => {
-            let class_names = class_names(&objects);
+            let class_names = match options.reading.labels {
+                LabelSource::None => Vec::new(),
+                _ => classes::of_folders(objects.iter().map(|object| object.path.as_str()), options.classes.as_deref())
+                    .map_err(&wrong)?,
+            };
             objects.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
             check_keys(&objects, options.image_id).map_err(&wrong)?;
-            let input = |object: &StoredObject| -> Result<ListedInput, PipelineError> {
-                let position = class_of(&object.path)
-                    .and_then(|class| class_names.binary_search_by(|name| name.as_str().cmp(class)).ok());
-                let label = position.map(i32::try_from).transpose();
-                let label = label.map_err(|_| wrong(format!("{} classes are too many", class_names.len())))?;
-                Ok(ListedInput { label, ..ListedInput::new(storage, object) })
+            let labels: HashMap<&str, i32> = class_names.iter().map(String::as_str).zip(0..).collect();
+            let input = |object: &StoredObject| {
+                let label = classes::of_path(&object.path).and_then(|class| labels.get(class).copied());
+                ListedInput { label, ..ListedInput::new(storage, object) }
             };
-            let inputs = objects.iter().map(input).collect::<Result<Vec<_>, _>>()?;
+            let inputs: Vec<_> = objects.iter().map(input).collect();
             let images = inputs.len() as u64;
             (inputs, class_names, Some(images))
         }
@@ -125,15 +150,22 @@ pub async fn list_storage(
             let mut inputs: Vec<_> = objects.iter().map(|object| ListedInput::new(storage, object)).collect();
             let mut images = None;
             if options.max_images.is_some() {
-                let (sampled, counted) = sample_shards(storage, &objects, inputs, limit, limits).await?;
+                let (sampled, counted) =
+                    sample_shards(storage, &objects, inputs, &options.reading, limit, limits).await?;
                 inputs = sampled;
                 images = Some(counted);
             }
-            (inputs, Vec::new(), images)
+            (inputs, options.classes.clone().unwrap_or_default(), images)
         }
         SourceLayout::Parquet => {
-            let footers = read_footers(storage, &objects, limits).await?;
-            let class_names = footers.first().map(|(_, names)| names.clone()).unwrap_or_default();
+            let footers = read_footers(storage, &objects, &options.reading, limits).await?;
+            let names = objects.iter().map(|object| object.path.as_str()).zip(&footers);
+            let names = names.map(|(path, (_, class_names))| (path, class_names.as_slice()));
+            let class_names = match (options.reading.labels, &options.classes) {
+                (LabelSource::None, _) => Vec::new(),
+                (_, Some(given)) => classes::named_by_list(names, given).map_err(&wrong)?,
+                (_, None) => classes::of_files(names).map_err(&wrong)?,
+            };
             let mut left = limit;
             let mut inputs = Vec::with_capacity(objects.len());
             for (object, (rows, _)) in objects.iter().zip(&footers) {
@@ -164,7 +196,27 @@ pub async fn list_storage(
         classes = class_names.len(),
         "listed the source"
     );
-    Ok(SourceListing { source, layout, inputs, class_names, images })
+    tell(&left_out, options);
+    Ok(SourceListing { source, layout, inputs, class_names, images, left_out })
+}
+
+/// Says what was left out, and what would take it, where a flag does that is not given yet.
+fn tell(left_out: &SourceAccount, options: &SourceOptions) {
+    for (reason, left) in left_out.iter() {
+        let (count, first, what) = (left.count, &left.first, reason.describe());
+        let advice = match reason {
+            LeftOutReason::OtherFile if options.reading.image_extensions == ImageExtensions::Usual => {
+                "; --image-extensions any takes every file and tells by its first bytes what it is"
+            }
+            LeftOutReason::OwnOutput => "; what restok wrote is never its own source",
+            _ => "",
+        };
+        if reason.is_a_worry() {
+            tracing::warn!(count, first, "left out: {what}{advice}");
+        } else {
+            tracing::info!(count, first, "left out: {what}{advice}");
+        }
+    }
 }
 
 /// The address that opens as the same storage and pattern again.
@@ -179,7 +231,9 @@ fn source_address(storage: &Storage, pattern: &str) -> String {
 async fn find(
     storage: &Storage,
     pattern: &str,
+    options: &SourceOptions,
     limits: &Limits,
+    left_out: &mut SourceAccount,
     wrong: &impl Fn(String) -> PipelineError,
 ) -> Result<Vec<StoredObject>, PipelineError> {
     let names = pattern::expand_braces(pattern).map_err(wrong)?;
@@ -188,9 +242,19 @@ async fn find(
     let mut found = BTreeSet::new();
     if wild {
         let listed = list_folder(storage).await?;
-        let listed: Vec<_> = listed.into_iter().filter(|object| !is_hidden(&object.path)).collect();
+        let foreign = Foreign::find(&listed, own_output(storage, options)?, pattern.is_empty());
+        let (mut named, mut others) = (Vec::with_capacity(listed.len()), 0_u64);
+        for object in listed {
+            match foreign.reason(&object.path) {
+                None => named.push(object),
+                Some(reason) => {
+                    others += 1;
+                    left_out.count(reason, || storage.uri(&object.path));
+                }
+            }
+        }
         if pattern.is_empty() {
-            found.extend(listed);
+            found.extend(named);
         } else {
             for name in names {
                 let glob = Pattern::new(&name).map_err(|error| wrong(format!("{name}: {error}")))?;
@@ -202,7 +266,7 @@ async fn find(
                 };
                 let before = found.len();
                 let mut matches =
-                    listed.iter().filter(|object| glob.matches_with(&object.path, options)).cloned().peekable();
+                    named.iter().filter(|object| glob.matches_with(&object.path, options)).cloned().peekable();
                 if matches.peek().is_none() {
                     missing.push(name);
                     continue;
@@ -210,6 +274,10 @@ async fn find(
                 found.extend(matches);
                 tracing::debug!(name, new = found.len() - before, "matched");
             }
+        }
+        if found.is_empty() && missing.is_empty() && others > 0 {
+            let shown: Vec<_> = left_out.iter().map(|(reason, left)| format!("{} {}", left.count, reason.describe())).collect();
+            return Err(wrong(format!("nothing is there but {}", shown.join(", "))));
         }
     } else {
         let heads = stream::iter(names)
@@ -233,14 +301,33 @@ async fn find(
         return Err(wrong(format!("{} of the names in the pattern match nothing: {shown}{rest}", missing.len())));
     }
     if found.is_empty() {
-        let advice = if storage.display().starts_with("http") {
-            NAME_THE_FILES
-        } else {
-            "check the address, and that the credentials may list it"
-        };
-        return Err(wrong(format!("nothing is there: {advice}")));
+        return Err(wrong(nothing_there(storage).await));
     }
     Ok(found.into_iter().collect())
+}
+
+/// Where the run's own output lies below the source, if it does: empty where it is the source.
+fn own_output(storage: &Storage, options: &SourceOptions) -> Result<Option<String>, PipelineError> {
+    let Some(output) = &options.output else { return Ok(None) };
+    let output = Storage::shown_address(output)?;
+    match output.trim_end_matches('/') == storage.display().trim_end_matches('/') {
+        true => Ok(Some(String::new())),
+        false => Ok(storage.path_of(&output)),
+    }
+}
+
+/// What to say of an address below which nothing lies.
+async fn nothing_there(storage: &Storage) -> String {
+    if storage.display().starts_with("http") {
+        return format!("nothing is there: {NAME_THE_FILES}");
+    }
+    match storage.head_if_exists("").await {
+        Ok(Some(object)) => format!(
+            "it is one file of {} bytes, expected a folder, a file with an image's extension, .tar or .parquet",
+            object.size
+        ),
+        _ => "nothing is there: check the address, and that the credentials may list it".to_owned(),
+    }
 }
 
 async fn list_folder(storage: &Storage) -> Result<Vec<StoredObject>, PipelineError> {
@@ -253,85 +340,105 @@ async fn list_folder(storage: &Storage) -> Result<Vec<StoredObject>, PipelineErr
     })
 }
 
-/// Whether a name, or a folder above it, is hidden. An underscore hides nothing: cameras begin names with it, and a table's own
-/// files (`_SUCCESS`, `_metadata`) have no image's extension.
-fn is_hidden(path: &str) -> bool {
-    path.split('/').any(|part| part.starts_with('.'))
-}
-
 /// Keeps the objects of one layout: the one asked for, or the only one there is.
 fn choose_layout(
     objects: Vec<StoredObject>,
-    wanted: Option<SourceLayout>,
+    options: &SourceOptions,
+    left_out: &mut SourceAccount,
 ) -> Result<(SourceLayout, Vec<StoredObject>), String> {
+    let extensions = &options.reading.image_extensions;
     let mut by_layout: BTreeMap<&str, (SourceLayout, Vec<StoredObject>)> = BTreeMap::new();
-    let mut skipped: BTreeMap<String, usize> = BTreeMap::new();
+    let mut others: Vec<StoredObject> = Vec::new();
     for object in objects {
-        let extension = extension(&object.path).unwrap_or_default();
-        let layout = match extension.as_str() {
-            "tar" => SourceLayout::Webdataset,
-            "parquet" => SourceLayout::Parquet,
-            name if is_image(name) => SourceLayout::Folder,
+        let extension = extension(&object.path);
+        let layout = match extension.as_deref() {
+            Some("tar") => SourceLayout::Webdataset,
+            Some("parquet") => SourceLayout::Parquet,
+            extension if extensions.contain(extension) => SourceLayout::Folder,
             _ => {
-                let name = if extension.is_empty() { "without extension".to_owned() } else { format!(".{extension}") };
-                *skipped.entry(name).or_default() += 1;
+                others.push(object);
                 continue;
             }
         };
         by_layout.entry(layout.name()).or_insert_with(|| (layout, Vec::new())).1.push(object);
     }
-    if !skipped.is_empty() {
-        tracing::info!(?skipped, "passed over files of other kinds");
-    }
-    if let Some(wanted) = wanted {
-        return by_layout.remove(wanted.name()).ok_or_else(|| {
-            let counts = counts(&by_layout, &skipped);
-            format!("no files of the layout {wanted} (.tar for webdataset, .parquet for parquet, images for folder); found {counts}")
-        });
-    }
-    match (by_layout.len(), by_layout.pop_first()) {
-        (1, Some((_, chosen))) => Ok(chosen),
-        (_, None) => {
-            let packed =
-                skipped.keys().any(|name| matches!(name.as_str(), ".gz" | ".tgz" | ".zst" | ".bz2" | ".xz" | ".zip"));
-            let hint = if packed { ": compressed archives are not read, write them as plain .tar" } else { "" };
-            Err(format!("no images, .tar or .parquet files; found {}{hint}", counts(&by_layout, &skipped)))
+    let chosen = match (options.layout, by_layout.len()) {
+        (Some(layout), _) if by_layout.contains_key(layout.name()) => layout,
+        // Nothing there has an image's name, and images are what was asked for: their bytes tell.
+        (Some(SourceLayout::Folder), _) if *extensions == ImageExtensions::Usual && !others.is_empty() => {
+            tracing::info!(files = others.len(), "no file has an image's extension: all are taken, and their first bytes tell what they are");
+            by_layout.insert(SourceLayout::Folder.name(), (SourceLayout::Folder, std::mem::take(&mut others)));
+            SourceLayout::Folder
         }
-        (_, Some((name, first))) => {
-            by_layout.insert(name, first);
-            let counts = counts(&by_layout, &skipped);
-            Err(format!(
-                "more than one layout: {counts}; choose one with --layout, or narrow the address with a pattern"
-            ))
+        (Some(layout), _) => {
+            return Err(format!(
+                "no files of the layout {layout} (.tar for webdataset, .parquet for parquet, images for folder); found {}",
+                counts(&by_layout, &others)
+            ));
         }
+        (None, 1) => match by_layout.values().next() {
+            Some((layout, _)) => *layout,
+            None => return Err("it holds no images".to_owned()),
+        },
+        (None, 0) => {
+            let packed = others.iter().filter_map(|object| extension(&object.path));
+            let packed = packed.into_iter().any(|name| matches!(name.as_str(), "gz" | "tgz" | "zst" | "bz2" | "xz" | "zip" | "7z" | "rar"));
+            let hint = match packed {
+                true => ": compressed archives are not read, write them as plain .tar",
+                false => ": --layout folder takes files of any name for images, and tells by their first bytes what they are",
+            };
+            return Err(format!("no images, .tar or .parquet files; found {}{hint}", counts(&by_layout, &others)));
+        }
+        (None, _) => {
+            return Err(format!(
+                "more than one layout: {}; choose one with --layout, or narrow the address with a pattern",
+                counts(&by_layout, &others)
+            ));
+        }
+    };
+    let (_, kept) = by_layout.remove(chosen.name()).unwrap_or((chosen, Vec::new()));
+    let kept = match chosen {
+        SourceLayout::Parquet => foreign_files::tables(kept, &others, left_out)?,
+        _ => kept,
+    };
+    for object in by_layout.into_values().flat_map(|(_, objects)| objects) {
+        left_out.count(LeftOutReason::OtherLayout, || object.path);
     }
+    for object in others {
+        let usual = ImageExtensions::Usual.contain(extension(&object.path).as_deref());
+        let reason = if usual { LeftOutReason::OtherExtension } else { LeftOutReason::OtherFile };
+        left_out.count(reason, || object.path);
+    }
+    Ok((chosen, kept))
 }
 
-fn counts(by_layout: &BTreeMap<&str, (SourceLayout, Vec<StoredObject>)>, skipped: &BTreeMap<String, usize>) -> String {
+/// How many files there are of each layout, and of each other extension.
+fn counts(by_layout: &BTreeMap<&str, (SourceLayout, Vec<StoredObject>)>, others: &[StoredObject]) -> String {
+    let mut by_extension: BTreeMap<String, usize> = BTreeMap::new();
+    for object in others {
+        let name = extension(&object.path).map_or("without extension".to_owned(), |name| format!(".{name}"));
+        *by_extension.entry(name).or_default() += 1;
+    }
     let layouts = by_layout.iter().map(|(name, (_, objects))| format!("{} of {name}", objects.len()));
-    let others = skipped.iter().map(|(name, count)| format!("{count} {name}"));
-    layouts.chain(others).collect::<Vec<_>>().join(", ")
-}
-
-/// An image's class: the first folder below the source; none for images in the source itself.
-fn class_of(path: &str) -> Option<&str> {
-    path.split_once('/').map(|(class, _)| class)
-}
-
-fn class_names(objects: &[StoredObject]) -> Vec<String> {
-    let names: BTreeSet<&str> = objects.iter().filter_map(|object| class_of(&object.path)).collect();
-    names.into_iter().map(str::to_owned).collect()
+    // The most frequent ones say what it is.
+    let mut by_count: Vec<_> = by_extension.into_iter().collect();
+    by_count.sort_by_key(|(_, count)| cmp::Reverse(*count));
+    let rest = by_count.len().saturating_sub(NAMES_SHOWN);
+    let others = by_count.into_iter().take(NAMES_SHOWN).map(|(name, count)| format!("{count} {name}"));
+    let rest = (rest > 0).then(|| format!("and {rest} more extensions"));
+    layouts.chain(others).chain(rest).collect::<Vec<_>>().join(", ")
 }
 
 /// Two images of one key could not be told apart in the tables.
 fn check_keys(objects: &[StoredObject], rule: ImageIdRule) -> Result<(), String> {
     let mut seen: HashMap<String, &str> = HashMap::with_capacity(objects.len());
     for object in objects {
-        let key = rule.image_id(&object.path);
+        let key = rule.of_file(&object.path);
         if let Some(other) = seen.insert(key.clone(), &object.path) {
             let advice = match rule {
-                ImageIdRule::Stem => "use --image-id path",
-                ImageIdRule::Path => "rename one of them",
+                ImageIdRule::Stem => "use --image-id path, or position, which tells any two apart",
+                ImageIdRule::Path => "use --image-id position, which keeps the extension",
+                ImageIdRule::Position => "the listing names one file twice",
             };
             return Err(format!("{other} and {} would both be image {key:?}: {advice}", object.path));
         }
@@ -343,22 +450,28 @@ fn check_keys(objects: &[StoredObject], rule: ImageIdRule) -> Result<(), String>
 async fn read_footers(
     storage: &Storage,
     objects: &[StoredObject],
+    reading: &SourceReading,
     limits: &Limits,
 ) -> Result<Vec<(u64, Vec<String>)>, PipelineError> {
     let pinned: Vec<_> = objects.iter().map(|object| PinnedObject::of_listing(storage, object)).collect();
+    let warned = std::sync::Once::new();
+    let warned = &warned;
     let footers = stream::iter(pinned).map(|object| async move {
-        let footer = parquet_footer::read_footer(&object).await?;
-        let rows = u64::try_from(footer.metadata().file_metadata().num_rows()).unwrap_or(0);
-        Ok((rows, parquet_footer::class_names(&footer)))
+        let footer = parquet_footer::read_footer(&object, reading).await?;
+        if let Some(advice) = footer.label_advice() {
+            warned.call_once(|| tracing::warn!("{}: {advice}", object.uri()));
+        }
+        Ok((footer.rows(), footer.class_names()))
     });
     footers.buffered(limits.fetch_requests.max(1)).try_collect().await
 }
 
-/// The shards that hold the first `limit` samples, read as far as that.
+/// The shards that hold the first `limit` images, read as far as that.
 async fn sample_shards(
     storage: &Storage,
     objects: &[StoredObject],
     inputs: Vec<ListedInput>,
+    reading: &SourceReading,
     limit: u64,
     limits: &Limits,
 ) -> Result<(Vec<ListedInput>, u64), PipelineError> {
@@ -369,7 +482,7 @@ async fn sample_shards(
             break;
         }
         let object = PinnedObject::of_listing(storage, object);
-        let found = super::read_webdataset::count_samples(storage, object, fetch.clone(), left).await?;
+        let found = super::read_webdataset::count_images(storage, object, fetch.clone(), reading, left).await?;
         // A shard of which all are wanted is read to its end, whatever follows its last sample.
         let rows = (found == left).then_some(found);
         left -= found;
@@ -389,16 +502,26 @@ mod tests {
     #[test]
     fn a_layout_is_chosen_only_when_it_is_the_only_one() {
         let files = |paths: &[&str]| paths.iter().map(|path| object(path)).collect::<Vec<_>>();
-        let (layout, kept) = choose_layout(files(&["a/1.JPEG", "a/notes.txt", "LICENSE"]), None).expect("images");
+        let choose = |paths: &[&str], layout: Option<SourceLayout>| {
+            let mut left_out = SourceAccount::default();
+            let options = SourceOptions { layout, ..SourceOptions::new("") };
+            choose_layout(files(paths), &options, &mut left_out).map(|(layout, kept)| (layout, kept, left_out))
+        };
+        let (layout, kept, left_out) = choose(&["a/1.JPEG", "a/notes.txt", "LICENSE", "x.tar"], Some(SourceLayout::Folder)).expect("images");
         assert_eq!((layout, kept), (SourceLayout::Folder, files(&["a/1.JPEG"])));
-        let error = choose_layout(files(&["a.tar", "b.parquet"]), None).expect_err("two layouts");
+        assert_eq!((left_out.of(LeftOutReason::OtherFile), left_out.of(LeftOutReason::OtherLayout)), (2, 1));
+        let error = choose(&["a.tar", "b.parquet"], None).expect_err("two layouts");
         assert!(error.contains("--layout") && error.contains("1 of parquet, 1 of webdataset"), "{error}");
-        let (layout, _) = choose_layout(files(&["a.tar", "b.parquet"]), Some(SourceLayout::Parquet)).expect("as asked");
+        let (layout, ..) = choose(&["a.tar", "b.parquet"], Some(SourceLayout::Parquet)).expect("as asked");
         assert_eq!(layout, SourceLayout::Parquet);
-        let error = choose_layout(files(&["a.tar.gz"]), None).expect_err("packed");
+        let error = choose(&["a.tar.gz"], None).expect_err("packed");
         assert!(error.contains("plain .tar"), "{error}");
-        let error = choose_layout(files(&["a.png"]), Some(SourceLayout::Webdataset)).expect_err("not there");
+        let error = choose(&["a.png"], Some(SourceLayout::Webdataset)).expect_err("not there");
         assert!(error.contains("1 of folder"), "{error}");
+        let error = choose(&["a", "b"], None).expect_err("no extension");
+        assert!(error.contains("--layout folder"), "{error}");
+        let (_, kept, left_out) = choose(&["a", "b"], Some(SourceLayout::Folder)).expect("told by their bytes");
+        assert!(kept.len() == 2 && left_out.is_empty(), "{kept:?}");
     }
 
     #[test]
@@ -407,5 +530,9 @@ mod tests {
         let error = check_keys(&objects, ImageIdRule::Stem).expect_err("one stem twice");
         assert!(error.contains("cats/001.jpg and dogs/001.jpg") && error.contains("--image-id path"), "{error}");
         check_keys(&objects, ImageIdRule::Path).expect("paths differ");
+        let objects = [object("cats/001.jpg"), object("cats/001.png")];
+        let error = check_keys(&objects, ImageIdRule::Path).expect_err("one path without extension");
+        assert!(error.contains("--image-id position"), "{error}");
+        check_keys(&objects, ImageIdRule::Position).expect("any two differ");
     }
 }

@@ -4,7 +4,11 @@
 //! list_source -> SourceListing -> plan_units -> Plan -> SourceReader::read_unit -> SourceImage, SourceImage, …
 //! ```
 
+mod account;
+mod classes;
 mod fetch_limits;
+mod foreign_files;
+mod labels;
 mod list_source;
 mod object_chunks;
 mod object_reader;
@@ -15,6 +19,7 @@ mod read_folder;
 mod read_parquet;
 mod read_webdataset;
 mod tar_bytes;
+mod tar_member;
 
 pub(crate) use fetch_limits::FetchLimits;
 pub use fetch_limits::FetchPermit;
@@ -27,11 +32,19 @@ pub(crate) use pinned_object::PinnedObject;
 use crate::{Limits, PipelineError, storage::Storage};
 use bytes::Bytes;
 use futures::{
-    StreamExt,
+    Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use schemas::{ImageIdRule, Plan, PlannedInput, RejectReason, SourceLayout};
-use std::{fmt, future::pending, panic::resume_unwind, sync::Arc};
+use account::SharedAccount;
+use schemas::{ImageIdRule, Plan, PlannedInput, RejectReason, SourceAccount, SourceLayout, SourceReading};
+use std::{
+    fmt,
+    future::pending,
+    panic::resume_unwind,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -72,7 +85,31 @@ impl fmt::Debug for SourceImage {
 }
 
 /// The images of one unit, in the order of the plan. After an error there is nothing more.
-pub type SourceImages = BoxStream<'static, Result<SourceImage, PipelineError>>;
+pub struct SourceImages {
+    images: BoxStream<'static, Result<SourceImage, PipelineError>>,
+    account: SharedAccount,
+}
+
+impl SourceImages {
+    /// What the inputs held beside the images so far; all of it when the stream has ended.
+    pub fn left_out(&self) -> SourceAccount {
+        self.account.snapshot()
+    }
+}
+
+impl fmt::Debug for SourceImages {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SourceImages").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+impl Stream for SourceImages {
+    type Item = Result<SourceImage, PipelineError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.images.poll_next_unpin(context)
+    }
+}
 
 /// Reads the units of a plan. Clones share connections and limits.
 #[derive(Clone, Debug)]
@@ -97,6 +134,7 @@ struct Shared {
     class_names: Vec<String>,
     /// The plan's limit, not the run's: which images have tokens depends on it.
     max_image_bytes: u64,
+    reading: SourceReading,
 }
 
 impl SourceReader {
@@ -114,7 +152,7 @@ impl SourceReader {
     /// # Errors
     /// As [`Self::open`], and when the plan's inputs do not lie there.
     pub fn open_at(plan: Arc<Plan>, url: &str, limits: &Limits) -> Result<Self, PipelineError> {
-        let storage = Storage::open(&pattern::split(url).base, limits)?;
+        let storage = Storage::open(&pattern::resolve(url).base, limits)?;
         Self::with_storage(plan, storage, limits)
     }
 
@@ -136,6 +174,7 @@ impl SourceReader {
             images.image_id,
             plan.class_names().to_vec(),
             images.max_image_bytes,
+            images.reading.clone(),
             limits,
         );
         Ok(Self { plan, inputs })
@@ -157,33 +196,35 @@ impl InputReader {
         image_id: ImageIdRule,
         class_names: Vec<String>,
         max_image_bytes: u64,
+        reading: SourceReading,
         limits: &Limits,
     ) -> Self {
         let fetch = FetchLimits::new(limits);
-        Self { layout, shared: Arc::new(Shared { storage, fetch, image_id, class_names, max_image_bytes }) }
+        Self { layout, shared: Arc::new(Shared { storage, fetch, image_id, class_names, max_image_bytes, reading }) }
     }
 
     /// Streams the images of these inputs, in their order. To be polled in a tokio runtime.
     pub(crate) fn read(&self, inputs: impl Iterator<Item = PlannedInput> + Send + 'static) -> SourceImages {
-        let shared = Arc::clone(&self.shared);
+        let (shared, account) = (Arc::clone(&self.shared), SharedAccount::default());
         let images = match self.layout {
             SourceLayout::Folder => read_folder::read(shared, inputs),
             SourceLayout::Webdataset => {
-                let open = move |input| read_webdataset::read(Arc::clone(&shared), input);
+                let account = account.clone();
+                let open = move |input| read_webdataset::read(Arc::clone(&shared), input, account.clone());
                 stream::iter(inputs).flat_map(open).boxed()
             }
             SourceLayout::Parquet => {
-                let open = move |input| read_parquet::read(Arc::clone(&shared), input);
+                let account = account.clone();
+                let open = move |input| read_parquet::read(Arc::clone(&shared), input, account.clone());
                 stream::iter(inputs).flat_map(open).boxed()
             }
         };
         // After an error nothing may follow: what came next would stand in the wrong rows.
-        images
-            .scan(false, |failed, image| {
-                let previous = std::mem::replace(failed, image.is_err());
-                async move { if previous { None } else { Some(image) } }
-            })
-            .boxed()
+        let images = images.scan(false, |failed, image| {
+            let previous = std::mem::replace(failed, image.is_err());
+            async move { if previous { None } else { Some(image) } }
+        });
+        SourceImages { images: images.boxed(), account }
     }
 }
 
@@ -223,7 +264,7 @@ pub(crate) fn stream_of_task<T: Send + 'static>(
 /// # Errors
 /// When the store cannot be set up.
 pub(crate) fn open_address(url: &str, limits: &Limits) -> Result<(Storage, String), PipelineError> {
-    let pattern::Patterned { base, pattern } = pattern::split(url);
+    let pattern::Patterned { base, pattern } = pattern::resolve(url);
     Ok((Storage::open(&base, limits)?, pattern))
 }
 
@@ -254,8 +295,10 @@ pub(crate) fn extension(path: &str) -> Option<String> {
     (!stem.is_empty()).then(|| extension.to_ascii_lowercase())
 }
 
-/// Whether files of this extension (in lower case) are taken for images. What they really are, their first bytes decide.
-fn is_image(extension: &str) -> bool {
-    const IMAGES: [&str; 11] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "pnm", "ppm", "pgm"];
-    IMAGES.contains(&extension)
+/// Whether a folder of this name belongs to a system or a tool, and what it holds is no part of a set: thumbnails of a Synology disk, what
+/// macOS adds to archives, what is thrown away.
+fn is_system_folder(name: &str) -> bool {
+    const FOLDERS: [&str; 6] =
+        ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found", "#recycle"];
+    FOLDERS.contains(&name)
 }

@@ -2,6 +2,7 @@
 
 use crate::storage::has_scheme;
 use object_store::path::Path;
+use schemas::ImageExtensions;
 
 /// More names than this in one pattern is a slip of the hand.
 const MOST_NAMES: usize = 1_000_000;
@@ -18,8 +19,26 @@ pub(super) struct Patterned {
     pub(super) pattern: String,
 }
 
+/// [`split`], but a plain path that exists is itself, whatever letters it has.
+pub(super) fn resolve(address: &str) -> Patterned {
+    let exists = !has_scheme(address) && std::path::Path::new(address).exists();
+    match exists && address.contains(['*', '?', '[', '{']) {
+        true if std::path::Path::new(address).is_dir() => {
+            Patterned { base: address.to_owned(), pattern: String::new() }
+        }
+        // A file of such a name: its letters stand for themselves.
+        true if !address.contains(['{', '}']) => {
+            let cut = address.rfind('/').map_or(0, |slash| slash + 1);
+            let (base, name) = address.split_at(cut);
+            let base = if base.is_empty() { "." } else { base };
+            Patterned { base: base.to_owned(), pattern: glob::Pattern::escape(name) }
+        }
+        _ => split(address),
+    }
+}
+
 /// Cuts `address` at the last slash before its first wildcard or brace, or before its name when it names a file.
-pub(super) fn split(address: &str) -> Patterned {
+fn split(address: &str) -> Patterned {
     // In a URL, `?` starts the query.
     let url = has_scheme(address);
     let (front, query) = match address.find('?').filter(|_| url) {
@@ -30,7 +49,7 @@ pub(super) fn split(address: &str) -> Patterned {
     let special = front[path_starts..].find(['*', '?', '[', '{']).map(|at| path_starts + at);
     let names_file = || {
         super::extension(front)
-            .is_some_and(|found| FILE_EXTENSIONS.contains(&found.as_str()) || super::is_image(&found))
+            .is_some_and(|found| FILE_EXTENSIONS.contains(&found.as_str()) || ImageExtensions::Usual.contain(Some(&found)))
     };
     let end = match special {
         Some(special) => special,

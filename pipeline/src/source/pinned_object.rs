@@ -58,12 +58,6 @@ impl PinnedObject {
         self.size
     }
 
-    /// The name without folders and extension, which keys made by path start with.
-    pub(crate) fn stem(&self) -> &str {
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        name.rsplit_once('.').map_or(name, |(stem, _)| stem)
-    }
-
     /// Bytes of the object, all of it when no range is given.
     ///
     /// # Errors

@@ -1,8 +1,13 @@
 //! Folders of images: one object an image, fetched many at a time, handed out in order.
 
-use super::{FetchPermit, PinnedObject, Shared, SourceImage, SourceImages, joined, spawn};
+use super::{FetchPermit, PinnedObject, Shared, SourceImage, joined, spawn};
+use crate::PipelineError;
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::Either, stream};
+use futures::{
+    FutureExt, StreamExt,
+    future::Either,
+    stream::{self, BoxStream},
+};
 use schemas::{PlannedInput, RejectReason};
 use std::{future::ready, sync::Arc};
 
@@ -11,7 +16,10 @@ use std::{future::ready, sync::Arc};
     clippy::async_yields_async,
     reason = "the outer future takes bytes in order, the inner one waits for the body"
 )]
-pub(super) fn read(shared: Arc<Shared>, inputs: impl Iterator<Item = PlannedInput> + Send + 'static) -> SourceImages {
+pub(super) fn read(
+    shared: Arc<Shared>,
+    inputs: impl Iterator<Item = PlannedInput> + Send + 'static,
+) -> BoxStream<'static, Result<SourceImage, PipelineError>> {
     let in_flight = shared.fetch.requests_in_flight;
     stream::iter(inputs)
         // One after another: bytes are taken in the order in which images are handed out.
@@ -63,7 +71,7 @@ fn image(
     permit: FetchPermit,
 ) -> SourceImage {
     SourceImage {
-        image_id: shared.image_id.image_id(object.path()),
+        image_id: shared.image_id.of_file(object.path()),
         source: input.uri.clone(),
         label: input.label,
         class_name: shared.class_name(input.label),

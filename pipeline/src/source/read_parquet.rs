@@ -4,51 +4,62 @@
 //! gets them from a few pieces of the object that are read ahead. A row without a path is known by its file and row.
 
 use super::{
-    FetchPermit, PinnedObject, Shared, SourceImage, SourceImages,
+    FetchPermit, PinnedObject, Shared, SourceImage,
+    account::SharedAccount,
+    labels::FoundLabel,
     object_chunks::ObjectChunks,
-    parquet_footer::{IMAGE, LABEL, read_footer},
+    parquet_footer::{Footer, read_footer},
     spawn, stream_of_task,
 };
 use crate::PipelineError;
 use arrow_array::{
     Array, RecordBatch,
     cast::AsArray,
-    types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type},
+    types::{
+        Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
+        UInt32Type, UInt64Type,
+    },
 };
 use arrow_schema::{ArrowError, DataType};
 use bytes::{Buf, Bytes};
+use futures::stream::BoxStream;
 use parquet::{
     arrow::{
         ProjectionMask,
-        arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+        arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
     },
     errors::{ParquetError, Result as ParquetResult},
     file::reader::{ChunkReader, Length},
 };
-use schemas::{PlannedInput, RejectReason};
+use schemas::{LeftOutReason, PlannedInput, RejectReason};
 use std::{
+    borrow::Cow,
     io::{self, BufRead, Read},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 
-/// Pieces kept of one file: three columns are read in turn, each from its own place, and the first reads ahead.
+/// Pieces kept of one file: up to four columns are read in turn, each from its own place, and the first reads ahead.
 const PIECES_KEPT: usize = 6;
 
 /// Reads one range of rows.
-pub(super) fn read(shared: Arc<Shared>, input: PlannedInput) -> SourceImages {
+pub(super) fn read(
+    shared: Arc<Shared>,
+    input: PlannedInput,
+    account: SharedAccount,
+) -> BoxStream<'static, Result<SourceImage, PipelineError>> {
     let (sender, receiver) = mpsc::channel(1);
     let task = spawn(async move {
         let object = PinnedObject::of_input(&shared.storage, &input)?;
         let footer = {
             let _request = shared.fetch.request().await;
-            read_footer(&object).await?
+            read_footer(&object, &shared.reading).await?
         };
         let rows = input.rows.clone().unwrap_or(0..u64::MAX);
         let (handle, span) = (Handle::current(), tracing::Span::current());
         let reading =
-            spawn_blocking(move || span.in_scope(|| read_rows(&shared, object, footer, rows, &handle, &sender)));
+            spawn_blocking(move || span.in_scope(|| read_rows(&shared, object, footer, rows, &account, &handle, &sender)));
         super::joined(reading.await).await
     });
     stream_of_task(task, receiver)
@@ -58,12 +69,13 @@ pub(super) fn read(shared: Arc<Shared>, input: PlannedInput) -> SourceImages {
 fn read_rows(
     shared: &Shared,
     object: PinnedObject,
-    footer: ArrowReaderMetadata,
+    footer: Footer,
     rows: Range<u64>,
+    account: &SharedAccount,
     handle: &Handle,
     sender: &mpsc::Sender<SourceImage>,
 ) -> Result<(), PipelineError> {
-    let in_file = u64::try_from(footer.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let in_file = footer.rows();
     let rows = rows.start..if rows.end == u64::MAX { in_file } else { rows.end };
     if rows.end > in_file {
         let problem = format!("it has {in_file} rows, planned up to {}", rows.end);
@@ -79,7 +91,8 @@ fn read_rows(
     let failed = |source| {
         pages.take_failure().unwrap_or_else(|| PipelineError::Parquet { uri: object.uri().to_owned(), source })
     };
-    let reader = open_rows(Arc::clone(&pages), footer, &rows).map_err(failed)?;
+    let file = ImageFile { shared, object: &object, class_names: footer.class_names(), account, footer: &footer };
+    let reader = open_rows(Arc::clone(&pages), &footer, &rows).map_err(failed)?;
     let mut next = rows.start;
     for batch in reader {
         let batch = batch.map_err(|error| failed(arrow_to_parquet(error)))?;
@@ -88,7 +101,7 @@ fn read_rows(
                 tokio::select! {
                     // Else a run that ends would wait here for bytes that it holds itself.
                     () = sender.closed() => None,
-                    image = image_of_row(shared, &object, &batch, index, next) => Some(image),
+                    image = file.image(&batch, index, next) => Some(image),
                 }
             });
             let Some(image) = image else { return Ok(()) };
@@ -108,12 +121,12 @@ fn read_rows(
 /// A reader of `rows`, one row at a time: an image is large, and a row's overhead is nothing beside it.
 fn open_rows(
     pages: Arc<PageSource>,
-    footer: ArrowReaderMetadata,
+    footer: &Footer,
     rows: &Range<u64>,
 ) -> ParquetResult<ParquetRecordBatchReader> {
     let mut groups = Vec::new();
     let (mut group_starts, mut skipped) = (0_u64, None);
-    for (index, group) in footer.metadata().row_groups().iter().enumerate() {
+    for (index, group) in footer.metadata.metadata().row_groups().iter().enumerate() {
         let group_ends = group_starts + u64::try_from(group.num_rows()).unwrap_or(0);
         if group_starts < rows.end && rows.start < group_ends {
             skipped.get_or_insert(rows.start - group_starts.min(rows.start));
@@ -121,8 +134,9 @@ fn open_rows(
         }
         group_starts = group_ends;
     }
-    let columns = ProjectionMask::columns(footer.parquet_schema(), ["image.bytes", "image.path", LABEL]);
-    ParquetRecordBatchReaderBuilder::new_with_metadata(PageReader(pages), footer)
+    let names = footer.columns.dotted();
+    let columns = ProjectionMask::columns(footer.metadata.parquet_schema(), names.iter().map(String::as_str));
+    ParquetRecordBatchReaderBuilder::new_with_metadata(PageReader(pages), footer.metadata.clone())
         .with_projection(columns)
         .with_row_groups(groups)
         .with_offset(usize::try_from(skipped.unwrap_or(0)).unwrap_or(usize::MAX))
@@ -131,72 +145,116 @@ fn open_rows(
         .build()
 }
 
-async fn image_of_row(
-    shared: &Shared,
-    object: &PinnedObject,
-    batch: &RecordBatch,
-    index: usize,
-    row: u64,
-) -> SourceImage {
-    let image = batch.column_by_name(IMAGE).and_then(|column| column.as_struct_opt());
-    let part = |name: &str| {
-        let image = image?;
-        let column = image.column_by_name(name)?;
-        (image.is_valid(index) && column.is_valid(index)).then_some(column)
-    };
-    let value: Option<&[u8]> = part("bytes").map(|column| match column.data_type() {
-        DataType::LargeBinary => column.as_binary::<i64>().value(index),
-        _ => column.as_binary::<i32>().value(index),
-    });
-    let path: Option<&str> = part("path").map(|column| match column.data_type() {
-        DataType::LargeUtf8 => column.as_string::<i64>().value(index),
-        _ => column.as_string::<i32>().value(index),
-    });
-    let size = value.map_or(0, |value| value.len() as u64);
-    let bytes = match value {
-        Some(_) => shared.check_size(size),
-        None => Err((RejectReason::Unreadable, "the row has no bytes".to_owned())),
-    };
-    let (bytes, permit) = match (bytes, value) {
-        (Ok(()), Some(value)) => {
-            let permit = shared.fetch.hold(size).await;
-            (Ok(Bytes::copy_from_slice(value)), permit)
+/// What the rows of one file have in common.
+struct ImageFile<'a> {
+    shared: &'a Shared,
+    object: &'a PinnedObject,
+    footer: &'a Footer,
+    /// Names of the classes as this file counts them; empty where it names none.
+    class_names: Vec<String>,
+    account: &'a SharedAccount,
+}
+
+impl ImageFile<'_> {
+    /// Row `row` of the file, which is row `index` of `batch`.
+    async fn image(&self, batch: &RecordBatch, index: usize, row: u64) -> SourceImage {
+        let (shared, columns) = (self.shared, &self.footer.columns);
+        let value: Option<&[u8]> = columns.bytes.at(batch, index).map(|column| match column.data_type() {
+            DataType::LargeBinary => column.as_binary::<i64>().value(index),
+            _ => column.as_binary::<i32>().value(index),
+        });
+        let size = value.map_or(0, |value| value.len() as u64);
+        let path = columns.path.as_ref().and_then(|path| text(path.at(batch, index)?, index));
+        let id = columns.id.as_ref().map(|id| id.at(batch, index).and_then(|column| text(column, index)));
+        let source = format!("{}#row={row}", self.object.uri());
+        let mut rejected = match (value, &id) {
+            (None, _) => Some((RejectReason::Unreadable, "the row has no bytes".to_owned())),
+            (_, Some(None)) => Some((RejectReason::Unreadable, "the row has no text or number as its key".to_owned())),
+            _ => shared.check_size(size).err(),
+        };
+        let found = self.label(batch, index);
+        if let FoundLabel::Unreadable(label) = &found {
+            self.account.count(LeftOutReason::Label, || format!("{source}: {label}"));
         }
-        (Ok(()), None) => (Ok(Bytes::new()), FetchPermit::none()),
-        (Err(rejected), _) => (Err(rejected), FetchPermit::none()),
-    };
-    let label = batch.column_by_name(LABEL).and_then(|column| label(column, index));
-    SourceImage {
-        image_id: match path {
-            Some(path) => shared.image_id.image_id(&format!("{}/{path}", object.stem())),
-            None => format!("{}-row-{row}", object.stem()),
-        },
-        source: format!("{}#row={row}", object.uri()),
-        label,
-        class_name: shared.class_name(label),
-        size,
-        bytes,
-        permit,
+        let (label, class_name) = found.of_row(&shared.class_names).unwrap_or_else(|problem| {
+            rejected.get_or_insert(problem);
+            (None, None)
+        });
+        let (bytes, permit) = match (rejected, value) {
+            (None, Some(value)) => {
+                let permit = shared.fetch.hold(size).await;
+                (Ok(Bytes::copy_from_slice(value)), permit)
+            }
+            (None, None) => (Ok(Bytes::new()), FetchPermit::none()),
+            (Some(rejected), _) => (Err(rejected), FetchPermit::none()),
+        };
+        let image_id = match id.flatten() {
+            Some(id) => id.into_owned(),
+            None => shared.image_id.of_row(self.object.path(), row, path.as_deref()),
+        };
+        SourceImage { image_id, source, label, class_name, size, bytes, permit }
+    }
+
+    /// The row's label as the plan counts classes. The file may count them in another way, and then says their names.
+    fn label(&self, batch: &RecordBatch, index: usize) -> FoundLabel {
+        let Some(column) = self.footer.columns.label.as_ref().and_then(|label| label.at(batch, index)) else {
+            return FoundLabel::Absent;
+        };
+        let found = found_label(column, index);
+        match &found {
+            FoundLabel::Number(number) if self.class_names != self.shared.class_names => {
+                let name = usize::try_from(*number).ok().and_then(|label| self.class_names.get(label));
+                name.map_or(found, |name| FoundLabel::Name(name.clone()))
+            }
+            _ => found,
+        }
     }
 }
 
-/// A label; negative ones stand for "unknown", as in the test sets of the hub.
-fn label(column: &dyn Array, index: usize) -> Option<i32> {
-    if column.is_null(index) {
-        return None;
-    }
-    let wide = match column.data_type() {
-        DataType::Int8 => i64::from(column.as_primitive::<Int8Type>().value(index)),
-        DataType::Int16 => i64::from(column.as_primitive::<Int16Type>().value(index)),
-        DataType::Int32 => i64::from(column.as_primitive::<Int32Type>().value(index)),
-        DataType::Int64 => column.as_primitive::<Int64Type>().value(index),
-        DataType::UInt8 => i64::from(column.as_primitive::<UInt8Type>().value(index)),
-        DataType::UInt16 => i64::from(column.as_primitive::<UInt16Type>().value(index)),
-        DataType::UInt32 => i64::from(column.as_primitive::<UInt32Type>().value(index)),
-        DataType::UInt64 => i64::try_from(column.as_primitive::<UInt64Type>().value(index)).ok()?,
+/// A valid value as text, if it is text or a whole number.
+fn text(column: &dyn Array, index: usize) -> Option<Cow<'_, str>> {
+    Some(match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().value(index).into(),
+        DataType::LargeUtf8 => column.as_string::<i64>().value(index).into(),
+        DataType::Binary => String::from_utf8_lossy(column.as_binary::<i32>().value(index)),
+        DataType::LargeBinary => String::from_utf8_lossy(column.as_binary::<i64>().value(index)),
+        kind if kind.is_integer() => whole_number(column, index)?.to_string().into(),
         _ => return None,
-    };
-    i32::try_from(wide).ok().filter(|&label| label >= 0)
+    })
+}
+
+/// A valid value as a label.
+fn found_label(column: &dyn Array, index: usize) -> FoundLabel {
+    match column.data_type() {
+        kind if kind.is_integer() => match whole_number(column, index) {
+            // Larger than any label, and told so.
+            Some(number) => FoundLabel::Number(i64::try_from(number).unwrap_or(i64::MAX)),
+            None => FoundLabel::Absent,
+        },
+        DataType::Boolean => FoundLabel::Number(i64::from(column.as_boolean().value(index))),
+        DataType::Float16 => FoundLabel::from_float(column.as_primitive::<Float16Type>().value(index).into()),
+        DataType::Float32 => FoundLabel::from_float(column.as_primitive::<Float32Type>().value(index).into()),
+        DataType::Float64 => FoundLabel::from_float(column.as_primitive::<Float64Type>().value(index)),
+        kind => match text(column, index) {
+            Some(text) => FoundLabel::from_text(&text),
+            None => FoundLabel::Unreadable(format!("a value of type {kind}")),
+        },
+    }
+}
+
+/// A valid value of an integer column.
+fn whole_number(column: &dyn Array, index: usize) -> Option<i128> {
+    Some(match column.data_type() {
+        DataType::Int8 => column.as_primitive::<Int8Type>().value(index).into(),
+        DataType::Int16 => column.as_primitive::<Int16Type>().value(index).into(),
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(index).into(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(index).into(),
+        DataType::UInt8 => column.as_primitive::<UInt8Type>().value(index).into(),
+        DataType::UInt16 => column.as_primitive::<UInt16Type>().value(index).into(),
+        DataType::UInt32 => column.as_primitive::<UInt32Type>().value(index).into(),
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(index).into(),
+        _ => return None,
+    })
 }
 
 fn arrow_to_parquet(error: ArrowError) -> ParquetError {

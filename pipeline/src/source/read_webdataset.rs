@@ -1,56 +1,78 @@
-//! Tar shards: members that share a key lie next to each other and are one sample.
+//! Tar shards: members of one name lie next to each other, and an image takes its label from those beside it.
 //!
-//! The key is a member's path up to the first dot of its name. Of a sample, the member with an image's extension is the image,
-//! `.cls` its label as a number in ASCII, and `.json` may hold `filename` (which the key is then made from), `label` (where there is
-//! no `.cls`) and `class_name`. Other members are passed over. A sample with a label and no image is listed as
-//! unreadable; one with neither is no sample. Samples are counted as rows, from 0.
+//! | member | what it is |
+//! |---|---|
+//! | a name that ends in an image's extension | an image: a row, in the order of the tar |
+//! | `<stem>.cls`, `<key>.cls` | its label: a number, or the name of a class |
+//! | `<stem>.json`, `<key>.json` | an object that may hold `filename` (which the row's key is then made from), `label` (where there is no `.cls`) and `class_name` |
+//! | a link, a device or a sparse member with an image's extension | a row with the reason |
+//! | everything else | counted in the account, by reason |
+//!
+//! A stem ends at the last dot of a name and a key at the first, as WebDataset has it: `a.1.jpg` and `a.2.jpg` are two images, which share
+//! `a.cls`. A label without any image of its key is a row that says so. A side file that cannot be read costs the label, not the run.
 
 use super::{
-    FetchLimits, FetchPermit, PinnedObject, Shared, SourceImage, SourceImages, is_image, object_chunks::ObjectChunks,
-    spawn, stream_of_task, tar_bytes,
+    FetchLimits, FetchPermit, PinnedObject, Shared, SourceImage,
+    account::SharedAccount,
+    labels::FoundLabel,
+    object_chunks::ObjectChunks,
+    spawn, stream_of_task,
+    tar_bytes::{TarProgress, check_rest, tar_bytes},
+    tar_member::{MemberName, Role},
 };
 use crate::{PipelineError, storage::Storage};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
-use schemas::{ImageIdRule, PlannedInput, RejectReason};
-use serde::Deserialize;
-use std::{collections::HashSet, io, ops::Range, sync::Arc};
-use tar_bytes::{TarProgress, tar_bytes};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use schemas::{ImageIdRule, LabelSource, LeftOutReason, PlannedInput, RejectReason, SourceReading};
+use serde_json::Value;
+use std::{collections::HashSet, io, mem, ops::Range, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::mpsc,
 };
 use tokio_tar::{Archive, Entry};
 
-/// Labels and JSON members larger than this are none.
+/// Labels and JSON members larger than this are not read.
 const MOST_TEXT_BYTES: u64 = 1 << 20;
 
 /// Reads one shard.
-pub(super) fn read(shared: Arc<Shared>, input: PlannedInput) -> SourceImages {
+pub(super) fn read(
+    shared: Arc<Shared>,
+    input: PlannedInput,
+    account: SharedAccount,
+) -> BoxStream<'static, Result<SourceImage, PipelineError>> {
     // One image waits while the next is read; more would only hold bytes.
     let (sender, receiver) = mpsc::channel(1);
     let task = spawn(async move {
         let object = PinnedObject::of_input(&shared.storage, &input)?;
-        read_shard(&shared, object, input.rows, sender).await
+        read_shard(&shared, object, input.rows, account, sender).await
     });
     stream_of_task(task, receiver)
 }
 
-/// Counts the samples of a shard, at most `limit`, reading no further than that.
+/// Counts the images of a shard, at most `limit`, reading no further than that.
 ///
 /// # Errors
 /// As reading them.
-pub(super) async fn count_samples(
+pub(super) async fn count_images(
     storage: &Storage,
     object: PinnedObject,
     fetch: FetchLimits,
+    reading: &SourceReading,
     limit: u64,
 ) -> Result<u64, PipelineError> {
-    // With this limit every image is too large to be read.
-    let (image_id, class_names, max_image_bytes) = (ImageIdRule::Stem, Vec::new(), 0);
-    let shared = Shared { storage: storage.clone(), fetch, image_id, class_names, max_image_bytes };
+    let shared = Shared {
+        storage: storage.clone(),
+        fetch,
+        // Of any names: they are looked at when the images are read.
+        image_id: ImageIdRule::Position,
+        class_names: Vec::new(),
+        // With this limit every image is too large to be read.
+        max_image_bytes: 0,
+        reading: reading.clone(),
+    };
     let (sender, receiver) = mpsc::channel(1);
-    let task = spawn(async move { read_shard(&shared, object, None, sender).await });
+    let task = spawn(async move { read_shard(&shared, object, None, SharedAccount::default(), sender).await });
     let mut images = stream_of_task(task, receiver);
     let mut count = 0;
     while count < limit && images.try_next().await?.is_some() {
@@ -59,16 +81,58 @@ pub(super) async fn count_samples(
     Ok(count)
 }
 
-/// A sample on its way through the tar.
-#[derive(Debug, Default)]
-struct Sample {
-    key: String,
-    image: Option<ImageMember>,
-    label: Option<i32>,
-    json: SampleJson,
+/// What the members beside an image say of it.
+#[derive(Clone, Debug, Default)]
+struct SideFiles {
+    cls: FoundLabel,
+    json_label: FoundLabel,
+    filename: Option<String>,
+    class_name: Option<String>,
 }
 
-/// The member of a sample that is its image.
+impl SideFiles {
+    /// The label: that of `.cls`, else that of `.json`.
+    fn label(&self) -> &FoundLabel {
+        if self.cls == FoundLabel::Absent { &self.json_label } else { &self.cls }
+    }
+
+    fn is_labelled(&self) -> bool {
+        *self.label() != FoundLabel::Absent
+    }
+
+    fn says_nothing(&self) -> bool {
+        !self.is_labelled() && self.filename.is_none() && self.class_name.is_none()
+    }
+
+    /// What these say, and where they are silent what those of the whole sample say. The name of one file is not that of several.
+    fn or_those_of(self, sample: &Self) -> Self {
+        let (cls, json_label) = match self.is_labelled() {
+            true => (self.cls, self.json_label),
+            false => (sample.cls.clone(), sample.json_label.clone()),
+        };
+        Self {
+            cls,
+            json_label,
+            filename: self.filename,
+            class_name: self.class_name.or_else(|| sample.class_name.clone()),
+        }
+    }
+
+    /// Adds what another member says.
+    fn add(&mut self, found: Self) {
+        let Self { cls, json_label, filename, class_name } = found;
+        if cls != FoundLabel::Absent {
+            self.cls = cls;
+        }
+        if json_label != FoundLabel::Absent {
+            self.json_label = json_label;
+        }
+        self.filename = filename.or(self.filename.take());
+        self.class_name = class_name.or(self.class_name.take());
+    }
+}
+
+/// An image that waits for the members behind it.
 #[derive(Debug)]
 struct ImageMember {
     path: String,
@@ -77,95 +141,67 @@ struct ImageMember {
     permit: FetchPermit,
 }
 
-/// What we read of a sample's JSON member.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct SampleJson {
-    filename: Option<String>,
-    label: Option<i64>,
-    class_name: Option<String>,
+/// Neighbours of one stem.
+#[derive(Debug, Default)]
+struct Stem {
+    name: String,
+    image: Option<ImageMember>,
+    side: SideFiles,
+}
+
+/// Neighbours of one key.
+#[derive(Debug, Default)]
+struct Sample {
+    key: String,
+    /// What `<key>.cls` and `<key>.json` say.
+    side: SideFiles,
+    /// Whether it had an image.
+    has_images: bool,
+    /// Images that were handed out without a label.
+    unlabelled: u64,
+    stem: Stem,
 }
 
 async fn read_shard(
     shared: &Shared,
     object: PinnedObject,
     planned_rows: Option<Range<u64>>,
+    account: SharedAccount,
     sender: mpsc::Sender<SourceImage>,
 ) -> Result<(), PipelineError> {
     let chunks = ObjectChunks::new(object.clone(), shared.fetch.clone(), 0);
     let (reader, progress) = tar_bytes(chunks);
-    let mut shard = Shard { shared, object: &object, progress: &progress, row: 0, member: String::new() };
+    let mut shard = Shard {
+        shared,
+        object: &object,
+        progress: &progress,
+        account,
+        sender,
+        rows: planned_rows.clone().unwrap_or(0..u64::MAX),
+        row: 0,
+        member: String::new(),
+        seen: HashSet::new(),
+        sample: Sample::default(),
+        loose: None,
+    };
     let mut archive = Archive::new(reader);
     let mut entries = archive.entries().map_err(|error| shard.broken(error))?;
-    let rows = planned_rows.clone().unwrap_or(0..u64::MAX);
-    let mut seen: HashSet<String> = HashSet::new();
-    let mut sample = Sample::default();
     while let Some(entry) = entries.next().await {
-        let mut entry = entry.map_err(|error| shard.broken(error))?;
-        let path = String::from_utf8_lossy(&entry.path_bytes().map_err(|error| shard.broken(error))?).into_owned();
-        shard.member.clone_from(&path);
-        if !entry.header().entry_type().is_file() && !entry.header().entry_type().is_contiguous() {
-            continue;
-        }
-        let Some((key, extension)) = split_member(&path) else { continue };
-        if key != sample.key {
-            if let Some(image) = shard.finish(sample, &rows)?
-                && sender.send(image).await.is_err()
-            {
-                return Ok(());
-            }
-            if shard.row >= rows.end {
-                return Ok(());
-            }
-            if !seen.insert(key.to_owned()) {
-                return Err(shard.wrong(
-                    "it lies apart from the other members of its sample; members of one key must be neighbours",
-                ));
-            }
-            sample = Sample { key: key.to_owned(), ..Sample::default() };
-        }
-        let size = entry.effective_size();
-        if is_image(&extension) {
-            if let Some(ImageMember { path: other, .. }) = &sample.image {
-                return Err(shard.wrong(&format!("a second image beside {other}: it is not clear which is meant")));
-            }
-            // Rows in front of ours are only counted.
-            let wanted = rows.contains(&shard.row);
-            let (bytes, permit) = match shared.check_size(size) {
-                Ok(()) if wanted => {
-                    let permit = shared.fetch.hold(size).await;
-                    (Ok(shard.member_bytes(&mut entry, size).await?), permit)
-                }
-                Ok(()) => (Ok(Bytes::new()), FetchPermit::none()),
-                Err(rejected) => (Err(rejected), FetchPermit::none()),
-            };
-            sample.image = Some(ImageMember { path, size, bytes, permit });
-        } else if extension == "cls" || extension == "json" {
-            if size > MOST_TEXT_BYTES {
-                return Err(shard.wrong(&format!("{size} bytes are too many for a label")));
-            }
-            let bytes = shard.member_bytes(&mut entry, size).await?;
-            if extension == "cls" {
-                let text = String::from_utf8_lossy(&bytes);
-                let label = text.trim().parse::<i32>();
-                sample.label =
-                    Some(label.map_err(|_| shard.wrong(&format!("expected a label, found {:?}", text.trim())))?);
-            } else {
-                sample.json = serde_json::from_slice(&bytes).map_err(|error| shard.wrong(&error.to_string()))?;
-            }
+        let entry = entry.map_err(|error| shard.broken(error))?;
+        if !shard.take(entry).await? {
+            return Ok(());
         }
     }
-    progress
-        .check_end(object.size())
-        .map_err(|problem| PipelineError::Source { uri: object.uri().to_owned(), problem })?;
-    if let Some(image) = shard.finish(sample, &rows)?
-        && sender.send(image).await.is_err()
-    {
-        return Ok(());
-    }
-    if planned_rows.is_some() && shard.row < rows.end {
-        let problem = format!("it has {} samples, planned {}", shard.row, rows.end);
-        return Err(PipelineError::Source { uri: object.uri().to_owned(), problem });
+    drop(entries);
+    progress.check_end().map_err(|problem| shard.in_object(problem))?;
+    let Ok(rest) = archive.into_inner() else {
+        // Entries are gone, so nobody else has the reader.
+        return Err(shard.in_object("what follows the archive cannot be read".to_owned()));
+    };
+    let checked = check_rest(rest, &progress).await.map_err(|error| shard.broken(error))?;
+    checked.map_err(|problem| shard.in_object(problem))?;
+    if shard.end_sample(String::new()).await? && planned_rows.is_some() && shard.row < shard.rows.end {
+        return Err(shard.in_object(format!("it has {} images, planned {}", shard.row, shard.rows.end)));
     }
     Ok(())
 }
@@ -175,11 +211,263 @@ struct Shard<'a> {
     shared: &'a Shared,
     object: &'a PinnedObject,
     progress: &'a TarProgress,
+    account: SharedAccount,
+    sender: mpsc::Sender<SourceImage>,
+    /// Rows that are wanted; those before them are only counted.
+    rows: Range<u64>,
     row: u64,
+    /// The member that is looked at, for errors.
     member: String,
+    /// Stems of images, and of labels that began a sample.
+    seen: HashSet<String>,
+    sample: Sample,
+    /// What a side file says of a stem whose image has not come yet: `1.5x.json` before `1.5x.png`.
+    loose: Option<(String, SideFiles)>,
 }
 
 impl Shard<'_> {
+    /// Takes the next member. `false` when nobody wants more.
+    async fn take<R: AsyncRead + Unpin>(&mut self, mut entry: Entry<R>) -> Result<bool, PipelineError> {
+        let (sparse, real_name) = self.sparse(&mut entry).await?;
+        let name = match real_name {
+            Some(name) => MemberName::new(&name),
+            None => MemberName::new(&entry.path_bytes().map_err(|error| self.broken(error))?),
+        };
+        self.member = name.path().to_owned();
+        let role = name.role(entry.header().entry_type(), sparse, &self.shared.reading.image_extensions);
+        let (size, bytes, permit) = match role {
+            Role::Header => return Ok(true),
+            Role::LeftOut(reason) => return Ok(self.leave_out(reason)),
+            Role::Cls | Role::Json => return self.take_side_file(&name, role, &mut entry).await,
+            Role::Unreadable(problem) => {
+                (0, Err((RejectReason::Unreadable, problem.to_owned())), FetchPermit::none())
+            }
+            Role::Image => {
+                // The image before this one gives its bytes back first.
+                if !self.begin(&name, true).await? {
+                    return Ok(false);
+                }
+                let size = entry.effective_size();
+                match self.shared.check_size(size) {
+                    Ok(()) if self.rows.contains(&self.row) => {
+                        let permit = self.shared.fetch.hold(size).await;
+                        (size, Ok(self.member_bytes(&mut entry, size).await?), permit)
+                    }
+                    // Rows in front of ours are only counted.
+                    Ok(()) => (size, Ok(Bytes::new()), FetchPermit::none()),
+                    Err(rejected) => (size, Err(rejected), FetchPermit::none()),
+                }
+            }
+        };
+        if role != Role::Image && !self.begin(&name, true).await? {
+            return Ok(false);
+        }
+        self.sample.stem.image = Some(ImageMember { path: name.path().to_owned(), size, bytes, permit });
+        Ok(true)
+    }
+
+    /// Whether a member's data are those of a sparse file in the ways of PAX, and what the file is really called.
+    async fn sparse<R: AsyncRead + Unpin>(
+        &self,
+        entry: &mut Entry<R>,
+    ) -> Result<(bool, Option<Vec<u8>>), PipelineError> {
+        let (mut sparse, mut name) = (false, None);
+        let extensions = entry.pax_extensions().await.map_err(|error| self.broken(error))?;
+        for extension in extensions.into_iter().flatten() {
+            let extension = extension.map_err(|error| self.broken(error))?;
+            sparse |= extension.key_bytes().starts_with(b"GNU.sparse.");
+            if extension.key_bytes() == b"GNU.sparse.name" {
+                name = Some(extension.value_bytes().to_vec());
+            }
+        }
+        Ok((sparse, name))
+    }
+
+    /// Counts the member as one that makes no row; there may be more.
+    fn leave_out(&self, reason: LeftOutReason) -> bool {
+        self.account.count(reason, || self.member_uri());
+        true
+    }
+
+    /// A `.cls` or `.json`.
+    async fn take_side_file<R: AsyncRead + Unpin>(
+        &mut self,
+        name: &MemberName,
+        role: Role,
+        entry: &mut Entry<R>,
+    ) -> Result<bool, PipelineError> {
+        let wanted = match self.shared.reading.labels {
+            LabelSource::Auto => true,
+            LabelSource::Cls => role == Role::Cls,
+            LabelSource::Json => role == Role::Json,
+            LabelSource::None => false,
+        };
+        if !wanted {
+            return Ok(self.leave_out(LeftOutReason::OtherMember));
+        }
+        let size = entry.effective_size();
+        if size > MOST_TEXT_BYTES {
+            return Ok(self.leave_out(LeftOutReason::SideFile));
+        }
+        let bytes = self.member_bytes(entry, size).await?;
+        let found = match role {
+            Role::Cls => {
+                let cls = FoundLabel::from_text(&String::from_utf8_lossy(&bytes));
+                Some(SideFiles { cls, ..SideFiles::default() })
+            }
+            _ => self.json(&bytes),
+        };
+        let Some(found) = found else { return Ok(self.leave_out(LeftOutReason::SideFile)) };
+        if let FoundLabel::Unreadable(label) = found.label() {
+            self.account.count(LeftOutReason::Label, || format!("{}: {label}", self.member_uri()));
+        }
+        if name.stem() == self.sample.stem.name {
+            self.sample.stem.side.add(found);
+        } else if !name.is_plain() {
+            self.set_loose(Some((name.stem().to_owned(), found)));
+        } else if name.key() == self.sample.key {
+            if found.is_labelled() && self.sample.unlabelled > 0 {
+                let images = self.sample.unlabelled;
+                let told = || format!("{}: it lies behind {images} of its images, which have none", self.member_uri());
+                self.account.count(LeftOutReason::Label, told);
+            }
+            self.sample.side.add(found);
+        } else if !found.says_nothing() {
+            if !self.begin(name, false).await? {
+                return Ok(false);
+            }
+            self.sample.stem.side.add(found);
+        }
+        Ok(true)
+    }
+
+    /// What a JSON member says; `None` where it is no object. A field of another type than it should have is counted.
+    fn json(&self, bytes: &[u8]) -> Option<SideFiles> {
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else { return None };
+        let text = |name: &str| match fields.get(name) {
+            Some(Value::String(text)) => Some(text.clone()),
+            None | Some(Value::Null) => None,
+            Some(_) => {
+                self.account.count(LeftOutReason::SideFile, || format!("{}: {name} is no text", self.member_uri()));
+                None
+            }
+        };
+        Some(SideFiles {
+            cls: FoundLabel::Absent,
+            json_label: fields.get("label").map_or(FoundLabel::Absent, FoundLabel::from_json),
+            filename: text("filename"),
+            class_name: text("class_name"),
+        })
+    }
+
+    /// Keeps what is said of an image to come. What was kept for one that did not come belongs to none.
+    fn set_loose(&mut self, loose: Option<(String, SideFiles)>) {
+        if let Some((stem, _)) = mem::replace(&mut self.loose, loose) {
+            self.account.count(LeftOutReason::OtherMember, || format!("{}#{}.*", self.object.uri(), stem.escape_debug()));
+        }
+    }
+
+    /// Makes `name` the stem that members belong to from here on, and ends what was before it. `false` when nobody wants more.
+    async fn begin(&mut self, name: &MemberName, is_image: bool) -> Result<bool, PipelineError> {
+        let same_stem = !self.sample.key.is_empty() && name.stem() == self.sample.stem.name;
+        if same_stem && !(is_image && self.sample.stem.image.is_some()) {
+            self.sample.has_images |= is_image;
+            return Ok(true);
+        }
+        let by_position = is_image && self.shared.image_id == ImageIdRule::Position;
+        if let (true, false, Some(other)) = (same_stem, by_position, &self.sample.stem.image) {
+            return Err(self.wrong(&format!(
+                "a second image beside {}, and both would be image {:?}: take those of one extension \
+                 (--image-extensions), or tell them apart (--image-id position)",
+                other.path.escape_debug(),
+                name.stem()
+            )));
+        }
+        let goes_on = match name.key() == self.sample.key {
+            true => self.end_stem().await?,
+            false => self.end_sample(name.key().to_owned()).await?,
+        };
+        if !goes_on || self.row >= self.rows.end {
+            return Ok(false);
+        }
+        if !same_stem && !self.seen.insert(name.stem().to_owned()) && !by_position {
+            let advice = match is_image {
+                true => "--image-id position tells images of one name apart",
+                false => "--labels none goes without labels",
+            };
+            return Err(self.wrong(&format!(
+                "it lies apart from another member of its name; an image and its label must be neighbours, and a shard that \
+                 was appended to holds both versions of a member: write it anew, or {advice}"
+            )));
+        }
+        self.sample.has_images |= is_image;
+        name.stem().clone_into(&mut self.sample.stem.name);
+        match self.loose.take() {
+            Some((stem, side)) if stem == name.stem() => self.sample.stem.side = side,
+            other => {
+                self.loose = other;
+                self.set_loose(None);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Hands out the image of the stem, if it has one. `false` when nobody wants more.
+    async fn end_stem(&mut self) -> Result<bool, PipelineError> {
+        let Stem { name, image, side } = mem::take(&mut self.sample.stem);
+        // What stands beside `a.jpg` goes for `a.1.jpg` too.
+        if name == self.sample.key {
+            self.sample.side.add(side.clone());
+        }
+        let Some(image) = image else { return Ok(true) };
+        let side = side.or_those_of(&self.sample.side);
+        if !side.is_labelled() {
+            self.sample.unlabelled += 1;
+        }
+        self.send(image, side).await
+    }
+
+    /// Ends the sample and begins that of `key`. `false` when nobody wants more.
+    async fn end_sample(&mut self, key: String) -> Result<bool, PipelineError> {
+        if !self.end_stem().await? {
+            return Ok(false);
+        }
+        let Sample { key, side, has_images, .. } = mem::replace(&mut self.sample, Sample { key, ..Sample::default() });
+        if has_images || !side.is_labelled() {
+            return Ok(true);
+        }
+        let missing = (RejectReason::Unreadable, "there is a label and no image".to_owned());
+        let path = format!("{key}.jpg");
+        self.send(ImageMember { path, size: 0, bytes: Err(missing), permit: FetchPermit::none() }, side).await
+    }
+
+    /// Hands out an image of one of the wanted rows. `false` when nobody wants more.
+    async fn send(&mut self, image: ImageMember, side: SideFiles) -> Result<bool, PipelineError> {
+        let row = self.row;
+        self.row += 1;
+        if !self.rows.contains(&row) {
+            return Ok(true);
+        }
+        let ImageMember { path: member, size, bytes, permit } = image;
+        let shared = self.shared;
+        let ((label, class_name), bytes) = match side.label().of_row(&shared.class_names) {
+            Ok(class) => (class, bytes),
+            Err(rejected) => ((None, None), bytes.and(Err(rejected))),
+        };
+        let name = side.filename.as_deref().unwrap_or(&member);
+        let image = SourceImage {
+            image_id: shared.image_id.of_row(self.object.path(), row, Some(name)),
+            source: format!("{}#{member}", self.object.uri()),
+            label,
+            class_name: side.class_name.or(class_name),
+            size,
+            bytes,
+            permit,
+        };
+        Ok(self.sender.send(image).await.is_ok() && self.row < self.rows.end)
+    }
+
     async fn member_bytes<R: AsyncRead + Unpin>(
         &self,
         entry: &mut Entry<R>,
@@ -194,42 +482,16 @@ impl Shard<'_> {
         Ok(bytes.into())
     }
 
-    /// Ends a sample: an image of one of the wanted rows, if it is that.
-    fn finish(&mut self, sample: Sample, rows: &Range<u64>) -> Result<Option<SourceImage>, PipelineError> {
-        let Sample { key, image, label, json } = sample;
-        let json_label = json.label.map(i32::try_from).transpose();
-        let label = match label {
-            Some(label) => Some(label),
-            None => json_label.map_err(|_| self.wrong("the label is outside of 32 bits"))?,
-        };
-        if image.is_none() && label.is_none() {
-            return Ok(None);
-        }
-        let row = self.row;
-        self.row += 1;
-        if !rows.contains(&row) {
-            return Ok(None);
-        }
-        let ImageMember { path: member, size, bytes, permit } = image.unwrap_or_else(|| {
-            let missing = (RejectReason::Unreadable, "the sample has a label and no image".to_owned());
-            ImageMember { path: format!("{key}.jpg"), size: 0, bytes: Err(missing), permit: FetchPermit::none() }
-        });
-        // Negative labels stand for "unknown", as in the test sets of the hub.
-        let label = label.filter(|&label| label >= 0);
-        let name = format!("{}/{}", self.object.stem(), json.filename.as_deref().unwrap_or(&member));
-        Ok(Some(SourceImage {
-            image_id: self.shared.image_id.image_id(&name),
-            source: format!("{}#{member}", self.object.uri()),
-            label,
-            class_name: json.class_name.or_else(|| self.shared.class_name(label)),
-            size,
-            bytes,
-            permit,
-        }))
+    fn member_uri(&self) -> String {
+        format!("{}#{}", self.object.uri(), self.member.escape_debug())
     }
 
     fn wrong(&self, problem: &str) -> PipelineError {
-        PipelineError::Source { uri: format!("{}#{}", self.object.uri(), self.member), problem: problem.to_owned() }
+        PipelineError::Source { uri: self.member_uri(), problem: problem.to_owned() }
+    }
+
+    fn in_object(&self, problem: String) -> PipelineError {
+        PipelineError::Source { uri: self.object.uri().to_owned(), problem }
     }
 
     /// A tar that does not read: what the store said of its bytes, or where the archive breaks.
@@ -237,44 +499,17 @@ impl Shard<'_> {
         if let Some(error) = self.progress.take_failure() {
             return error;
         }
-        let at = if self.member.is_empty() { "its first member".to_owned() } else { format!("member {}", self.member) };
+        let at = match self.member.is_empty() {
+            true => "its first member".to_owned(),
+            false => format!("member {}", self.member.escape_debug()),
+        };
         // The library's errors give their cause apart.
         let cause =
             error.get_ref().and_then(|inner| inner.source()).map(|cause| format!(" ({cause})")).unwrap_or_default();
-        PipelineError::Source {
-            uri: self.object.uri().to_owned(),
-            problem: format!(
-                "the tar breaks at byte {} of {}, at or behind {at}: {error}{cause}",
-                self.progress.position(),
-                self.object.size()
-            ),
-        }
-    }
-}
-
-/// A member's key and its extension in lower case; `None` for hidden members and those without an extension.
-fn split_member(path: &str) -> Option<(&str, String)> {
-    let path = path.strip_prefix("./").unwrap_or(path);
-    let name_starts = path.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = path[name_starts..].find('.').filter(|&dot| dot > 0)?;
-    let key = &path[..name_starts + dot];
-    Some((key, path[name_starts + dot + 1..].to_ascii_lowercase()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_ends_at_the_first_dot_of_the_name() {
-        for (path, expected) in [
-            ("n01440764_10026.JPEG", Some(("n01440764_10026", "jpeg"))),
-            ("./a.b/c.seg.png", Some(("a.b/c", "seg.png"))),
-            ("a/.hidden", None),
-            ("README", None),
-        ] {
-            let found = split_member(path);
-            assert_eq!(found.as_ref().map(|(key, extension)| (*key, extension.as_str())), expected, "{path}");
-        }
+        self.in_object(format!(
+            "the tar breaks at byte {} of {}, at or behind {at}: {error}{cause}",
+            self.progress.position(),
+            self.object.size()
+        ))
     }
 }

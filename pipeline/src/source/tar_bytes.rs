@@ -13,11 +13,9 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio_util::io::StreamReader;
 
-/// A tar ends with two blocks of zeros, and writers fill up to 10 KiB, some to more.
-const MOST_PADDING_BYTES: u64 = 1 << 20;
 /// A block of a tar.
 const BLOCK_BYTES: u64 = 512;
 
@@ -42,21 +40,42 @@ impl TarProgress {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Whether a tar of `size` bytes that ended here was whole. The library takes the end of the bytes between two members
-    /// for the end of the archive, and stops at the first archive of two written one behind the other; both lose images silently.
-    pub(super) fn check_end(&self, size: u64) -> Result<(), String> {
-        let position = self.position();
+    /// Whether the members ended with the archive. The library takes the end of the bytes between two members for its end.
+    ///
+    /// # Errors
+    /// In words, when the tar was cut off.
+    pub(super) fn check_end(&self) -> Result<(), String> {
         if self.zeros.load(Ordering::Relaxed) < BLOCK_BYTES {
+            let position = self.position();
             return Err(format!("ends at byte {position} without the two empty blocks that end a tar: it was cut off"));
         }
-        if size - position > MOST_PADDING_BYTES {
-            return Err(format!(
-                "its archive ends at byte {position}, and {} bytes follow: archives one behind the other are not read; \
-                 write one archive a shard",
-                size - position
-            ));
-        }
         Ok(())
+    }
+}
+
+/// Whether nothing but zeros follows the end of the archive in the bytes that `reader` has left. The library stops at the first archive of
+/// two that are written one behind the other, and images would be lost without a word.
+///
+/// # Errors
+/// In words, when there is more; the outer error is that of reading.
+pub(super) async fn check_rest(
+    mut reader: impl AsyncRead + Unpin,
+    progress: &TarProgress,
+) -> io::Result<Result<(), String>> {
+    let end = progress.position();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = reader.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(Ok(()));
+        }
+        if let Some(at) = buffer[..count].iter().position(|&byte| byte != 0) {
+            let at = progress.position() - (count - at) as u64;
+            return Ok(Err(format!(
+                "its archive ends before byte {end}, and there is more at byte {at}: archives one behind the other are not \
+                 read; write one archive a shard"
+            )));
+        }
     }
 }
 

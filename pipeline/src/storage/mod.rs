@@ -211,6 +211,14 @@ impl Storage {
         Self { store, root, shown: Arc::new(shown), retry: RetryPolicy::BRIEF, access: Access::Local, folder: None }
     }
 
+    /// An address as [`Self::display`] would show the place it names.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub(crate) fn shown_address(url: &str) -> Result<String, PipelineError> {
+        Ok(Address::parse(url)?.shown_url.into())
+    }
+
     /// The address, without credentials and query.
     pub fn display(&self) -> &str {
         self.shown.as_str()

@@ -122,6 +122,7 @@ mod tests {
                 crop: crop.parse::<Crop>().expect("a crop"),
                 max_image_bytes: 1 << 26,
                 max_image_pixels: 1 << 27,
+                reading: schemas::SourceReading::default(),
             }),
         };
         let input = PlannedInput { uri: "a".to_owned(), size: 1, etag: None, rows: None, label: None, unit: 0 };

@@ -3,10 +3,10 @@
 use super::{TableFile, decode_images, decode_tokens};
 use crate::{
     PipelineError, Storage,
-    commit::{done_units, read_markers, read_plan},
+    commit::{done_units, read_left_out, read_markers, read_plan},
 };
 use futures::{Stream, StreamExt, stream};
-use schemas::{Books, FileRecord, ImageRow, Plan, SUCCESS_PATH, TokenRows, UnitReport};
+use schemas::{Books, FileRecord, ImageRow, Plan, SUCCESS_PATH, SourceAccount, TokenRows, UnitReport};
 use std::sync::Arc;
 
 /// Files of a stream that are in memory at once: the one in use and the next.
@@ -19,6 +19,7 @@ pub struct TableReader {
     plan: Arc<Plan>,
     reports: Arc<[UnitReport]>,
     finished: bool,
+    left_out: SourceAccount,
 }
 
 impl TableReader {
@@ -31,7 +32,8 @@ impl TableReader {
         let done = done_units(output, &plan).await?;
         let reports = read_markers(output, &plan, done).await?;
         let finished = output.exists(SUCCESS_PATH).await?;
-        Ok(Self { output: output.clone(), plan: Arc::new(plan), reports: reports.into(), finished })
+        let left_out = read_left_out(output, plan.hash()).await?;
+        Ok(Self { output: output.clone(), plan: Arc::new(plan), reports: reports.into(), finished, left_out })
     }
 
     /// The plan that owns the output.
@@ -49,9 +51,9 @@ impl TableReader {
         &self.reports
     }
 
-    /// Books of all complete units together.
+    /// Books of all complete units together, with what the listing of the source left out.
     pub fn books(&self) -> Books {
-        let mut books = Books::default();
+        let mut books = Books { left_out: self.left_out.clone(), ..Books::default() };
         self.reports.iter().for_each(|report| books.add(&report.books));
         books
     }

@@ -10,7 +10,7 @@ use futures::{
     future::ready,
     stream::{self, BoxStream},
 };
-use schemas::{PlannedInput, SourceLayout, hex};
+use schemas::{PlannedInput, SourceLayout, SourceReading, hex};
 use sha2::{Digest, Sha256};
 use std::{iter, sync::Arc};
 
@@ -60,11 +60,15 @@ impl FrozenSource {
     ) -> Result<Self, PipelineError> {
         let listing = list_storage(&storage, pattern, options, limits).await?;
         let max_image_bytes = limits.max_image_bytes;
+        let (layout, reading) = (listing.layout, options.reading.clone());
         let reader =
-            InputReader::new(storage, listing.layout, options.image_id, listing.class_names, max_image_bytes, limits);
+            InputReader::new(storage, layout, options.image_id, listing.class_names, max_image_bytes, reading, limits);
         // Which images are rejected decides the batches as much as which there are.
         let mut digest = Sha256::new();
         digest.update(format!("{} {max_image_bytes} {}\n", listing.layout, limits.max_image_pixels));
+        if options.reading != SourceReading::default() {
+            digest.update(serde_json::to_vec(&options.reading).expect("text is always JSON"));
+        }
         for input in &listing.inputs {
             let line = serde_json::to_vec(&planned(input, 0)).expect("text and numbers are always JSON");
             digest.update(line);

@@ -3,6 +3,7 @@
 mod decode_hostile_files; // whatever the bytes are, an image of its size or a typed reject
 mod evaluation_images; // the source once, in its own order, the last batch padded
 mod generate; // samples and decoded tokens: the same set from any number of workers and after any death
+mod hostile_sources;
 mod plan; // every input in exactly one unit, and the same listing always the same plan
 mod preprocessing_parity; // decoding and crops equal Pillow's, value for value
 mod reference; // what a set is compared with: written, read back, and refused where it is something else
@@ -17,6 +18,7 @@ mod scores; // the lines of evaluations: written once, a text of them all
 mod scoring_run; // killed, shared, damaged: the same features in the end, or a word on what to do
 mod scoring_sources; // the same pictures in any form give the same rows
 mod scoring_support; // a small set of pictures in each form, and runs over it
+mod source_as_found;
 mod source_listing; // patterns that must be whole, layouts, labels, keys
 mod source_over_http; // a web server: ranges of names and bytes, signatures that nothing shows
 mod source_reading; // three layouts alike, order and limits kept

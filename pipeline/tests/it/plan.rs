@@ -3,7 +3,7 @@
 use crate::source_support::settings;
 use pipeline::{ListedInput, SourceListing, plan_units};
 use proptest::prelude::*;
-use schemas::{ImageIdRule, Plan, SourceLayout};
+use schemas::{ImageIdRule, Plan, SourceAccount, SourceLayout};
 
 fn listing() -> impl Strategy<Value = SourceListing> {
     let layouts = proptest::sample::select(SourceLayout::ALL.to_vec());
@@ -22,6 +22,7 @@ fn listing() -> impl Strategy<Value = SourceListing> {
             inputs: inputs.collect(),
             class_names: vec!["cat".to_owned()],
             images: None,
+            left_out: SourceAccount::default(),
         }
     })
 }
@@ -85,6 +86,7 @@ fn a_sampled_tar_is_read_as_far_as_it_was_sampled() {
         inputs: vec![input],
         class_names: vec![],
         images: Some(3),
+        left_out: SourceAccount::default(),
     };
     let plan = plan_units(settings(10, ImageIdRule::Stem), listing).expect("a plan");
     assert_eq!(plan.inputs()[0].rows, Some(0..3));
@@ -98,6 +100,7 @@ fn nothing_to_plan_and_units_of_nothing_are_refused() {
         inputs: vec![],
         class_names: vec![],
         images: Some(0),
+        left_out: SourceAccount::default(),
     };
     plan_units(settings(10, ImageIdRule::Stem), listing.clone()).expect_err("no inputs");
     let error = plan_units(settings(0, ImageIdRule::Stem), listing).expect_err("no size");

@@ -14,7 +14,8 @@ use pipeline::{
     testing::{FakeEncoder, arrives},
 };
 use schemas::{
-    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenLevels, TokenRows, TokenizerIdentity,
+    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, SourceReading, TokenLevels, TokenRows,
+    TokenizerIdentity,
 };
 use std::{collections::BTreeMap, io::Cursor, sync::Arc, time::Duration};
 use tokio::task::{JoinError, JoinSet};
@@ -94,6 +95,7 @@ pub(crate) fn settings(layout: SourceLayout) -> PlanSettings {
             crop: Crop::AdmCenterFlip { size: 8 },
             max_image_bytes: 1 << 20,
             max_image_pixels: 1 << 20,
+            reading: SourceReading::default(),
         }),
     }
 }
@@ -132,6 +134,7 @@ pub(crate) fn run_into(plan: &Arc<Plan>, output: &Storage, limits: Limits) -> Ru
         finalize: true,
         cancel: CancellationToken::new(),
         telemetry: Arc::default(),
+        left_out: SourceAccount::default(),
     }
 }
 

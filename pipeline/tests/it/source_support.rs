@@ -7,7 +7,8 @@ use pipeline::{
     testing::arrives,
 };
 use schemas::{
-    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, TokenLevels, TokenizerIdentity,
+    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, SourceReading, TokenLevels,
+    TokenizerIdentity,
 };
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub(crate) fn settings(unit_size: usize, image_id: ImageIdRule) -> PlanSettings 
             crop: Crop::AdmCenter { size: 32 },
             max_image_bytes: 1 << 20,
             max_image_pixels: 1 << 20,
+            reading: SourceReading::default(),
         }),
     }
 }

@@ -1,14 +1,14 @@
 //! What would be done, without doing it.
 
 use super::batch_size::BatchNeeds;
-use crate::commands::source_text;
+use crate::commands::{left_out_text, source_text};
 use crate::{
     aligned::{bytes, count, counted, named},
     settings::{ReportFormat, TokenizeSettings},
 };
 use anyhow::Result;
 use pipeline::{Storage, TableReader};
-use schemas::Plan;
+use schemas::{Plan, SourceAccount};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -23,6 +23,7 @@ struct DryRun<'a> {
     inputs: usize,
     bytes: u64,
     classes: usize,
+    left_out: &'a SourceAccount,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<BatchNeeds>,
 }
@@ -47,6 +48,7 @@ pub(super) async fn print(
     settings: &TokenizeSettings,
     plan: &Plan,
     output: &Storage,
+    left_out: &SourceAccount,
     memory: Option<BatchNeeds>,
 ) -> Result<()> {
     // One object may be many inputs: row ranges of a Parquet file.
@@ -61,6 +63,7 @@ pub(super) async fn print(
         inputs: plan.inputs().len(),
         bytes,
         classes: plan.class_names().len(),
+        left_out,
         memory,
     };
     match settings.format {
@@ -116,5 +119,5 @@ fn text(dry_run: &DryRun<'_>) -> String {
         ("", state),
         ("plan", dry_run.plan.to_owned()),
     ];
-    format!("Dry run: nothing was written.\n{}", named(2, &pairs))
+    format!("Dry run: nothing was written.\n{}{}", named(2, &pairs), left_out_text(dry_run.left_out))
 }

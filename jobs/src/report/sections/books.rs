@@ -26,6 +26,11 @@ pub(super) fn section(tables: &Tables) -> Markup {
             vec![row.image_id.clone(), reason, row.error.clone().unwrap_or_default(), bytes(row.bytes.max(0) as u64)]
         })
         .collect();
+    let left_out: Vec<Vec<String>> = books
+        .left_out
+        .iter()
+        .map(|(reason, left)| vec![reason.describe().to_owned(), count(left.count), left.first.clone()])
+        .collect();
     let content = html! {
         ul.tiles {
             (tile(&count(books.listed), "listed"))
@@ -44,6 +49,10 @@ pub(super) fn section(tables: &Tables) -> Markup {
         @if !named.is_empty() {
             h4 { @if named.len() as u64 == rejected { "Every rejected image" } @else { "The first rejected images" } }
             div.words { (table(&["image", "reason", "error", "size"], &named)) }
+        }
+        @if !left_out.is_empty() {
+            h4 { "What the source holds beside images" }
+            div.words { (table(&["what", "number", "the first"], &left_out)) }
         }
     };
     part("Books", content)

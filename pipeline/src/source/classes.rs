@@ -1,0 +1,120 @@
+//! The classes of a source and their numbers: from a list that somebody gives, else from folders or from what files say.
+
+use std::{collections::BTreeSet, fmt::Display};
+
+/// Names that an error shows.
+const NAMES_SHOWN: usize = 10;
+
+/// An image's class: the first folder below the source; none for images in the source itself.
+pub(super) fn of_path(path: &str) -> Option<&str> {
+    path.split_once('/').map(|(class, _)| class)
+}
+
+/// The classes of a folder by label: those of `given`, else the folders in text order.
+///
+/// # Errors
+/// In words, when a folder is not in `given`, or there are more classes than labels.
+pub(super) fn of_folders<'a>(
+    paths: impl Iterator<Item = &'a str>,
+    given: Option<&[String]>,
+) -> Result<Vec<String>, String> {
+    let folders: BTreeSet<&str> = paths.filter_map(of_path).collect();
+    if i32::try_from(folders.len()).is_err() {
+        return Err(format!("{} classes are too many", folders.len()));
+    }
+    if let Some(given) = given {
+        let unknown: Vec<_> = folders.iter().filter(|&&folder| !given.iter().any(|class| class == folder)).collect();
+        return match unknown.is_empty() {
+            true => Ok(given.to_vec()),
+            false => Err(format!("{} of its folders are not in the list of classes: {}", unknown.len(), shown(&unknown))),
+        };
+    }
+    // 0, 1, 10, 100: a number as a name is no label.
+    let numbers: Option<Vec<u64>> = folders.iter().map(|folder| folder.parse().ok()).collect();
+    if numbers.is_some_and(|numbers| !numbers.iter().copied().eq(0..numbers.len() as u64)) {
+        tracing::warn!(
+            "its folders are called by numbers, and labels are their places in text order, not these numbers; --classes fixes the numbering"
+        );
+    }
+    Ok(folders.into_iter().map(str::to_owned).collect())
+}
+
+/// The classes that the files of a Parquet source agree on: where one names more than another and begins alike, the longer list.
+///
+/// # Errors
+/// In words, with the two files that do not agree.
+pub(super) fn of_files<'a>(files: impl Iterator<Item = (&'a str, &'a [String])>) -> Result<Vec<String>, String> {
+    let mut agreed: Option<(&str, &[String])> = None;
+    for (path, names) in files.filter(|(_, names)| !names.is_empty()) {
+        let Some((first, known)) = agreed else {
+            agreed = Some((path, names));
+            continue;
+        };
+        let differs = known.iter().zip(names).position(|(known, name)| known != name);
+        if let Some(label) = differs {
+            return Err(format!(
+                "label {label} is {:?} in {first} and {:?} in {path}: --classes fixes the numbering, and each file's numbers are \
+                 then read by its own names",
+                known[label], names[label]
+            ));
+        }
+        if names.len() > known.len() {
+            agreed = Some((path, names));
+        }
+    }
+    Ok(agreed.map(|(_, names)| names.to_vec()).unwrap_or_default())
+}
+
+/// `given`, if it has every name that the files have.
+///
+/// # Errors
+/// In words, with the first file that has another.
+pub(super) fn named_by_list<'a>(
+    files: impl Iterator<Item = (&'a str, &'a [String])>,
+    given: &[String],
+) -> Result<Vec<String>, String> {
+    for (path, names) in files {
+        let unknown: Vec<_> = names.iter().filter(|&name| !given.contains(name)).collect();
+        if !unknown.is_empty() {
+            return Err(format!("{} classes of {path} are not in the list of classes: {}", unknown.len(), shown(&unknown)));
+        }
+    }
+    Ok(given.to_vec())
+}
+
+fn shown<T: Display>(names: &[T]) -> String {
+    let first: Vec<_> = names.iter().take(NAMES_SHOWN).map(T::to_string).collect();
+    let rest = names.len().saturating_sub(NAMES_SHOWN);
+    if rest > 0 { format!("{} and {rest} more", first.join(", ")) } else { first.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn folders_are_numbered_in_text_order_or_by_the_list() {
+        let paths = ["dogs/1.png", "cats/1.png", "cats/a/2.png", "3.png"];
+        assert_eq!(of_folders(paths.into_iter(), None).expect("sorted"), names(&["cats", "dogs"]));
+        let list = names(&["birds", "dogs", "cats"]);
+        assert_eq!(of_folders(paths.into_iter(), Some(&list)).expect("as given"), list);
+        let error = of_folders(paths.into_iter(), Some(&names(&["cats"]))).expect_err("one is missing");
+        assert!(error.contains("dogs"), "{error}");
+    }
+
+    #[test]
+    fn files_agree_or_are_named() {
+        let (short, long, other) = (names(&["cat"]), names(&["cat", "dog"]), names(&["dog", "cat"]));
+        let agreed = of_files([("a", &*short), ("b", &[]), ("c", &*long), ("d", &*short)].into_iter());
+        assert_eq!(agreed.expect("one begins the other"), long);
+        let error = of_files([("a", &*short), ("b", &*other)].into_iter()).expect_err("they differ");
+        assert!(error.contains("\"cat\" in a and \"dog\" in b") && error.contains("--classes"), "{error}");
+        assert_eq!(named_by_list([("a", &*other)].into_iter(), &long).expect("all are there"), long);
+        let error = named_by_list([("a", &*other)].into_iter(), &short).expect_err("dog is not");
+        assert!(error.contains("classes of a") && error.contains("dog"), "{error}");
+    }
+}
