@@ -1,7 +1,7 @@
 //! Tokenizers from the model hub: `hf://owner/name[@revision]`.
 //!
 //! The hub's own client does the work, so that cache, endpoint and token are where all its other clients have them. A branch
-//! is first resolved to the commit it points at, and both files are taken from that commit: a push between the two downloads
+//! is first resolved to the commit it points at, and all files are taken from that commit: a push between two downloads
 //! cannot mix two versions. A commit that is in the cache already is not downloaded again.
 
 use crate::environment;
@@ -9,11 +9,16 @@ use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{Api, ApiBuilder, ApiError},
 };
+use models::ModelError;
 use std::path::{Path, PathBuf};
 
-/// Files of a tokenizer, smallest first: a wrong address costs no gigabyte.
-const FILES: [&str; 2] = ["config.json", "model.safetensors"];
-/// What older repositories hold instead of the second.
+/// The file of a model that is fetched first, because it is small: a wrong address costs no gigabyte.
+const CONFIG: &str = "config.json";
+/// The weights, if they are in one file.
+const WEIGHTS: &str = "model.safetensors";
+/// What says in which files they are if they are in several.
+const SHARD_INDEX: &str = "model.safetensors.index.json";
+/// What older repositories hold instead.
 const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
 /// Branch of a repository when none is named.
 const DEFAULT_REVISION: &str = "main";
@@ -117,6 +122,14 @@ pub(crate) enum HubError {
         /// What happened.
         problem: String,
     },
+    /// The index of the shards does not read, or names what is no shard.
+    #[error("hf://{repository}: {problem}")]
+    Index {
+        /// `owner/name`.
+        repository: String,
+        /// What is wrong with it.
+        problem: ModelError,
+    },
     /// A file came, but not as long as it should be.
     #[error("hf://{repository}: {file} has {found} bytes in the cache, the hub says {expected}; remove {} and try again", path.display())]
     Incomplete {
@@ -209,61 +222,81 @@ impl<'a> Hub<'a> {
     /// The folder of the revision that the cache saw last, if it has all files.
     fn cached(&self) -> Option<PathBuf> {
         let repo = self.cache.repo(self.repo(self.revision));
-        let paths: Option<Vec<PathBuf>> = FILES.iter().map(|file| repo.get(file)).collect();
-        Some(paths?.first()?.parent()?.to_owned())
+        let folder = repo.get(CONFIG)?.parent()?.to_owned();
+        if folder.join(WEIGHTS).exists() {
+            return Some(folder);
+        }
+        let shards = models::shards_of_index(&folder.join(SHARD_INDEX)).ok()?;
+        shards.iter().all(|shard| folder.join(shard).exists()).then_some(folder)
     }
 
     /// The commit that the revision points at now.
     fn commit(&self) -> Result<String, HubError> {
-        let url = self.api.repo(self.repo(self.revision)).url(FILES[0]);
-        let metadata = self.api.metadata(&url).map_err(|error| self.explain(FILES[0], &error))?;
+        let url = self.api.repo(self.repo(self.revision)).url(CONFIG);
+        let metadata = self.api.metadata(&url).map_err(|error| self.explain(CONFIG, &error))?;
         let commit = metadata.commit_hash().to_owned();
         // It becomes a folder's name.
         match commit.is_empty() || !commit.chars().all(|letter| letter.is_ascii_alphanumeric()) {
-            true => Err(self.unreachable(FILES[0], format!("the hub names the commit {commit:?}"))),
+            true => Err(self.unreachable(CONFIG, format!("the hub names the commit {commit:?}"))),
             false => Ok(commit),
         }
     }
 
     fn fetch_commit(&self, commit: &str) -> Result<PathBuf, HubError> {
-        let cache = self.cache.repo(self.repo(commit));
-        let api = self.api.repo(self.repo(commit));
-        for file in FILES {
-            if cache.pointer_path(commit).join(file).exists() {
-                continue;
-            }
-            let metadata = match self.api.metadata(&api.url(file)) {
-                Ok(metadata) => metadata,
-                Err(error) => return Err(self.explain_missing_weights(file, commit, &error)),
-            };
-            tracing::info!("fetching {file} ({} bytes) of hf://{} at {commit}", metadata.size(), self.repository);
-            let path = api.download(file).map_err(|error| self.explain(file, &error))?;
-            let found = std::fs::metadata(&path).map_err(|error| HubError::Cache { problem: error.to_string() })?.len();
-            if found != metadata.size() as u64 {
-                return Err(HubError::Incomplete {
-                    repository: self.repository.to_owned(),
-                    file: file.to_owned(),
-                    found,
-                    expected: metadata.size() as u64,
-                    path: path.canonicalize().unwrap_or(path),
-                });
-            }
-        }
+        let folder = self.cache.repo(self.repo(commit)).pointer_path(commit);
+        self.fetch_file(CONFIG, commit)?;
+        self.fetch_weights(commit)?;
         // So that the next start finds the commit by its branch even when the hub is down.
         self.cache
             .repo(self.repo(self.revision))
             .create_ref(commit)
             .map_err(|error| HubError::Cache { problem: error.to_string() })?;
-        Ok(cache.pointer_path(commit))
+        Ok(folder)
     }
 
-    /// A repository without `model.safetensors` may have the weights as a pickle, which has another remedy.
-    fn explain_missing_weights(&self, file: &str, commit: &str, error: &ApiError) -> HubError {
-        let explained = self.explain(file, error);
-        let is_missing_weights = file == FILES[1] && matches!(explained, HubError::NotFound { .. });
+    /// Fetches the one file of the weights, or where there is none, the index of the shards and what it names.
+    fn fetch_weights(&self, commit: &str) -> Result<(), HubError> {
+        let index = self.cache.repo(self.repo(commit)).pointer_path(commit).join(SHARD_INDEX);
+        // Asked for even where the index is in the cache: what a model is known by must not depend on what else was fetched here.
+        match self.fetch_file(WEIGHTS, commit) {
+            Err(missing @ HubError::NotFound { .. }) => match self.fetch_file(SHARD_INDEX, commit) {
+                Err(HubError::NotFound { .. }) => return Err(self.explain_missing_weights(commit, missing)),
+                fetched => fetched?,
+            },
+            fetched => return fetched,
+        }
+        let shards = models::shards_of_index(&index)
+            .map_err(|problem| HubError::Index { repository: self.repository.to_owned(), problem })?;
+        shards.iter().try_for_each(|shard| self.fetch_file(shard, commit))
+    }
+
+    /// Fetches one file, unless the cache has it.
+    fn fetch_file(&self, file: &str, commit: &str) -> Result<(), HubError> {
+        if self.cache.repo(self.repo(commit)).pointer_path(commit).join(file).exists() {
+            return Ok(());
+        }
+        let api = self.api.repo(self.repo(commit));
+        let metadata = self.api.metadata(&api.url(file)).map_err(|error| self.explain(file, &error))?;
+        tracing::info!("fetching {file} ({} bytes) of hf://{} at {commit}", metadata.size(), self.repository);
+        let path = api.download(file).map_err(|error| self.explain(file, &error))?;
+        let found = std::fs::metadata(&path).map_err(|error| HubError::Cache { problem: error.to_string() })?.len();
+        if found != metadata.size() as u64 {
+            return Err(HubError::Incomplete {
+                repository: self.repository.to_owned(),
+                file: file.to_owned(),
+                found,
+                expected: metadata.size() as u64,
+                path: path.canonicalize().unwrap_or(path),
+            });
+        }
+        Ok(())
+    }
+
+    /// A repository without weights in safetensors may have them as a pickle, which has another remedy than `missing`.
+    fn explain_missing_weights(&self, commit: &str, missing: HubError) -> HubError {
         let pickle = self.api.repo(self.repo(commit)).url(PICKLED_WEIGHTS);
-        if !is_missing_weights || self.api.metadata(&pickle).is_err() {
-            return explained;
+        if self.api.metadata(&pickle).is_err() {
+            return missing;
         }
         HubError::PickledWeights {
             repository: self.repository.to_owned(),
@@ -316,10 +349,10 @@ fn status(error: &ApiError) -> Option<u16> {
 fn conversion_command(repository: &str, revision: &str) -> String {
     let folder = repository.rsplit('/').next().unwrap_or(repository);
     format!(
-        "hf download {repository} config.json {PICKLED_WEIGHTS} --revision {revision} --local-dir {folder} && {}",
+        "hf download {repository} {CONFIG} {PICKLED_WEIGHTS} --revision {revision} --local-dir {folder} && {}",
         models::pickle_conversion_command(
-            &Path::new(folder).join(PICKLED_WEIGHTS),
-            &Path::new(folder).join("model.safetensors"),
+            &[&Path::new(folder).join(PICKLED_WEIGHTS)],
+            &Path::new(folder).join(WEIGHTS),
         )
     )
 }

@@ -206,6 +206,62 @@ fn a_repository_with_a_pickle_only_is_refused_with_the_command_that_converts_it(
     assert!(hub.requests().iter().filter(|(path, _)| path.ends_with(".bin")).count() == 1, "asked for, not fetched");
 }
 
+/// A repository whose weights are in two shards.
+fn shard(state: &mut State, shards: [&str; 2]) {
+    state.files.remove(&format!("{COMMIT}/model.safetensors"));
+    let index = format!(r#"{{"weight_map": {{"first": "{}", "second": "{}"}}}}"#, shards[0], shards[1]);
+    state.files.insert(format!("{COMMIT}/model.safetensors.index.json"), index.into_bytes());
+    for (number, shard) in shards.into_iter().enumerate() {
+        state.files.insert(format!("{COMMIT}/{shard}"), vec![number as u8; 1000]);
+    }
+}
+
+const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+
+#[test]
+fn shards_are_fetched_by_their_index_and_kept() {
+    let hub = TestHub::start();
+    hub.change(|state| shard(state, SHARDS));
+    let folder = fetch(&hub.settings(), "owner/name", None).expect("it is there");
+    for (number, shard) in SHARDS.into_iter().enumerate() {
+        assert_eq!(std::fs::read(folder.join(shard)).expect("a file"), vec![number as u8; 1000]);
+    }
+    let before = hub.requests().len();
+    fetch(&hub.settings(), "owner/name", None).expect("it is there");
+    assert_eq!(hub.requests().len(), before + 2, "one for the commit, one for the file that is not there");
+    let offline = HubSettings { offline: true, ..hub.settings() };
+    assert_eq!(fetch(&offline, "owner/name", None).expect("cached"), folder);
+    // A cache that lost a shard is no cache of the model, and gets it again.
+    std::fs::remove_file(folder.join(SHARDS[1])).expect("a file");
+    let error = fetch(&offline, "owner/name", None).expect_err("not whole");
+    assert!(matches!(error, HubError::Offline { .. }), "{error}");
+    fetch(&hub.settings(), "owner/name", None).expect("it is there");
+    assert!(folder.join(SHARDS[1]).exists());
+}
+
+#[test]
+fn a_shard_that_the_hub_lacks_is_named() {
+    let hub = TestHub::start();
+    hub.change(|state| {
+        shard(state, SHARDS);
+        state.files.remove(&format!("{COMMIT}/{}", SHARDS[1]));
+    });
+    let error = fetch(&hub.settings(), "owner/name", None).expect_err("not whole");
+    assert!(matches!(&error, HubError::NotFound { file, .. } if file == SHARDS[1]), "{error}");
+    assert!(!error.is_temporary());
+}
+
+#[test]
+fn an_index_that_leads_out_of_its_folder_is_refused_and_nothing_is_fetched_by_it() {
+    let hub = TestHub::start();
+    hub.change(|state| shard(state, ["../../secret.safetensors", SHARDS[1]]));
+    let error = fetch(&hub.settings(), "owner/name", None).expect_err("a folder in a name");
+    let text = error.to_string();
+    assert!(text.contains("owner/name") && text.contains("../../secret.safetensors"), "{text}");
+    assert!(matches!(error, HubError::Index { .. }) && !error.is_temporary(), "{text}");
+    assert!(!hub.requests().iter().any(|(path, _)| path.contains("secret") || path.contains(SHARDS[1])));
+}
+
 #[test]
 fn a_hub_that_fails_is_a_temporary_error_unless_the_cache_has_the_files() {
     let hub = TestHub::start();

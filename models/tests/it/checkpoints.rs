@@ -324,10 +324,10 @@ fn values_that_are_no_finite_numbers_are_refused_by_tensor() {
                 *tensor = tensor.to_kind(kind);
             }
             let bias = &tensors["pixel_decoder.conv_out.bias"];
-            let _ = bias.get(1).fill_(f64::NAN);
+            drop(bias.get(1).fill_(f64::NAN));
             let token = tensors["decoder.mask_token"].view([-1]);
-            let _ = token.get(0).fill_(f64::INFINITY);
-            let _ = token.get(5).fill_(f64::NEG_INFINITY);
+            drop(token.get(0).fill_(f64::INFINITY));
+            drop(token.get(5).fill_(f64::NEG_INFINITY));
         });
         let error = load(folder.path()).expect_err("no finite numbers");
         says(&error, &["2 tensors have values that are no finite numbers", "take an earlier checkpoint"]);
@@ -342,7 +342,7 @@ fn values_that_are_no_finite_numbers_are_refused_by_tensor() {
         assert_eq!(problems, expected, "{kind:?}");
     }
     let folder = folder_of(&generating::fixture(), |tensors| {
-        let _ = tensors["layers.2.attention.wo.weight"].get(3).fill_(f64::NAN);
+        drop(tensors["layers.2.attention.wo.weight"].get(3).fill_(f64::NAN));
     });
     let error = load_generator(folder.path()).expect_err("no finite numbers");
     says(&error, &["layers.2.attention.wo.weight has 64 NaN and 0 infinite of 4096 values"]);
@@ -351,7 +351,7 @@ fn values_that_are_no_finite_numbers_are_refused_by_tensor() {
 #[test]
 fn finite_values_whose_sum_is_infinite_are_weights() {
     let folder = folder_of(&fixture(), |tensors| {
-        let _ = tensors["pixel_decoder.conv_out.bias"].shallow_clone().fill_(3e38);
+        drop(tensors["pixel_decoder.conv_out.bias"].shallow_clone().fill_(3e38));
     });
     load(folder.path()).expect("three finite numbers");
 }
@@ -431,7 +431,7 @@ fn shards_are_the_weights_that_they_hold_together_and_have_an_identity_of_their_
     let one = fs::read(fixture().join(WEIGHTS)).expect("reads");
     assert_eq!(tokenizer().weights_sha256(), sha256(&one));
     let mut other = Shards::new();
-    let _ = other.tensors[1].get_mut("encoder.ln_pre.bias").expect("a tensor").fill_(1.0);
+    drop(other.tensors[1].get_mut("encoder.ln_pre.bias").expect("a tensor").fill_(1.0));
     other.write();
     assert_ne!(load(other.path()).expect("loads").weights_sha256(), loaded.weights_sha256());
 }

@@ -72,7 +72,7 @@ fn a_model_is_read_from_under_one_prefix_and_refused_with_values_that_are_no_num
         tensors.into_iter().map(|(name, tensor)| (format!("teacher.backbone.{name}"), tensor)).collect();
     crate::weight_file::write(&path, &under).expect("written");
     assert_eq!(load().expect("loads").features(&image).expect("computed").class, expected);
-    let _ = under.get_mut("teacher.backbone.norm.bias").expect("a tensor").fill_(f64::NAN);
+    drop(under.get_mut("teacher.backbone.norm.bias").expect("a tensor").fill_(f64::NAN));
     crate::weight_file::write(&path, &under).expect("written");
     let error = load().expect_err("refused").to_string();
     assert!(error.contains("norm.bias has 128 NaN and 0 infinite of 128 values"), "{error}");

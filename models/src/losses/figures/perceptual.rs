@@ -100,13 +100,13 @@ fn frozen_networks_with_values_that_are_no_finite_numbers_are_refused() {
     let vgg16 = file(folder.path(), "vgg16.safetensors", &names["vgg16"]);
     let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
     let (sound_linear, mut changed) = (tensors(&linear), tensors(&linear));
-    let _ = changed.get_mut("lin2.model.1.weight").expect("a tensor").fill_(f64::NEG_INFINITY);
+    drop(changed.get_mut("lin2.model.1.weight").expect("a tensor").fill_(f64::NEG_INFINITY));
     crate::weight_file::write(&linear, &changed).expect("written");
     let error = PerceptualLoss::load(&vgg16, &linear, CPU).expect_err("refused").to_string();
     assert!(error.contains("lin2.model.1.weight has 0 NaN and 256 infinite of 256 values"), "{error}");
     crate::weight_file::write(&linear, &sound_linear).expect("written");
     let mut changed = tensors(&vgg16);
-    let _ = changed.get_mut("features.0.bias").expect("a tensor").fill_(f64::NAN);
+    drop(changed.get_mut("features.0.bias").expect("a tensor").fill_(f64::NAN));
     crate::weight_file::write(&vgg16, &changed).expect("written");
     let error = PerceptualLoss::load(&vgg16, &linear, CPU).expect_err("refused").to_string();
     assert!(error.contains("features.0.bias has 64 NaN and 0 infinite of 64 values"), "{error}");

@@ -116,10 +116,10 @@ fn a_network_with_values_that_are_no_finite_numbers_is_refused() {
     let mut tensors = inception_weights();
     let (name, weight) = head_weight();
     let mut value = weight.get(7).get(0);
-    let _ = value.fill_(f64::NAN);
+    drop(value.fill_(f64::NAN));
     tensors.insert(name, weight);
     let mut value = tensors["Mixed_7c.branch_pool.bn.running_var"].get(3);
-    let _ = value.fill_(f64::INFINITY);
+    drop(value.fill_(f64::INFINITY));
     weight_file::write(&file, &tensors).expect("written");
     let error = Inception::load(&file, Device::Cpu, ExtractorPrecision::Float64).expect_err("refused").to_string();
     assert!(error.contains("Mixed_7c.branch_pool.bn.running_var has 0 NaN and 1 infinite of 192 values"), "{error}");
