@@ -35,7 +35,7 @@ fn a_signed_url_that_is_good_for_get_alone_is_read_and_never_shown() {
     run(&mut workspace.tokenize(&format!("{address}?sig=another"), "signed")).expect_code(0);
 
     let refused = run(&mut workspace.tokenize(&format!("{address}?sig=c0ffee"), "refused")).expect_code(42);
-    refused.expect_message(&["the signed URL is not accepted", "have expired", &name]);
+    let refused = refused.expect_message(&["the signed URL is not accepted", "have expired", &name]);
     assert!(!refused.stderr.contains("c0ffee"), "{}", refused.stderr);
 }
 

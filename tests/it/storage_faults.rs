@@ -261,7 +261,7 @@ fn every_answer_of_a_store_ends_a_run_as_the_table_says() {
         let finished = run(&mut command);
         bucket.server.heal();
         let finished = finished.expect_code(code);
-        finished.expect_message(&["s3://bucket/", words]);
+        let finished = finished.expect_message(&["s3://bucket/", words]);
         assert!(!finished.stderr.contains("secret-that"), "{answer}");
     }
     let rows = DOCUMENT.lines().filter(|line| line.contains("| 75 |") || line.contains("| 42 |")).count();
