@@ -54,6 +54,8 @@ def running(program, *arguments, says):
 
 def ask(method, address, data=None, **headers):
     """The body of an answer of this machine."""
+    # Python would call it a form, which moto takes apart.
+    headers = {"Content-Type": "application/octet-stream", **headers}
     request = urllib.request.Request(address, data, headers, method=method)
     # A proxy of the environment is not for this machine.
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=SECONDS_TO_START) as answer:
@@ -114,8 +116,8 @@ class Azurite:
     @contextlib.contextmanager
     def start(cls):
         # The version of the protocol that object_store speaks may be newer than Azurite.
-        flags = ("--blobHost", "127.0.0.1", "--blobPort", "0", "--skipApiVersionCheck", "--inMemoryPersistence")
-        says = r"successfully listening at (http://127\.0\.0\.1:\d+)"
+        flags = ("--blobHost", "127.0.0.1", "--blobPort", "0", "--skipApiVersionCheck", "--inMemoryPersistence", "--disableTelemetry")
+        says = r"successfully listens on (http://127\.0\.0\.1:\d+)"
         with running(SERVERS / "node_modules" / ".bin" / "azurite-blob", *flags, says=says) as address:
             yield cls(address)
 

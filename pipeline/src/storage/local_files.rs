@@ -93,7 +93,10 @@ struct OfFile {
 /// What the system said of a folder, except that it is not there or closed. Without permission to read `folder` itself nothing can
 /// be said at all, so that is one too.
 pub(super) fn walk(folder: &Path, prefix: &str, sender: &mpsc::Sender<Listed>) -> object_store::Result<()> {
-    let mut walk = Walk { above: Vec::new(), sender };
+    // A link to a folder above the root leads back to the root.
+    let real = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let above = real.ancestors().skip(1).filter_map(|folder| fs::metadata(folder).ok());
+    let mut walk = Walk { above: above.map(|metadata| identity(&metadata)).collect(), sender };
     match walk.folder(folder, &mut prefix.as_bytes().to_vec()) {
         // Nothing lies below a folder that is not there, or a file.
         Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
@@ -101,9 +104,14 @@ pub(super) fn walk(folder: &Path, prefix: &str, sender: &mpsc::Sender<Listed>) -
     }
 }
 
+/// What two names of one folder have in common.
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
 /// A walk on its way.
 struct Walk<'a> {
-    /// The folders from the root down to where it stands, by device and inode: a link to one of them would never end.
+    /// The folders from that of the file system down to where it stands: a link to one of them would never end.
     above: Vec<(u64, u64)>,
     sender: &'a mpsc::Sender<Listed>,
 }
@@ -127,7 +135,7 @@ impl Walk<'_> {
     fn folder(&mut self, folder: &Path, prefix: &mut Vec<u8>) -> object_store::Result<bool> {
         let failed = |error: io::Error| store_error(folder, error);
         let metadata = fs::metadata(folder).map_err(failed)?;
-        let itself = (metadata.dev(), metadata.ino());
+        let itself = identity(&metadata);
         if self.above.contains(&itself) {
             return Ok(self.unreachable(prefix, UnreachableReason::LinkLoop, None));
         }
@@ -284,7 +292,9 @@ mod tests {
                 ("socket", UnreachableReason::NotAFile, None),
             ]
         );
+        // A link out of the folder that is listed leads back to it as well.
         let below = storage.list_all("b/").await.expect("a listing");
+        assert_eq!(below.unreachable, unreachable[1..2]);
         assert_eq!(below.objects.iter().map(|object| object.path.as_str()).collect::<Vec<_>>(), paths[2..5]);
     }
 

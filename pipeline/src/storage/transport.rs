@@ -378,8 +378,11 @@ mod tests {
     }
 
     fn quick() -> RetryConfig {
-        let backoff =
-            object_store::BackoffConfig { init_backoff: Duration::ZERO, max_backoff: Duration::ZERO, base: 2.0 };
+        let backoff = object_store::BackoffConfig {
+            init_backoff: Duration::from_millis(1),
+            max_backoff: Duration::from_millis(2),
+            base: 2.0,
+        };
         RetryConfig { backoff, max_retries: 4, ..RetryConfig::default() }
     }
 
