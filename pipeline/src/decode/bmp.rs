@@ -272,7 +272,7 @@ impl Runs<'_> {
                         indices.extend(self.reader.take(pixels, what)?);
                     }
                     column += usize::from(literal);
-                    if indices.len() < total && self.reader.position() % 2 != 0 {
+                    if indices.len() < total && !self.reader.position().is_multiple_of(2) {
                         self.reader.u8(what)?;
                     }
                 }

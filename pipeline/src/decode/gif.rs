@@ -26,6 +26,9 @@ const END: u8 = b';';
 /// Label of the extension that holds a frame's transparent index.
 const GRAPHIC_CONTROL: u8 = 0xF9;
 
+/// Label of the extension that holds a comment.
+const COMMENT: u8 = 0xFE;
+
 /// Bit of packed fields that says that a table of colours follows.
 const HAS_TABLE: u8 = 0x80;
 
@@ -48,9 +51,9 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
                 {
                     transparent = Some(index);
                 }
-                let mut last = block;
-                while !last.is_empty() {
-                    last = sub_block(&mut reader)?;
+                // Behind an extension that is empty Pillow wants one more block, unless it is a comment.
+                if label != COMMENT || !block.is_empty() {
+                    while !sub_block(&mut reader)?.is_empty() {}
                 }
             }
             IMAGE => break,

@@ -108,7 +108,7 @@ fn decode_pixels(
         Outcome::Failed(message) => {
             return Err(DecodeFailure::new(reason_of_failure(bytes), message));
         }
-        Outcome::Warned(message) if PIXELS_LOST.iter().any(|words| message.starts_with(words)) => {
+        Outcome::Warned(message) if pixels_are_lost(&message) => {
             let message = format!("{message}: pixels are lost, of which other readers make grey or noise");
             return Err(DecodeFailure::new(reason_of_failure(bytes), message));
         }
@@ -179,6 +179,13 @@ fn inverted_cmyk_to_rgb(cmyk: &[u8]) -> Vec<u8> {
             [cyan, magenta, yellow].map(|stored| light_through(255 - stored, key))
         })
         .collect()
+}
+
+/// Whether a warning says that pixels are not those of the file.
+fn pixels_are_lost(warning: &str) -> bool {
+    // Between two restart markers there is nothing but pixels.
+    let restart = |marker: u8| warning.ends_with(&format!("extraneous bytes before marker {marker:#04x}"));
+    PIXELS_LOST.iter().any(|words| warning.starts_with(words)) || (0xD0..=0xD7).any(restart)
 }
 
 fn is_unsupported(message: &str) -> bool {

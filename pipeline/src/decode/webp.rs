@@ -11,6 +11,9 @@ use std::{io::Cursor, ops::Range};
 const FILE_HEADER: usize = 12;
 const CHUNK_HEADER: usize = 8;
 
+/// Bytes that the header of an animation has: a background and a number of repetitions.
+const ANIMATION_HEADER: usize = 6;
+
 /// Flags of an extended file, and of the one that is made here.
 const ANIMATED: u8 = 0x02;
 const ALPHA: u8 = 0x10;
@@ -25,37 +28,48 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
     let mut chunks = Chunks(Reader::at(body, 0));
     let mut ahead = chunks.clone();
     let (kind, first) = ahead.following()?.ok_or_else(|| DecodeFailure::truncated("the file has no chunks"))?;
-    if kind != *b"VP8X" {
-        let image = Image::read(&mut chunks)?;
-        let size = image.size()?;
-        return image.decode(Place { left: 0, top: 0, canvas: size }, limits);
+    match &kind {
+        b"VP8 " | b"VP8L" => {
+            let image = Image::read(&mut chunks)?;
+            let canvas = image.size;
+            return image.decode(Place { left: 0, top: 0, canvas }, limits);
+        }
+        b"VP8X" => {}
+        other => return Err(DecodeFailure::corrupt(format!("it begins with the chunk {}", other.escape_ascii()))),
     }
     let mut fields = Reader::at(first, 0);
     let [flags, ..]: [u8; 4] = fields.array("the extended header")?;
     let canvas = (u24(&mut fields)? + 1, u24(&mut fields)? + 1);
     if flags & ANIMATED == 0 {
         let image = Image::read(&mut ahead)?;
-        if image.size()? != canvas {
-            return Err(mismatch(image.size()?, canvas));
+        if image.size != canvas {
+            return Err(mismatch(image.size, canvas));
         }
         return image.decode(Place { left: 0, top: 0, canvas }, limits);
     }
-    loop {
-        let (kind, frame) = ahead.following()?.ok_or_else(|| DecodeFailure::corrupt("an animation without frames"))?;
+    let (mut first_frame, mut controlled) = (None, false);
+    // Later frames are not decoded; that they fit is looked at, as by libwebp.
+    while let Some((kind, frame)) = ahead.following()? {
+        controlled |= kind == *b"ANIM" && frame.len() >= ANIMATION_HEADER;
         if kind != *b"ANMF" {
             continue;
+        }
+        if !controlled {
+            return Err(DecodeFailure::corrupt("a frame comes before the animation's header"));
         }
         let mut fields = Reader::at(frame, 0);
         let (left, top) = (u24(&mut fields)? * 2, u24(&mut fields)? * 2);
         let size = (u24(&mut fields)? + 1, u24(&mut fields)? + 1);
         // A duration and flags of blending, which the first frame has no use for.
-        fields.take(4, "the first frame's header")?;
+        fields.take(4, "a frame's header")?;
         let image = Image::read(&mut Chunks(fields))?;
-        if image.size()? != size || left + size.0 > canvas.0 || top + size.1 > canvas.1 {
-            return Err(mismatch(image.size()?, canvas));
+        if image.size != size || left + size.0 > canvas.0 || top + size.1 > canvas.1 {
+            return Err(mismatch(image.size, canvas));
         }
-        return image.decode(Place { left, top, canvas }, limits);
+        first_frame.get_or_insert((image, Place { left, top, canvas }));
     }
+    let (image, place) = first_frame.ok_or_else(|| DecodeFailure::corrupt("an animation without frames"))?;
+    image.decode(place, limits)
 }
 
 fn mismatch(image: (u32, u32), canvas: (u32, u32)) -> DecodeFailure {
@@ -69,12 +83,40 @@ fn u24(fields: &mut Reader<'_>) -> Result<u32, DecodeFailure> {
     Ok(u32::from_le_bytes([low, middle, high, 0]))
 }
 
+fn lossless_size(data: &[u8]) -> Result<(u32, u32), DecodeFailure> {
+    let mut header = Reader::at(data, 0);
+    let what = "the image's header";
+    let (signature, packed) = (header.u8(what)?, header.u32(what)?);
+    // The upper bits are the version.
+    if signature != 0x2F || packed >> 29 != 0 {
+        return Err(DecodeFailure::corrupt(format!("a lossless image begins with {signature:02x} and {packed:08x}")));
+    }
+    Ok(((packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1))
+}
+
+fn lossy_size(data: &[u8]) -> Result<(u32, u32), DecodeFailure> {
+    let mut header = Reader::at(data, 3);
+    let what = "the image's header";
+    let signature: [u8; 3] = header.array(what)?;
+    let mut side = || header.u16(what).map(|side| u32::from(side & 0x3FFF));
+    let size = (side()?, side()?);
+    if signature != [0x9D, 0x01, 0x2A] || size.0 == 0 || size.1 == 0 {
+        return Err(DecodeFailure::corrupt(format!(
+            "a lossy image has the signature {signature:02x?} and the size {size:?}"
+        )));
+    }
+    Ok(size)
+}
+
+/// Kind and data.
+type Chunk<'bytes> = ([u8; 4], &'bytes [u8]);
+
 #[derive(Clone, Debug)]
 struct Chunks<'bytes>(Reader<'bytes>);
 
 impl<'bytes> Chunks<'bytes> {
-    /// Kind and data of the next chunk; `None` at the end.
-    fn following(&mut self) -> Result<Option<([u8; 4], &'bytes [u8])>, DecodeFailure> {
+    /// The next chunk; `None` at the end.
+    fn following(&mut self) -> Result<Option<Chunk<'bytes>>, DecodeFailure> {
         if self.0.rest().len() < CHUNK_HEADER {
             return Ok(None);
         }
@@ -82,7 +124,7 @@ impl<'bytes> Chunks<'bytes> {
         let length = self.0.u32("a chunk's header")? as usize;
         let data = self.0.take(length, &format!("the chunk {}", kind.escape_ascii()))?;
         // Chunks are filled up to an even length; the last one of some files is not.
-        if length % 2 != 0 && !self.0.rest().is_empty() {
+        if !length.is_multiple_of(2) && !self.0.rest().is_empty() {
             self.0.u8("a chunk's filling")?;
         }
         Ok(Some((kind, data)))
@@ -101,6 +143,8 @@ struct Image<'bytes> {
     alpha: Option<&'bytes [u8]>,
     kind: [u8; 4],
     data: &'bytes [u8],
+    /// Width and height by the image's own header.
+    size: (u32, u32),
 }
 
 impl<'bytes> Image<'bytes> {
@@ -110,32 +154,19 @@ impl<'bytes> Image<'bytes> {
         while let Some((kind, data)) = chunks.following()? {
             match &kind {
                 b"ALPH" => alpha = Some(data),
-                b"VP8L" => return Ok(Self { alpha: None, kind, data }),
-                b"VP8 " => return Ok(Self { alpha, kind, data }),
+                b"VP8L" => return Ok(Self { alpha: None, kind, data, size: lossless_size(data)? }),
+                b"VP8 " => return Ok(Self { alpha, kind, data, size: lossy_size(data)? }),
                 _ => {}
             }
         }
         Err(DecodeFailure::corrupt("there is no image in it"))
     }
 
-    /// Width and height by the image's own header.
-    fn size(&self) -> Result<(u32, u32), DecodeFailure> {
-        let what = "the image's header";
-        if self.kind == *b"VP8L" {
-            let mut header = Reader::at(self.data, 1);
-            let packed = header.u32(what)?;
-            return Ok(((packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1));
-        }
-        let mut header = Reader::at(self.data, 6);
-        let mut side = || header.u16(what).map(|side| u32::from(side & 0x3FFF));
-        Ok((side()?, side()?))
-    }
-
     fn decode(&self, place: Place, limits: &DecodeLimits) -> Result<RgbImage, DecodeFailure> {
         let (width, height) = place.canvas;
         check_dimensions(width, height, limits)?;
         let image = self.pixels(limits).map_err(|error| failure(error).with_dimensions(width, height))?;
-        let size = self.size()?;
+        let size = self.size;
         if size == place.canvas {
             return Ok(RgbImage { width, height, pixels: image });
         }
@@ -150,10 +181,7 @@ impl<'bytes> Image<'bytes> {
 
     /// RGB of the image by itself.
     fn pixels(&self, limits: &DecodeLimits) -> Result<Vec<u8>, DecodingError> {
-        let (width, height) = self.size().map_err(|_| DecodingError::InconsistentImageSizes)?;
-        if width == 0 || height == 0 {
-            return Err(DecodingError::InconsistentImageSizes);
-        }
+        let (width, height) = self.size;
         let mut header = vec![if self.alpha.is_some() { ALPHA } else { 0 }, 0, 0, 0];
         for side in [width, height] {
             header.extend(&(side - 1).to_le_bytes()[..3]);

@@ -99,10 +99,11 @@ fn crops_of_noise_equal_those_of_pillow_at_every_size_and_shape() {
 }
 
 /// Files that Pillow reads and that are refused on purpose, with the reason and words of the message.
-const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 35] = [
+const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 38] = [
     // Pixels are missing, or damaged.
     ("broken_profile_and_end_marker_in_scan.jpg", Corrupt, "pixels are lost"),
     ("end_marker_in_scan.jpg", Corrupt, "pixels are lost"),
+    ("first_restart_marker_lost.jpg", Corrupt, "pixels are lost"),
     ("restart_marker_out_of_place.jpg", Corrupt, "pixels are lost"),
     ("segment_marker_in_scan.jpg", Corrupt, "pixels are lost"),
     ("segment_marker_without_segment_in_scan.jpg", Corrupt, "pixels are lost"),
@@ -111,6 +112,8 @@ const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 35] = [
     // The file says two things, or not what its numbers mean.
     ("frame_of_another_size.webp", Corrupt, "the headers do not agree"),
     ("palette_missing.png", Corrupt, "palette"),
+    ("packed_without_lengths.tiff", Corrupt, "1 places and 0 lengths"),
+    ("two_widths.tiff", Corrupt, "the tag Width has 2 values"),
     ("palette_short.tiff", Corrupt, "a palette of 300 values, expected 768"),
     ("palette_8_black_and_white.bmp", Unsupported, "a palette of 2 shades of grey"),
     ("ycbcr_subsampled.tiff", Unsupported, "a subsampling of [2, 2]"),
@@ -124,7 +127,7 @@ const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 35] = [
     ("grey_12.tiff", Unsupported, "samples of [12] bits"),
     ("group_3_fax.tiff", Unsupported, "CCITT group 3 fax (3)"),
     ("run_length_fax.tiff", Unsupported, "CCITT run lengths (2)"),
-    ("jpeg_of_cmyk.tiff", Unsupported, "JPEG of this kind of pixels"),
+    ("jpeg_of_cmyk.tiff", Unsupported, "JPEG of 4 samples of 8 bits"),
     ("lab.tiff", Unsupported, "L*a*b* pixels"),
     ("planes_16.tiff", Unsupported, "planes of 16 bits"),
     ("ycbcr_packed.tiff", Unsupported, "YCbCr packed by Deflate"),

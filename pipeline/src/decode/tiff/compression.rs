@@ -116,9 +116,14 @@ impl Piece {
                 Ok(DecodeStatus::End) => break,
                 Err(_) => return Err(DecodeFailure::corrupt(format!("row {row} of a fax has codes that are none"))),
             }
+            // What goes beyond the row or back is damage, of which readers make different things.
+            let changes = decoder.transition();
+            if !changes.is_sorted_by(|before, after| before < after) {
+                return Err(DecodeFailure::corrupt(format!("row {row} of a fax goes back")));
+            }
             let start = rows.len();
             rows.resize(start + self.row_bytes, 0);
-            for (column, colour) in pels(decoder.transition(), width).enumerate() {
+            for (column, colour) in pels(changes, width).enumerate() {
                 if colour == Color::Black {
                     rows[start + column / 8] |= 0x80 >> (column % 8);
                 }
@@ -136,9 +141,12 @@ impl Piece {
             JpegColours::Rgb => file.extend(marker(0)),
             JpegColours::YCbCr => file.extend(marker(1)),
         }
+        let start = b"\xFF\xD8";
         let tables = tables.strip_suffix(b"\xFF\xD9").unwrap_or(tables);
-        for part in [tables, data] {
-            file.extend(jpeg::without_application_data(part.strip_prefix(b"\xFF\xD8").unwrap_or(part)));
+        for part in [tables, data].iter().filter(|part| !part.is_empty()) {
+            let part =
+                part.strip_prefix(start).ok_or_else(|| DecodeFailure::corrupt("no JPEG where one is expected"))?;
+            file.extend(jpeg::without_application_data(part));
         }
         let image = jpeg::decode_part(&file, self.width, self.rows)?;
         Ok(image.pixels)

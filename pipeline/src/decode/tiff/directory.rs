@@ -98,11 +98,13 @@ impl<'bytes> Directory<'bytes> {
         reader.take(bytes, "the directory of tags").map(|bytes| self.order.number(bytes))
     }
 
-    /// The values' bytes, and how many make one; `None` without the tag. Of tags that are there twice, the last one counts.
+    /// The values' bytes, and how many make one; `None` without the tag. Of tags that are there twice, the first one counts.
     fn raw(&self, tag: Tag) -> Result<Option<(&'bytes [u8], usize)>, DecodeFailure> {
-        let Some(entry) = self.entries.iter().rev().find(|entry| entry.tag == tag as u16) else { return Ok(None) };
+        let Some(entry) = self.entries.iter().find(|entry| entry.tag == tag as u16) else { return Ok(None) };
         let width = match entry.kind {
-            1 | 7 => 1,
+            1 => 1,
+            // Bytes of no type, which only tables are.
+            7 if tag == Tag::JpegTables => 1,
             3 => 2,
             4 | 13 => 4,
             16 | 18 => 8,
@@ -130,10 +132,16 @@ impl<'bytes> Directory<'bytes> {
         }))
     }
 
-    /// The first value of a tag.
+    /// The one value of a tag. With several, readers do not agree on which counts.
     pub(super) fn value(&self, tag: Tag) -> Result<Option<u64>, DecodeFailure> {
-        let raw = self.raw(tag)?;
-        Ok(raw.and_then(|(bytes, width)| bytes.get(..width)).map(|value| self.order.number(value)))
+        match *self.values(tag)?.as_slice() {
+            [] => Ok(None),
+            [value] => Ok(Some(value)),
+            ref values => {
+                let message = format!("the tag {tag:?} has {} values, expected one", values.len());
+                Err(DecodeFailure::corrupt(message))
+            }
+        }
     }
 
     /// A tag's bytes; none without it.

@@ -56,9 +56,15 @@ fn pixels(bytes: &[u8], tags: &Directory<'_>, width: usize, height: usize) -> Re
         (Compression::Jpeg, Colours::Grey { bits: 8, inverted: false }) => Some(JpegColours::Grey),
         (Compression::Jpeg, Colours::Rgb) if samples.count == 3 => Some(JpegColours::Rgb),
         (Compression::Jpeg, Colours::YCbCr) => Some(JpegColours::YCbCr),
+        (Compression::Jpeg, _) => {
+            let (count, bits) = (samples.count, samples.bits);
+            let message =
+                format!("JPEG of {count} samples of {bits} bits is not read, only of grey, RGB and YCbCr of 8 bits");
+            return Err(DecodeFailure::unsupported(message));
+        }
         _ => None,
     };
-    let layout = Layout::read(tags, width, height, &samples, jpeg.is_some())?;
+    let layout = Layout::read(tags, width, height, &samples, compression)?;
     let data = layout.assembled(bytes, tags, compression, &samples, jpeg)?;
     if jpeg.is_some() {
         return Ok(data);
@@ -270,7 +276,7 @@ impl Layout {
         width: usize,
         height: usize,
         samples: &Samples,
-        jpeg: bool,
+        compression: Compression,
     ) -> Result<Self, DecodeFailure> {
         let strips = tags.values(Tag::StripOffsets)?;
         let tiled = strips.is_empty();
@@ -286,7 +292,7 @@ impl Layout {
             let rows = size(Tag::RowsPerStrip, height)?.min(height);
             (width, rows, strips, tags.values(Tag::StripByteCounts)?)
         };
-        let bits = if jpeg { 24 } else { samples.adjacent() * samples.bits as usize };
+        let bits = if compression == Compression::Jpeg { 24 } else { samples.adjacent() * samples.bits as usize };
         // A tile beyond the image is read whole: none is larger than this.
         if tiled && (piece_width > width.next_multiple_of(1 << 12) || piece_height > height.next_multiple_of(1 << 12)) {
             let message = format!("tiles of {piece_width}x{piece_height} pixels for {width}x{height} are not read");
@@ -298,7 +304,12 @@ impl Layout {
         }
         let planes = if samples.planar { samples.count } else { 1 };
         let expected = width.div_ceil(piece_width) * height.div_ceil(piece_height) * planes;
-        if offsets.len() != expected || !lengths.is_empty() && lengths.len() != expected {
+        let lengths_are_wrong = match lengths.len() {
+            // Without packing, the rows say how long it is.
+            0 => compression != Compression::None,
+            found => found != expected,
+        };
+        if offsets.len() != expected || lengths_are_wrong {
             let (offsets, lengths) = (offsets.len(), lengths.len());
             let message = format!("{offsets} places and {lengths} lengths of strips or tiles, expected {expected}");
             return Err(DecodeFailure::corrupt(message));
