@@ -293,9 +293,13 @@ const PIXELS_LOST: [&str; 4] = [
 ];
 
 /// Words of what the library says of sound files that it, or Pillow, does not read: other numbers of channels, other
-/// depths, hierarchical coding, lossless coding of other colours than those wanted.
-const UNSUPPORTED: [&str; 3] =
-    ["Could not determine colorspace", "Unsupported JPEG", "Unsupported color conversion request"];
+/// depths, hierarchical coding, JPEG-LS by its marker, lossless coding of other colours than those wanted.
+const UNSUPPORTED: [&str; 4] = [
+    "Could not determine colorspace",
+    "Unsupported JPEG",
+    "Unsupported marker type 0xf7",
+    "Unsupported color conversion request",
+];
 
 /// A decompressor of libjpeg-turbo. The `turbojpeg` crate's own wrapper stops at warnings in the header, so that it cannot
 /// decode a file with junk between two markers; this one goes on.

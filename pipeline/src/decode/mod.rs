@@ -2,7 +2,7 @@
 //!
 //! | What | How |
 //! |---|---|
-//! | format | by the first bytes alone; names and content types lie: [`format`] |
+//! | format | by the first bytes alone; names and content types lie: [`mod@format`] |
 //! | JPEG | libjpeg-turbo with the accurate DCT and smooth upsampling: Pillow's bits; see [`jpeg`] |
 //! | PNG, WebP | the crates of those names, with chunks and canvas by Pillow's rules: [`png`], [`webp`] |
 //! | GIF, BMP, TIFF, PNM | read here: what these formats leave open is where readers differ, and Pillow's way is the one that counts |

@@ -220,6 +220,8 @@ fn a_refusal_names_its_reason() {
         ("extra/end_marker_halved.jpg", Truncated),
         ("extra/end_marker_missing.jpg", Truncated),
         ("extra/end_marker_replaced_by_fill.jpg", Truncated),
+        ("extra/hierarchical.jpg", Unsupported),
+        ("extra/jpeg_ls.jpg", Unsupported),
         ("extra/no_pixels.png", Corrupt),
         ("extra/progressive_end_marker_missing.jpg", Truncated),
         ("extra/progressive_end_marker_replaced.jpg", Truncated),

@@ -69,7 +69,10 @@ fn pixels(bytes: &[u8], tags: &Directory<'_>, width: usize, height: usize) -> Re
     if jpeg.is_some() {
         return Ok(data);
     }
-    Ok(colours.rgb(&data, width, &samples, tags.order))
+    Ok(match colours {
+        Colours::Rgb if samples.count == 3 => data,
+        colours => colours.rgb(&data, width, &samples, tags.order),
+    })
 }
 
 /// The samples of a pixel.
