@@ -22,8 +22,8 @@ pub enum LeftOutReason {
     Leftover,
     /// What restok itself wrote: the output, where it lies in its own source, and other outputs.
     OwnOutput,
-    /// A name that cannot be addressed, such as bytes that are no UTF-8 where the store's client takes none.
-    UnreadableName,
+    /// What the store lists and cannot be read: a name that cannot be asked for, a link that leads nowhere, a pipe.
+    Unreachable,
     /// A link, a device or another member of a tar that is no file, without an image's extension.
     NotAFile,
     /// A folder's own entry in a tar.
@@ -45,7 +45,7 @@ impl LeftOutReason {
         Self::Hidden,
         Self::Leftover,
         Self::OwnOutput,
-        Self::UnreadableName,
+        Self::Unreachable,
         Self::NotAFile,
         Self::Folder,
         Self::OtherMember,
@@ -62,7 +62,7 @@ impl LeftOutReason {
             Self::Hidden => "hidden files",
             Self::Leftover => "leftovers of systems and tools",
             Self::OwnOutput => "files that restok wrote",
-            Self::UnreadableName => "names that cannot be addressed",
+            Self::Unreachable => "names and links that cannot be read",
             Self::NotAFile => "links and other members that are no files",
             Self::Folder => "folders",
             Self::OtherMember => "members that are neither images nor labels",
@@ -75,7 +75,7 @@ impl LeftOutReason {
     pub fn is_a_worry(self) -> bool {
         matches!(
             self,
-            Self::OtherFile | Self::UnreadableName | Self::NotAFile | Self::SideFile | Self::Label
+            Self::OtherFile | Self::Unreachable | Self::NotAFile | Self::SideFile | Self::Label
         )
     }
 }

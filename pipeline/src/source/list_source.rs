@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Limits, PipelineError,
-    storage::{Storage, StoredObject},
+    storage::{Listing, Storage, StoredObject, UnreachableReason},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use glob::{MatchOptions, Pattern};
@@ -241,9 +241,17 @@ async fn find(
     let mut missing = Vec::new();
     let mut found = BTreeSet::new();
     if wild {
-        let listed = list_folder(storage).await?;
+        let Listing { objects: listed, unreachable } = list_folder(storage).await?;
         let foreign = Foreign::find(&listed, own_output(storage, options)?, pattern.is_empty());
-        let (mut named, mut others) = (Vec::with_capacity(listed.len()), 0_u64);
+        let (mut named, mut others) = (Vec::with_capacity(listed.len()), unreachable.len() as u64);
+        for entry in unreachable {
+            match foreign.reason(&entry.shown) {
+                Some(reason) => left_out.count(reason, || entry.shown),
+                // Whoever may not look into a folder does not know what is missing.
+                None if entry.reason == UnreachableReason::Closed => return Err(wrong(format!("{entry}: have it opened"))),
+                None => left_out.count(LeftOutReason::Unreachable, || entry.to_string()),
+            }
+        }
         for object in listed {
             match foreign.reason(&object.path) {
                 None => named.push(object),
@@ -330,8 +338,8 @@ async fn nothing_there(storage: &Storage) -> String {
     }
 }
 
-async fn list_folder(storage: &Storage) -> Result<Vec<StoredObject>, PipelineError> {
-    storage.list("").await.map_err(|error| {
+async fn list_folder(storage: &Storage) -> Result<Listing, PipelineError> {
+    storage.list_all("").await.map_err(|error| {
         if !storage.display().starts_with("http") {
             return error;
         }

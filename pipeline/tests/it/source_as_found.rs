@@ -520,3 +520,19 @@ async fn a_plain_path_that_exists_is_itself() {
     let error = list_source(&SourceOptions::new(file.display().to_string()), &limits()).await.expect_err("no folder").to_string();
     assert!(error.contains("set.zip") && error.contains("one file of 2 bytes") && error.contains(".tar"), "{error}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn odd_names_and_links_are_read_or_counted_and_end_nothing() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &[u8]| std::fs::write(folder.path().join(OsStr::from_bytes(name)), b"x").expect("written");
+    for name in [b"plain.png".as_slice(), b"a\ttab.png", b"new\nline.png", b"caf\xE9.png", b"\xFFnotes.txt"] {
+        file(name);
+    }
+    std::os::unix::fs::symlink("nothing", folder.path().join("dangling.png")).expect("linked");
+    std::os::unix::fs::symlink(".", folder.path().join("loop")).expect("linked");
+    let listing = list_source(&SourceOptions::new(folder.path().display().to_string()), &limits()).await.expect("listed");
+    assert_eq!(listing.inputs.len(), 3, "{:?}", listing.inputs);
+    assert_eq!(listing.left_out.of(LeftOutReason::Unreachable), 4, "{:?}", listing.left_out);
+}
