@@ -335,11 +335,12 @@ fn what_to_keep(
     };
     if prefix.is_empty() && copies.len() > 1 && !copies.contains(&"") {
         let which = Keep { prefix: copies[0], without: &[] };
+        let prefixes: Vec<String> = copies.iter().map(|prefix| format!("{prefix}*")).collect();
         return Some(format!(
             "The file has this model {} times, under {}. Take one of them, say {}, {}",
             copies.len(),
-            copies.join(" and "),
-            copies[0],
+            prefixes.join(" and "),
+            prefixes[0],
             command(which)
         ));
     }
@@ -375,8 +376,7 @@ fn what_to_keep(
         return None;
     }
     Some(format!(
-        "The model is whole, and {} tensors beside it are not its own. Leave them out, {}",
-        unexpected.len(),
+        "The model is whole, and what else is in the file is not its own: leave it out, {}",
         command(Keep { prefix, without: &without })
     ))
 }

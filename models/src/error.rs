@@ -285,14 +285,15 @@ pub(crate) fn told(problems: &[TensorProblem], notes: &[String], misfit: &str) -
     }
     let counts: Vec<String> = sorts.iter().map(|(sort, count)| format!("{count} {sort}")).collect();
     let count = problems.len();
+    let tensors = if count == 1 { "1 tensor".to_owned() } else { format!("{count} tensors") };
     let all_fit = problems.iter().all(|problem| matches!(problem, TensorProblem::NotFinite { .. }));
     let heading = match (all_fit, count <= ALL_SHOWN) {
         (true, _) => format!(
-            "{count} tensors have values that are no finite numbers, and what is computed with them would mean nothing; the training \
-             diverged, or a conversion went wrong: take an earlier checkpoint, or download or convert it again:"
+            "values of {tensors} are no finite numbers, and what is computed with them would mean nothing. The training diverged, or a \
+             conversion went wrong: take an earlier checkpoint, or download or convert it again:"
         ),
-        (false, true) => format!("{count} tensors {misfit}:"),
-        (false, false) => format!("{count} tensors {misfit}: {}.", counts.join(", ")),
+        (false, true) => format!("{tensors} {misfit}:"),
+        (false, false) => format!("{tensors} {misfit}: {}.", counts.join(", ")),
     };
     if lines.len() < count {
         lines.push(format!("\n  and {} more", count - lines.len()));

@@ -92,8 +92,7 @@ impl Identity {
         match &self.origin {
             Origin::Memory(tensors) => {
                 // Under another name first: a folder never holds half of a file under its own.
-                let (weights, partial) =
-                    (folder.join(WEIGHTS_FILE), folder.join(format!(".{WEIGHTS_FILE}.partial")));
+                let (weights, partial) = (folder.join(WEIGHTS_FILE), folder.join(format!(".{WEIGHTS_FILE}.partial")));
                 weight_file::write(&partial, tensors)?;
                 std::fs::rename(&partial, &weights).map_err(in_file(&weights))?;
                 weight_file::remove_index(&weights)?;

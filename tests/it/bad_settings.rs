@@ -74,6 +74,18 @@ fn a_pickled_checkpoint_is_refused_with_the_command_that_converts_it() {
 }
 
 #[test]
+fn a_checkpoint_whose_names_all_begin_alike_is_read_with_a_warning() {
+    let workspace = workspace();
+    workspace.sample_folder(8);
+    run(&mut workspace.tokenize("images", "as-published")).expect_code(0);
+    tokenizer::put_under("module.", &workspace.tokenizer());
+    let finished = run(&mut workspace.tokenize("images", "under-a-prefix")).expect_code(0);
+    finished.expect_message(&["model.safetensors", "begin with module."]);
+    let tokens = |output: &str| tests::tables::tokens(&workspace.files(output));
+    assert_eq!(tokens("as-published"), tokens("under-a-prefix"));
+}
+
+#[test]
 fn a_configuration_with_a_key_that_nobody_knows_is_refused_by_the_key() {
     let mut config = tokenizer::config();
     config["model"]["vq_model"]["surprise_layers"] = 3.into();

@@ -61,6 +61,23 @@ fn a_tokenizer_from_the_hub_gives_the_tokens_of_the_same_folder() {
 }
 
 #[test]
+fn a_tokenizer_in_shards_comes_with_all_of_them_and_gives_the_same_tokens() {
+    let (workspace, hub) = (workspace(), HubServer::start());
+    workspace.sample_folder(5);
+    run(&mut workspace.tokenize("images", "from-one-file")).expect_code(0);
+    tests::tokenizer::shard(&workspace.tokenizer(), 3);
+    run(&mut workspace.tokenize("images", "from-shards")).expect_code(0);
+    hub.publish_folder(MODEL, "main", &workspace.tokenizer());
+    run(&mut tokenize(&workspace, &hub, &format!("hf://{MODEL}"), "from-hub")).expect_code(0);
+    let tokens = |output: &str| tests::tables::tokens(&workspace.files(output));
+    assert_eq!(tokens("from-one-file"), tokens("from-shards"));
+    assert_eq!(tokens("from-one-file"), tokens("from-hub"));
+    let fetched = hub.requests().into_iter().filter(|request| request.path.starts_with("large-files/"));
+    let fetched: std::collections::BTreeSet<String> = fetched.map(|request| request.path).collect();
+    assert_eq!(fetched.iter().filter(|path| path.contains("-of-00003.safetensors")).count(), 3, "{fetched:?}");
+}
+
+#[test]
 fn a_revision_is_asked_for_by_its_name() {
     let (workspace, hub) = (workspace(), HubServer::start());
     workspace.sample_folder(5);

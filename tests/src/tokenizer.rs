@@ -24,25 +24,62 @@ pub fn save(folder: &Path, seed: i64) {
     std::fs::write(&file, widened(&weights)).expect("a file in the workspace");
 }
 
-/// The same weights with those of the encoder ten times as large. Training starts from weights so small that every image gets
-/// nearly the same tokens, and a comparison of such tokens would show little.
-fn widened(weights: &[u8]) -> Vec<u8> {
+/// Tensors of a weight file: name, type, shape and bytes.
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+fn tensors(weights: &[u8]) -> Tensors {
     let file = SafeTensors::deserialize(weights).expect("a safetensors file");
-    let tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = file
-        .iter()
-        .map(|(name, tensor)| {
-            let of_encoder = name.starts_with("encoder.") || name.starts_with("pixel_encoder.");
-            let factor = if of_encoder && name.ends_with("weight") && tensor.shape().len() >= 2 { 10.0 } else { 1.0 };
-            let values = tensor.data().as_chunks::<4>().0.iter();
-            let bytes = values.flat_map(|&bytes| (f32::from_le_bytes(bytes) * factor).to_le_bytes()).collect();
-            (name.to_owned(), tensor.dtype(), tensor.shape().to_vec(), bytes)
-        })
-        .collect();
+    file.iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()))
+        .collect()
+}
+
+fn serialized(tensors: &[(String, Dtype, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
     let views = tensors.iter().map(|(name, kind, shape, bytes)| {
-        assert_eq!(*kind, Dtype::F32, "{name}");
         (name, TensorView::new(*kind, shape.clone(), bytes).expect("as many bytes as before"))
     });
     safetensors::serialize(views, None).expect("tensors in memory")
+}
+
+/// The same weights with those of the encoder ten times as large. Training starts from weights so small that every image gets
+/// nearly the same tokens, and a comparison of such tokens would show little.
+fn widened(weights: &[u8]) -> Vec<u8> {
+    let mut tensors = tensors(weights);
+    for (name, kind, shape, bytes) in &mut tensors {
+        assert_eq!(*kind, Dtype::F32, "{name}");
+        let of_encoder = name.starts_with("encoder.") || name.starts_with("pixel_encoder.");
+        if of_encoder && name.ends_with("weight") && shape.len() >= 2 {
+            for value in bytes.as_chunks_mut::<4>().0 {
+                *value = (f32::from_le_bytes(*value) * 10.0).to_le_bytes();
+            }
+        }
+    }
+    serialized(&tensors)
+}
+
+/// Puts `prefix` in front of the names of the weights in `folder`.
+pub fn put_under(prefix: &str, folder: &Path) {
+    let file = folder.join("model.safetensors");
+    let mut tensors = tensors(&std::fs::read(&file).expect("weights"));
+    for (name, ..) in &mut tensors {
+        name.insert_str(0, prefix);
+    }
+    std::fs::write(&file, serialized(&tensors)).expect("a file in the workspace");
+}
+
+/// Makes `shards` files with an index of the weights in `folder`, which go.
+pub fn shard(folder: &Path, shards: usize) {
+    let file = folder.join("model.safetensors");
+    let tensors = tensors(&std::fs::read(&file).expect("weights"));
+    let mut map = serde_json::Map::new();
+    for (number, part) in tensors.chunks(tensors.len().div_ceil(shards)).enumerate() {
+        let shard = format!("model-{:05}-of-{shards:05}.safetensors", number + 1);
+        std::fs::write(folder.join(&shard), serialized(part)).expect("a file in the workspace");
+        map.extend(part.iter().map(|(name, ..)| (name.clone(), shard.clone().into())));
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).expect("a file in the workspace");
+    std::fs::remove_file(file).expect("weights");
 }
 
 /// Its `config.json`.

@@ -56,7 +56,9 @@ impl FrozenFile<'_> {
             ModelError::DamagedWeights { problem, found, expected, .. } => {
                 format!("{problem}; found {found}, expected {expected}")
             }
-            ModelError::ForeignFile { what, expected, advice, .. } => format!("it is {what}, expected {expected}: {advice}"),
+            ModelError::ForeignFile { what, expected, advice, .. } => {
+                format!("it is {what}, expected {expected}: {advice}")
+            }
             ModelError::Shards { problem, .. } => problem,
             ModelError::Tensors { problems, notes, .. } => {
                 format!("{}\n", told(&problems, &notes, "are not those of this network"))
