@@ -62,8 +62,9 @@ pub enum ImageExtensions {
 impl ImageExtensions {
     /// Extensions that image files usually have, readable formats and others: those of the others become rows that name the format.
     const USUAL: [&str; 32] = [
-        "apng", "avif", "bmp", "dib", "gif", "heic", "heif", "ico", "j2c", "j2k", "jfif", "jif", "jp2", "jpe", "jpeg", "jpf",
-        "jpg", "jpx", "jxl", "pam", "pbm", "pfm", "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff", "webp", "exr",
+        "apng", "avif", "bmp", "dib", "gif", "heic", "heif", "ico", "j2c", "j2k", "jfif", "jif", "jp2", "jpe", "jpeg",
+        "jpf", "jpg", "jpx", "jxl", "pam", "pbm", "pfm", "pgm", "png", "pnm", "ppm", "qoi", "tga", "tif", "tiff",
+        "webp", "exr",
     ];
 
     /// Whether a file of this extension, in lower case and without its dot, is an image.
@@ -82,9 +83,7 @@ impl fmt::Display for ImageExtensions {
         match self {
             Self::Usual => formatter.write_str("usual"),
             Self::Any => formatter.write_str("any"),
-            Self::These(these) => {
-                formatter.write_str(&these.iter().map(String::as_str).collect::<Vec<_>>().join(","))
-            }
+            Self::These(these) => formatter.write_str(&these.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
         }
     }
 }
@@ -160,9 +159,12 @@ mod tests {
 
     #[test]
     fn extensions_read_back_as_they_are_written() {
-        for (text, shown, jpg, none) in
-            [("usual", "usual", true, false), ("any", "any", true, true), ("PNG, .jpg", "jpg,png", true, false), ("gif", "gif", false, false)]
-        {
+        for (text, shown, jpg, none) in [
+            ("usual", "usual", true, false),
+            ("any", "any", true, true),
+            ("PNG, .jpg", "jpg,png", true, false),
+            ("gif", "gif", false, false),
+        ] {
             let extensions: ImageExtensions = text.parse().expect(text);
             assert_eq!(extensions.to_string(), shown);
             assert_eq!((extensions.contain(Some("jpg")), extensions.contain(None)), (jpg, none), "{text}");

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use schemas::{
     Books, Crop, GeneratorIdentity, ImageIdRule, ImageOrigin, ImageRow, Maker, Origin, PictureFormat, Pictures, Plan,
     PlanSettings, PlannedInput, Provenance, RejectReason, Rounding, SampleOrigin, Sampling, SchemaError, SourceLayout,
-    SourceReading, TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity, image_record_batch, image_rows, read_levels,
-    token_schema,
+    SourceReading, TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity, image_record_batch, image_rows,
+    read_levels, token_schema,
 };
 
 fn settings() -> PlanSettings {

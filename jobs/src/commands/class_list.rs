@@ -61,7 +61,12 @@ mod tests {
 
     #[test]
     fn names_are_read_from_lines_and_from_json() {
-        for text in ["cat\nsea lion\n", "\u{feff}cat\r\n\r\nsea lion", "[\"cat\", \"sea lion\"]", "{\"1\": \"sea lion\", \"0\": \"cat\"}"] {
+        for text in [
+            "cat\nsea lion\n",
+            "\u{feff}cat\r\n\r\nsea lion",
+            "[\"cat\", \"sea lion\"]",
+            "{\"1\": \"sea lion\", \"0\": \"cat\"}",
+        ] {
             assert_eq!(read_text(text).expect(text), ["cat", "sea lion"], "{text:?}");
         }
     }

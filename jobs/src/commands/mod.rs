@@ -55,9 +55,9 @@ pub(crate) fn left_out_text(left_out: &SourceAccount) -> String {
     if left_out.is_empty() {
         return String::new();
     }
-    let lines = left_out.iter().map(|(reason, left)| {
-        format!("  {} {}, such as {}\n", count(left.count), reason.describe(), left.first)
-    });
+    let lines = left_out
+        .iter()
+        .map(|(reason, left)| format!("  {} {}, such as {}\n", count(left.count), reason.describe(), left.first));
     format!("Left out\n{}", lines.collect::<String>())
 }
 

@@ -20,9 +20,7 @@ use pipeline::{
     EncoderFactory, Limits, PipelineError, Run, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry,
     TokenizeRun,
 };
-use schemas::{
-    Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, TokenizerIdentity,
-};
+use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, TokenizerIdentity};
 use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 

@@ -194,7 +194,12 @@ pub(crate) fn sample(
                 network: size,
                 precision: precision.name(),
                 batch,
-                operations: operations_by_precision(precision, batch, config.sampling_operations(&sampling.guidance), 0),
+                operations: operations_by_precision(
+                    precision,
+                    batch,
+                    config.sampling_operations(&sampling.guidance),
+                    0,
+                ),
                 // Every step reads all weights; keys and values are left out.
                 bytes: config.step_count() as i64 * config.weights_read() * bytes_a_number,
             };

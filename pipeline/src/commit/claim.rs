@@ -76,7 +76,11 @@ async fn check_create_only(output: &Storage, plan: &Plan) -> Result<(), Pipeline
 ///
 /// # Errors
 /// Storage errors.
-pub(crate) async fn put_left_out(output: &Storage, plan: &PlanHash, left_out: &SourceAccount) -> Result<(), PipelineError> {
+pub(crate) async fn put_left_out(
+    output: &Storage,
+    plan: &PlanHash,
+    left_out: &SourceAccount,
+) -> Result<(), PipelineError> {
     if left_out.is_empty() {
         return Ok(());
     }

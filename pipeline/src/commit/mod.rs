@@ -22,8 +22,8 @@ mod unique_ids;
 mod unit_commit;
 mod verify;
 
-pub(crate) use claim::{owning_plan, put_left_out, read_left_out};
 pub use claim::{claim_output, read_plan};
+pub(crate) use claim::{owning_plan, put_left_out, read_left_out};
 pub use finalize::finalize;
 pub(crate) use finalize::finalize_units;
 pub(crate) use markers::{done_units, read_markers};

@@ -18,9 +18,7 @@ use crate::{
     telemetry::{Stage, Telemetry},
 };
 use futures::{StreamExt, stream::FuturesOrdered};
-use schemas::{
-    Books, Crop, ImageOrigin, ImageRow, PixelBatch, Plan, SourceAccount, TokenBatch, TokenRows, sha256_hex,
-};
+use schemas::{Books, Crop, ImageOrigin, ImageRow, PixelBatch, Plan, SourceAccount, TokenBatch, TokenRows, sha256_hex};
 use std::{
     collections::HashSet,
     sync::Arc,

@@ -26,7 +26,9 @@ pub(super) fn of_folders<'a>(
         let unknown: Vec<_> = folders.iter().filter(|&&folder| !given.iter().any(|class| class == folder)).collect();
         return match unknown.is_empty() {
             true => Ok(given.to_vec()),
-            false => Err(format!("{} of its folders are not in the list of classes: {}", unknown.len(), shown(&unknown))),
+            false => {
+                Err(format!("{} of its folders are not in the list of classes: {}", unknown.len(), shown(&unknown)))
+            }
         };
     }
     // 0, 1, 10, 100: a number as a name is no label.
@@ -76,7 +78,11 @@ pub(super) fn named_by_list<'a>(
     for (path, names) in files {
         let unknown: Vec<_> = names.iter().filter(|&name| !given.contains(name)).collect();
         if !unknown.is_empty() {
-            return Err(format!("{} classes of {path} are not in the list of classes: {}", unknown.len(), shown(&unknown)));
+            return Err(format!(
+                "{} classes of {path} are not in the list of classes: {}",
+                unknown.len(),
+                shown(&unknown)
+            ));
         }
     }
     Ok(given.to_vec())

@@ -97,7 +97,9 @@ pub(super) fn tables(
         }
     }
     match rows.is_empty() {
-        true => Err("all of its Parquet files have an underscore in their path, as what Spark leaves behind".to_owned()),
+        true => {
+            Err("all of its Parquet files have an underscore in their path, as what Spark leaves behind".to_owned())
+        }
         false => Ok(rows),
     }
 }

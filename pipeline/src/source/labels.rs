@@ -85,9 +85,7 @@ impl FoundLabel {
             Self::Number(number) if *number < 0 => Ok((None, None)),
             Self::Number(number) => match i32::try_from(*number) {
                 Ok(label) => Ok((Some(label), class_names.get(label as usize).cloned())),
-                Err(_) => {
-                    Err((RejectReason::Unreadable, format!("the label {number} is outside of 32 bits")))
-                }
+                Err(_) => Err((RejectReason::Unreadable, format!("the label {number} is outside of 32 bits"))),
             },
             Self::Name(name) if class_names.is_empty() => Ok((None, Some(name.clone()))),
             Self::Name(name) => match class_names.iter().position(|class| class == name) {

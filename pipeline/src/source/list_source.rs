@@ -11,9 +11,7 @@ use crate::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use glob::{MatchOptions, Pattern};
-use schemas::{
-    ImageExtensions, ImageIdRule, LabelSource, LeftOutReason, SourceAccount, SourceLayout, SourceReading,
-};
+use schemas::{ImageExtensions, ImageIdRule, LabelSource, LeftOutReason, SourceAccount, SourceLayout, SourceReading};
 use std::{
     cmp,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -248,7 +246,9 @@ async fn find(
             match foreign.reason(&entry.shown) {
                 Some(reason) => left_out.count(reason, || entry.shown),
                 // Whoever may not look into a folder does not know what is missing.
-                None if entry.reason == UnreachableReason::Closed => return Err(wrong(format!("{entry}: have it opened"))),
+                None if entry.reason == UnreachableReason::Closed => {
+                    return Err(wrong(format!("{entry}: have it opened")));
+                }
                 None => left_out.count(LeftOutReason::Unreachable, || entry.to_string()),
             }
         }
@@ -284,7 +284,8 @@ async fn find(
             }
         }
         if found.is_empty() && missing.is_empty() && others > 0 {
-            let shown: Vec<_> = left_out.iter().map(|(reason, left)| format!("{} {}", left.count, reason.describe())).collect();
+            let shown: Vec<_> =
+                left_out.iter().map(|(reason, left)| format!("{} {}", left.count, reason.describe())).collect();
             return Err(wrong(format!("nothing is there but {}", shown.join(", "))));
         }
     } else {
@@ -374,7 +375,10 @@ fn choose_layout(
         (Some(layout), _) if by_layout.contains_key(layout.name()) => layout,
         // Nothing there has an image's name, and images are what was asked for: their bytes tell.
         (Some(SourceLayout::Folder), _) if *extensions == ImageExtensions::Usual && !others.is_empty() => {
-            tracing::info!(files = others.len(), "no file has an image's extension: all are taken, and their first bytes tell what they are");
+            tracing::info!(
+                files = others.len(),
+                "no file has an image's extension: all are taken, and their first bytes tell what they are"
+            );
             by_layout.insert(SourceLayout::Folder.name(), (SourceLayout::Folder, std::mem::take(&mut others)));
             SourceLayout::Folder
         }
@@ -390,10 +394,14 @@ fn choose_layout(
         },
         (None, 0) => {
             let packed = others.iter().filter_map(|object| extension(&object.path));
-            let packed = packed.into_iter().any(|name| matches!(name.as_str(), "gz" | "tgz" | "zst" | "bz2" | "xz" | "zip" | "7z" | "rar"));
+            let packed = packed
+                .into_iter()
+                .any(|name| matches!(name.as_str(), "gz" | "tgz" | "zst" | "bz2" | "xz" | "zip" | "7z" | "rar"));
             let hint = match packed {
                 true => ": compressed archives are not read, write them as plain .tar",
-                false => ": --layout folder takes files of any name for images, and tells by their first bytes what they are",
+                false => {
+                    ": --layout folder takes files of any name for images, and tells by their first bytes what they are"
+                }
             };
             return Err(format!("no images, .tar or .parquet files; found {}{hint}", counts(&by_layout, &others)));
         }
@@ -515,7 +523,8 @@ mod tests {
             let options = SourceOptions { layout, ..SourceOptions::new("") };
             choose_layout(files(paths), &options, &mut left_out).map(|(layout, kept)| (layout, kept, left_out))
         };
-        let (layout, kept, left_out) = choose(&["a/1.JPEG", "a/notes.txt", "LICENSE", "x.tar"], Some(SourceLayout::Folder)).expect("images");
+        let (layout, kept, left_out) =
+            choose(&["a/1.JPEG", "a/notes.txt", "LICENSE", "x.tar"], Some(SourceLayout::Folder)).expect("images");
         assert_eq!((layout, kept), (SourceLayout::Folder, files(&["a/1.JPEG"])));
         assert_eq!((left_out.of(LeftOutReason::OtherFile), left_out.of(LeftOutReason::OtherLayout)), (2, 1));
         let error = choose(&["a.tar", "b.parquet"], None).expect_err("two layouts");

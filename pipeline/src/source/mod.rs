@@ -30,12 +30,12 @@ pub(crate) use pattern::has_wildcard;
 pub(crate) use pinned_object::PinnedObject;
 
 use crate::{Limits, PipelineError, storage::Storage};
+use account::SharedAccount;
 use bytes::Bytes;
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use account::SharedAccount;
 use schemas::{ImageIdRule, Plan, PlannedInput, RejectReason, SourceAccount, SourceLayout, SourceReading};
 use std::{
     fmt,

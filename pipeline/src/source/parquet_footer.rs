@@ -271,7 +271,10 @@ mod tests {
 
     fn reading(image: Option<&str>, label: Option<&str>, id: Option<&str>) -> SourceReading {
         let name = |name: Option<&str>| name.map(str::to_owned);
-        SourceReading { columns: ColumnNames { image: name(image), label: name(label), id: name(id) }, ..SourceReading::default() }
+        SourceReading {
+            columns: ColumnNames { image: name(image), label: name(label), id: name(id) },
+            ..SourceReading::default()
+        }
     }
 
     fn found(columns: &[(&str, DataType)], reading: &SourceReading) -> (Vec<String>, Option<String>) {
@@ -284,7 +287,10 @@ mod tests {
         let usual = reading(None, None, None);
         for (columns, expected) in [
             (vec![("image", image()), ("label", DataType::Int64)], vec!["image.bytes", "image.path", "label"]),
-            (vec![("image", DataType::Binary), ("text", DataType::Utf8), ("label", DataType::Int32)], vec!["image", "label"]),
+            (
+                vec![("image", DataType::Binary), ("text", DataType::Utf8), ("label", DataType::Int32)],
+                vec!["image", "label"],
+            ),
             (vec![("jpg", DataType::Binary), ("label", DataType::Utf8)], vec!["jpg", "label"]),
             (vec![("photo", image()), ("label", DataType::Int64)], vec!["photo.bytes", "photo.path", "label"]),
         ] {

@@ -48,8 +48,9 @@ fn split(address: &str) -> Patterned {
     let path_starts = front.find("://").map_or(0, |colon| colon + 3);
     let special = front[path_starts..].find(['*', '?', '[', '{']).map(|at| path_starts + at);
     let names_file = || {
-        super::extension(front)
-            .is_some_and(|found| FILE_EXTENSIONS.contains(&found.as_str()) || ImageExtensions::Usual.contain(Some(&found)))
+        super::extension(front).is_some_and(|found| {
+            FILE_EXTENSIONS.contains(&found.as_str()) || ImageExtensions::Usual.contain(Some(&found))
+        })
     };
     let end = match special {
         Some(special) => special,

@@ -58,8 +58,9 @@ pub(super) fn read(
         };
         let rows = input.rows.clone().unwrap_or(0..u64::MAX);
         let (handle, span) = (Handle::current(), tracing::Span::current());
-        let reading =
-            spawn_blocking(move || span.in_scope(|| read_rows(&shared, object, footer, rows, &account, &handle, &sender)));
+        let reading = spawn_blocking(move || {
+            span.in_scope(|| read_rows(&shared, object, footer, rows, &account, &handle, &sender))
+        });
         super::joined(reading.await).await
     });
     stream_of_task(task, receiver)
@@ -119,11 +120,7 @@ fn read_rows(
 }
 
 /// A reader of `rows`, one row at a time: an image is large, and a row's overhead is nothing beside it.
-fn open_rows(
-    pages: Arc<PageSource>,
-    footer: &Footer,
-    rows: &Range<u64>,
-) -> ParquetResult<ParquetRecordBatchReader> {
+fn open_rows(pages: Arc<PageSource>, footer: &Footer, rows: &Range<u64>) -> ParquetResult<ParquetRecordBatchReader> {
     let mut groups = Vec::new();
     let (mut group_starts, mut skipped) = (0_u64, None);
     for (index, group) in footer.metadata.metadata().row_groups().iter().enumerate() {

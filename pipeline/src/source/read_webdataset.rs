@@ -239,9 +239,7 @@ impl Shard<'_> {
             Role::Header => return Ok(true),
             Role::LeftOut(reason) => return Ok(self.leave_out(reason)),
             Role::Cls | Role::Json => return self.take_side_file(&name, role, &mut entry).await,
-            Role::Unreadable(problem) => {
-                (0, Err((RejectReason::Unreadable, problem.to_owned())), FetchPermit::none())
-            }
+            Role::Unreadable(problem) => (0, Err((RejectReason::Unreadable, problem.to_owned())), FetchPermit::none()),
             Role::Image => {
                 // The image before this one gives its bytes back first.
                 if !self.begin(&name, true).await? {
@@ -364,7 +362,8 @@ impl Shard<'_> {
     /// Keeps what is said of an image to come. What was kept for one that did not come belongs to none.
     fn set_loose(&mut self, loose: Option<(String, SideFiles)>) {
         if let Some((stem, _)) = mem::replace(&mut self.loose, loose) {
-            self.account.count(LeftOutReason::OtherMember, || format!("{}#{}.*", self.object.uri(), stem.escape_debug()));
+            self.account
+                .count(LeftOutReason::OtherMember, || format!("{}#{}.*", self.object.uri(), stem.escape_debug()));
         }
     }
 

@@ -85,7 +85,9 @@ impl MemberName {
         let extension = extension.as_deref();
         let is_image = images.contain(extension) && !matches!(extension, Some("cls" | "json"));
         let problem = match kind {
-            _ if sparse => Some("it is sparse, and its data do not lie there as they are: write the shard without --sparse"),
+            _ if sparse => {
+                Some("it is sparse, and its data do not lie there as they are: write the shard without --sparse")
+            }
             // The library puts the pieces of GNU's own sparse members together.
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => None,
             EntryType::Link => Some("it is a hard link to another member: write the shard with tar --hard-dereference"),
@@ -149,7 +151,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_member_has_its_role() {
-        let role = |path: &str, kind: EntryType| MemberName::new(path.as_bytes()).role(kind, false, &ImageExtensions::Usual);
+        let role =
+            |path: &str, kind: EntryType| MemberName::new(path.as_bytes()).role(kind, false, &ImageExtensions::Usual);
         for (path, kind, expected) in [
             ("a.jpg", EntryType::Regular, Role::Image),
             ("1.5x.JPG", EntryType::Continuous, Role::Image),
@@ -170,7 +173,15 @@ mod tests {
         ] {
             assert_eq!(role(path, kind), expected, "{path} {kind:?}");
         }
-        let kinds = [EntryType::Link, EntryType::Symlink, EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::new(b'M'), EntryType::new(b'Z')];
+        let kinds = [
+            EntryType::Link,
+            EntryType::Symlink,
+            EntryType::Char,
+            EntryType::Block,
+            EntryType::Fifo,
+            EntryType::new(b'M'),
+            EntryType::new(b'Z'),
+        ];
         for kind in kinds {
             assert!(matches!(role("a.png", kind), Role::Unreadable(_)), "{kind:?}");
         }

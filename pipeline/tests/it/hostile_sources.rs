@@ -9,7 +9,9 @@ use crate::{
 };
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
-use pipeline::{PictureSet, PictureSetOptions, PipelineError, SourceOptions, list_storage, plan_units, testing::arrives};
+use pipeline::{
+    PictureSet, PictureSetOptions, PipelineError, SourceOptions, list_storage, plan_units, testing::arrives,
+};
 use proptest::{
     prelude::*,
     sample::Index,
@@ -133,7 +135,8 @@ fn damaged_shards_are_read_or_refused_by_name() {
     let members = [("a.jpg", "A"), ("a.cls", "1"), ("b.png", "B"), ("b.json", r#"{"label": 2}"#), ("c.1.webp", "C")];
     let members = members.map(|(name, text)| (name.to_owned(), Bytes::from(text)));
     let long = [(format!("{}.jpg", "name".repeat(40)), Bytes::from(vec![1; 700]))];
-    let sound = RUNTIME.block_on(async { [tar_of(&members).await.expect("a tar"), tar_of(&long).await.expect("a tar")] });
+    let sound =
+        RUNTIME.block_on(async { [tar_of(&members).await.expect("a tar"), tar_of(&long).await.expect("a tar")] });
     hold(400, &sound, |bytes| read_as("a.tar", bytes));
 }
 
@@ -179,7 +182,8 @@ fn damaged_plans_are_read_or_refused_by_line() {
     let sound = RUNTIME.block_on(async {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         SampleSet::numbered(5, 2, 10).write_folder(store.as_ref(), "set").await.expect("written");
-        let listing = list_storage(&storage(&store, "set"), "", &SourceOptions::new(""), &limits()).await.expect("listed");
+        let listing =
+            list_storage(&storage(&store, "set"), "", &SourceOptions::new(""), &limits()).await.expect("listed");
         plan_units(settings(2, ImageIdRule::Stem), listing).expect("a plan").to_json_lines().expect("lines")
     });
     hold(500, &[sound], |bytes| match Plan::from_json_lines(bytes) {

@@ -14,8 +14,8 @@ use pipeline::{
     testing::{FakeEncoder, arrives},
 };
 use schemas::{
-    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, SourceReading, TokenLevels, TokenRows,
-    TokenizerIdentity,
+    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, SourceReading,
+    TokenLevels, TokenRows, TokenizerIdentity,
 };
 use std::{collections::BTreeMap, io::Cursor, sync::Arc, time::Duration};
 use tokio::task::{JoinError, JoinSet};

@@ -161,7 +161,8 @@ async fn what_is_no_file_is_a_row_with_a_reason_or_counted() {
     };
     let pax = |name: &str, key: &str, value: &str| {
         let line = format!(" {key}={value}\n");
-        let length = (line.len() + 1..).find(|length| length.to_string().len() + line.len() == *length).expect("one fits");
+        let length =
+            (line.len() + 1..).find(|length| length.to_string().len() + line.len() == *length).expect("one fits");
         (header(b'x', name.as_bytes(), length), format!("{length}{line}"))
     };
     let (sparse_header, sparse_line) = pax("PaxHeaders/s.png", "GNU.sparse.map", "0,1");
@@ -186,8 +187,19 @@ async fn what_is_no_file_is_a_row_with_a_reason_or_counted() {
     ]);
     let (images, left_out) = read(&store_of(vec![("set/a.tar", bytes)]).await, &usual()).await.expect("read");
     assert_eq!(ids(&images), ["a", "b", "c", "d", "e", "f", "g", "h", "i", "s", "z"]);
-    for (image, told) in images.iter().zip(["", "hard link", "symbolic link", "device", "device", "device", "", "volume", "kind", "sparse", ""])
-    {
+    for (image, told) in images.iter().zip([
+        "",
+        "hard link",
+        "symbolic link",
+        "device",
+        "device",
+        "device",
+        "",
+        "volume",
+        "kind",
+        "sparse",
+        "",
+    ]) {
         match told {
             "" => assert!(image.bytes.is_ok(), "{}", image.source),
             told => assert!(reason_of(image).contains(told), "{}: {:?}", image.source, image.bytes),
@@ -279,11 +291,14 @@ async fn labels_are_taken_from_where_it_is_said() {
         (LabelSource::Json, Some(2), 1),
         (LabelSource::None, None, 1),
     ] {
-        let (images, _) = read(&store, &with(SourceReading { labels, ..SourceReading::default() })).await.expect("read");
+        let (images, _) =
+            read(&store, &with(SourceReading { labels, ..SourceReading::default() })).await.expect("read");
         assert_eq!((images[0].label, images.len()), (expected, rows_there), "{labels:?}");
     }
     let classes = Some(["cat", "tench"].map(str::to_owned).to_vec());
-    let store = shard(&[("a.cls", "tench"), ("a.jpg", "A"), ("b.cls", "cow"), ("b.jpg", "B"), ("c.cls", "0"), ("c.jpg", "C")]).await;
+    let store =
+        shard(&[("a.cls", "tench"), ("a.jpg", "A"), ("b.cls", "cow"), ("b.jpg", "B"), ("c.cls", "0"), ("c.jpg", "C")])
+            .await;
     let (images, _) = read(&store, &SourceOptions { classes, ..usual() }).await.expect("read");
     assert_eq!(rows(&images), [("a", Some(1), Some("tench")), ("b", None, None), ("c", Some(0), Some("cat"))]);
     assert!(reason_of(&images[1]).contains("\"cow\""));
@@ -299,7 +314,8 @@ async fn a_label_behind_its_images_is_counted() {
 
 #[tokio::test]
 async fn a_key_by_position_tells_any_two_images_apart() {
-    let members = [("a.jpg", "A"), ("a.png", "B"), ("b.jpg", "C"), ("a.jpg", "D")].map(|(name, text)| (name.to_owned(), Bytes::from(text)));
+    let members = [("a.jpg", "A"), ("a.png", "B"), ("b.jpg", "C"), ("a.jpg", "D")]
+        .map(|(name, text)| (name.to_owned(), Bytes::from(text)));
     let tar = tar_of(&members).await.expect("a tar");
     let store = store_of(vec![("set/x/s.tar", tar.clone()), ("set/y/s.tar", tar)]).await;
     for image_id in [ImageIdRule::Stem, ImageIdRule::Path] {
@@ -307,16 +323,19 @@ async fn a_key_by_position_tells_any_two_images_apart() {
         assert!(error.contains("--image-id position"), "{error}");
     }
     let (images, _) = read(&store, &SourceOptions { image_id: ImageIdRule::Position, ..usual() }).await.expect("read");
-    let expected: Vec<_> = ["x", "y"].iter().flat_map(|folder| (0..4).map(move |row| format!("{folder}/s/{row:08}"))).collect();
+    let expected: Vec<_> =
+        ["x", "y"].iter().flat_map(|folder| (0..4).map(move |row| format!("{folder}/s/{row:08}"))).collect();
     assert_eq!(ids(&images), expected);
 }
 
 // --- Parquet -------------------------------------------------------------------------------------------------------------------------
 
 fn image_column(paths: &[Option<&str>]) -> ArrayRef {
-    let parts = Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)]);
+    let parts =
+        Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)]);
     let bytes: Vec<_> = paths.iter().map(|_| Some(b"A".as_slice())).collect();
-    let columns: Vec<ArrayRef> = vec![Arc::new(BinaryArray::from_opt_vec(bytes)), Arc::new(StringArray::from(paths.to_vec()))];
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(BinaryArray::from_opt_vec(bytes)), Arc::new(StringArray::from(paths.to_vec()))];
     Arc::new(StructArray::try_new(parts, columns, None).expect("a column"))
 }
 
@@ -337,7 +356,10 @@ async fn labels_of_any_type_are_read_and_none_is_lost() {
     let label = |labels: ArrayRef| parquet_file(vec![("image", three()), ("label", labels)], None);
     let dictionary: DictionaryArray<Int32Type> = ["cat", "dog", "cat"].into_iter().collect();
     for (labels, expected) in [
-        (Arc::new(Int64Array::from(vec![Some(1), None, Some(-1)])) as ArrayRef, [(Some(1), None), (None, None), (None, None)]),
+        (
+            Arc::new(Int64Array::from(vec![Some(1), None, Some(-1)])) as ArrayRef,
+            [(Some(1), None), (None, None), (None, None)],
+        ),
         (Arc::new(Float64Array::from(vec![1.0, 2.0, 3.0])), [(Some(1), None), (Some(2), None), (Some(3), None)]),
         (Arc::new(StringArray::from(vec!["1", "2", "cat"])), [(Some(1), None), (Some(2), None), (None, Some("cat"))]),
         (Arc::new(StringViewArray::from(vec!["4", "5", "6"])), [(Some(4), None), (Some(5), None), (Some(6), None)]),
@@ -365,8 +387,10 @@ async fn columns_may_have_other_names() {
     let store = store_of(vec![("set/a.parquet", file)]).await;
     let (images, _) = read(&store, &usual()).await.expect("the only column that can hold images");
     assert_eq!(rows(&images), [("a-row-0", None, None), ("a-row-1", None, None)]);
-    let columns = ColumnNames { image: Some("jpg".to_owned()), label: Some("labels".to_owned()), id: Some("key".to_owned()) };
-    let (images, _) = read(&store, &with(SourceReading { columns, ..SourceReading::default() })).await.expect("as named");
+    let columns =
+        ColumnNames { image: Some("jpg".to_owned()), label: Some("labels".to_owned()), id: Some("key".to_owned()) };
+    let (images, _) =
+        read(&store, &with(SourceReading { columns, ..SourceReading::default() })).await.expect("as named");
     assert_eq!(rows(&images), [("first", Some(3), None), ("a-row-1", Some(4), None)]);
     assert!(reason_of(&images[1]).contains("key"), "a row without its key");
     assert_eq!(images[0].bytes, Ok(Bytes::from("A")));
@@ -517,7 +541,10 @@ async fn a_plain_path_that_exists_is_itself() {
     }
     let file = folder.path().join("set.zip");
     std::fs::write(&file, b"PK").expect("written");
-    let error = list_source(&SourceOptions::new(file.display().to_string()), &limits()).await.expect_err("no folder").to_string();
+    let error = list_source(&SourceOptions::new(file.display().to_string()), &limits())
+        .await
+        .expect_err("no folder")
+        .to_string();
     assert!(error.contains("set.zip") && error.contains("one file of 2 bytes") && error.contains(".tar"), "{error}");
 }
 
@@ -532,7 +559,8 @@ async fn odd_names_and_links_are_read_or_counted_and_end_nothing() {
     }
     std::os::unix::fs::symlink("nothing", folder.path().join("dangling.png")).expect("linked");
     std::os::unix::fs::symlink(".", folder.path().join("loop")).expect("linked");
-    let listing = list_source(&SourceOptions::new(folder.path().display().to_string()), &limits()).await.expect("listed");
+    let listing =
+        list_source(&SourceOptions::new(folder.path().display().to_string()), &limits()).await.expect("listed");
     assert_eq!(listing.inputs.len(), 3, "{:?}", listing.inputs);
     assert_eq!(listing.left_out.of(LeftOutReason::Unreachable), 4, "{:?}", listing.left_out);
 }
