@@ -41,6 +41,7 @@ pub(crate) struct SharedArguments {
 
 /// What can be done.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process, and no flag is worth a box")]
 pub(crate) enum Command {
     /// Turn images into tables of tokens
     #[command(long_about = TOKENIZE_ABOUT, after_help = TOKENIZE_AFTER_HELP)]

@@ -32,8 +32,6 @@ pub(crate) const SPLIT: &str = "RESTOK_SPLIT";
 pub(crate) const CROP: &str = "RESTOK_CROP";
 /// Where labels come from.
 pub(crate) const LABELS: &str = "RESTOK_LABELS";
-/// A file with the names of the classes, in the order of their labels.
-pub(crate) const CLASS_LIST: &str = "RESTOK_CLASS_LIST";
 /// Extensions of images.
 pub(crate) const IMAGE_EXTENSIONS: &str = "RESTOK_IMAGE_EXTENSIONS";
 /// Column of images.
@@ -79,7 +77,7 @@ pub(crate) const DECODE_ONLY: &str = "RESTOK_DECODE_ONLY";
 pub(crate) const TOKENS: &str = "RESTOK_TOKENS";
 /// Samples to generate.
 pub(crate) const COUNT: &str = "RESTOK_COUNT";
-/// Their classes, or the number of classes of a generator that is trained.
+/// Their classes, the number of classes of a generator that is trained, or the file that names those of images.
 pub(crate) const CLASSES: &str = "RESTOK_CLASSES";
 /// Everything that a set depends on, by name.
 pub(crate) const RECIPE: &str = "RESTOK_RECIPE";

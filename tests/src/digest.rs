@@ -31,13 +31,17 @@ pub fn read_tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// SHA-256 of every file of both tables, of the plan and of the manifest. Markers are left out: they hold the seconds a unit
-/// took, and nothing else may differ.
+/// took, and nothing else may differ. So is what the listing left out, which may change beside a set that does not.
 pub fn table_digests(files: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, String> {
     files
         .iter()
-        .filter(|(path, _)| is_table_file(path) || path.starts_with("_plan/") || *path == schemas::MANIFEST_PATH)
+        .filter(|(path, _)| is_table_file(path) || is_plan_file(path) || *path == schemas::MANIFEST_PATH)
         .map(|(path, bytes)| (path.clone(), schemas::sha256_hex(bytes)))
         .collect()
+}
+
+fn is_plan_file(path: &str) -> bool {
+    path.starts_with("_plan/") && !path.ends_with(".left-out.json")
 }
 
 /// Number of units whose marker is there.

@@ -14,7 +14,7 @@ use choose::ChosenImage;
 use image::RgbImage;
 use models::{Device, VisualTokenizer};
 use pipeline::{Limits, Storage, TableReader};
-use schemas::{PlanSettings, Rounding, TokenBatch};
+use schemas::{PlanSettings, Rounding, TokenBatch, sha256_hex};
 use std::{collections::HashMap, path::Path};
 
 /// Name of the contact sheet below `--to`.
@@ -151,9 +151,10 @@ fn decode(
 }
 
 fn save(to: &Path, chosen: &[ChosenImage], what: &str, images: &[Option<RgbImage>]) -> Result<()> {
-    for (image, picture) in chosen.iter().zip(images) {
+    let ids: Vec<&str> = chosen.iter().map(|image| image.image_id.as_str()).collect();
+    for (name, picture) in file_names(&ids).iter().zip(images) {
         if let Some(picture) = picture {
-            write_png(&to.join(format!("{}.{what}.png", file_name(&image.image_id))), picture)?;
+            write_png(&to.join(format!("{name}.{what}.png")), picture)?;
         }
     }
     Ok(())
@@ -189,6 +190,18 @@ fn file_name(image_id: &str) -> String {
     }
 }
 
+/// A name for each key, all different: `a/b` and `a_b` would both be `a_b`, and get a digest of their keys behind it.
+fn file_names(image_ids: &[&str]) -> Vec<String> {
+    let names: Vec<String> = image_ids.iter().map(|image_id| file_name(image_id)).collect();
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    names.iter().for_each(|name| *uses.entry(name).or_default() += 1);
+    let distinct = |(name, image_id): (&String, &&str)| match uses[name.as_str()] {
+        1 => name.clone(),
+        _ => format!("{name}-{}", &sha256_hex(image_id.as_bytes())[..8]),
+    };
+    names.iter().zip(image_ids).map(distinct).collect()
+}
+
 /// The images that were asked for but are not in the tables.
 #[derive(Debug, thiserror::Error)]
 #[error("no tokens of {}; it may have been rejected: see its status in the images table", missing.join(", "))]
@@ -205,5 +218,13 @@ mod tests {
         assert_eq!(file_name("n01440764_10026"), "n01440764_10026");
         assert_eq!(file_name("cats/../a b"), "cats_.._a_b");
         assert_eq!(file_name(".."), "_..");
+    }
+
+    #[test]
+    fn keys_that_would_be_one_file_are_several() {
+        let names = file_names(&["a/b", "a_b", "c/d", "a b"]);
+        assert_eq!(names[2], "c_d");
+        let distinct: std::collections::HashSet<&String> = names.iter().collect();
+        assert!(distinct.len() == 4 && names.iter().all(|name| !name.contains(['/', ' '])), "{names:?}");
     }
 }

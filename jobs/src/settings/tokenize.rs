@@ -57,7 +57,7 @@ pub(crate) struct TokenizeOptions {
     pub(crate) labels: Option<LabelSource>,
     /// The names of the classes in the order of their labels, so that a subset or an empty class does not renumber them: a file with one
     /// name a line, or a JSON list
-    #[arg(long, value_name = "FILE", env = environment::CLASS_LIST, help_heading = "What the plan fixes (another value needs another output)")]
+    #[arg(long, value_name = "FILE", env = environment::CLASSES, help_heading = "What the plan fixes (another value needs another output)")]
     pub(crate) classes: Option<PathBuf>,
     /// Which files and members of tar shards are images: usual (the extensions that image files have), any (all, told by their first
     /// bytes), or extensions with commas such as jpg,jpeg

@@ -171,10 +171,12 @@ fn escaped_segment(base: &Url, part: &str) -> String {
     alone.path().trim_start_matches('/').to_owned()
 }
 
-/// The path below `base` that [`join_url`] made `url` from; `None` when it lies elsewhere.
+/// The path below `base` that [`join_url`] made `url` from; `None` when it lies elsewhere. Letters that a URL may escape or not are the same.
 pub(crate) fn path_below(base: &Url, url: &str) -> Option<String> {
-    let below = url.strip_prefix(join_url(base, "").trim_end_matches('/'))?.strip_prefix('/')?;
-    percent_decode_str(below).decode_utf8().ok().map(|path| path.into_owned())
+    let base = join_url(base, "");
+    let decoded = |url| percent_decode_str(url).decode_utf8().ok();
+    let (base, url) = (decoded(base.trim_end_matches('/'))?, decoded(url)?);
+    Some(url.strip_prefix(&*base)?.strip_prefix('/')?.to_owned())
 }
 
 /// An address without user, password and query: presigned URLs and SAS tokens keep their secrets there.

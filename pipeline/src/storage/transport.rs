@@ -337,13 +337,20 @@ mod tests {
     /// Answers each request with the next status, header and body that were laid out for it, and keeps what was asked.
     #[derive(Clone, Debug, Default)]
     struct Canned {
-        answers: Arc<Mutex<VecDeque<(u16, Option<(&'static str, &'static str)>, String)>>>,
+        answers: Arc<Mutex<VecDeque<CannedAnswer>>>,
         asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    #[derive(Debug)]
+    struct CannedAnswer {
+        status: u16,
+        header: Option<(&'static str, &'static str)>,
+        body: String,
     }
 
     impl Canned {
         fn answer(self, status: u16, header: Option<(&'static str, &'static str)>, body: &str) -> Self {
-            self.answers.lock().expect("no panic").push_back((status, header, body.to_owned()));
+            self.answers.lock().expect("no panic").push_back(CannedAnswer { status, header, body: body.to_owned() });
             self
         }
 
@@ -356,7 +363,8 @@ mod tests {
     impl HttpService for Canned {
         async fn call(&self, request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
             self.asked.lock().expect("no panic").push(format!("{} {}", request.method(), request.uri()));
-            let (status, header, body) = self.answers.lock().expect("no panic").pop_front().expect("an answer is left");
+            let CannedAnswer { status, header, body } =
+                self.answers.lock().expect("no panic").pop_front().expect("an answer is left");
             let mut answer = HttpResponse::new(HttpResponseBody::from(body));
             *answer.status_mut() = status.try_into().expect("a status");
             if let Some((name, value)) = header {
