@@ -80,6 +80,7 @@ fn damaged(mut bytes: Vec<u8>, all: &[Damage]) -> Vec<u8> {
 
 /// Damages `sound` in many ways; `check` says what must hold of each.
 fn hold(cases: u32, sound: &[Vec<u8>], check: impl Fn(&[u8]) -> Result<(), TestCaseError>) {
+    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the program")]
     let seconds = std::env::var("RESTOK_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
     let began = Instant::now();
     loop {
