@@ -75,7 +75,7 @@ pub enum ModelError {
         expected: String,
     },
     /// The weights are not those of the configuration. All that is wrong is in it, and shown in a few lines.
-    #[error("{}: {}", file.display(), told(problems, notes, "do not fit config.json"))]
+    #[error("{}: {}", file.display(), told(problems, notes, "not fitting config.json"))]
     Tensors {
         /// The file.
         file: PathBuf,
@@ -268,7 +268,7 @@ const ALL_SHOWN: usize = 8;
 /// Problems of each sort that are shown of more than that.
 const SHOWN_OF_SORT: usize = 3;
 
-/// Problems in a few lines, behind what is known of their cause; `misfit` says whom the tensors do not fit.
+/// Problems in a few lines, behind what is known of their cause; `misfit` says what the tensors are not.
 pub(crate) fn told(problems: &[TensorProblem], notes: &[String], misfit: &str) -> String {
     let mut sorts: Vec<(&'static str, usize)> = Vec::new();
     let mut lines = Vec::new();

@@ -61,7 +61,7 @@ impl FrozenFile<'_> {
             }
             ModelError::Shards { problem, .. } => problem,
             ModelError::Tensors { problems, notes, .. } => {
-                format!("{}\n", told(&problems, &notes, "are not those of this network"))
+                format!("{}\n", told(&problems, &notes, "not of this network"))
             }
             // A device that ran out of memory is no fault of the file.
             other => return other,
