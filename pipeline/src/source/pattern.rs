@@ -1,6 +1,6 @@
 //! Patterns in an address: brace lists and ranges, and wildcards.
 
-use crate::storage::has_scheme;
+use crate::storage::{LocalKind, has_scheme, local_kind};
 use object_store::path::Path;
 use schemas::ImageExtensions;
 
@@ -21,13 +21,10 @@ pub(super) struct Patterned {
 
 /// [`split`], but a plain path that exists is itself, whatever letters it has.
 pub(super) fn resolve(address: &str) -> Patterned {
-    let exists = !has_scheme(address) && std::path::Path::new(address).exists();
-    match exists && address.contains(['*', '?', '[', '{']) {
-        true if std::path::Path::new(address).is_dir() => {
-            Patterned { base: address.to_owned(), pattern: String::new() }
-        }
+    match local_kind(address) {
+        Some(LocalKind::Folder) => Patterned { base: address.to_owned(), pattern: String::new() },
         // A file of such a name: its letters stand for themselves.
-        true if !address.contains(['{', '}']) => {
+        Some(_) if address.contains(['*', '?', '[']) && !address.contains(['{', '}']) => {
             let cut = address.rfind('/').map_or(0, |slash| slash + 1);
             let (base, name) = address.split_at(cut);
             let base = if base.is_empty() { "." } else { base };
