@@ -73,7 +73,10 @@ impl LeftOutReason {
 
     /// Whether it is likely that somebody wanted what was left out: worth a warning, not only a line.
     pub fn is_a_worry(self) -> bool {
-        matches!(self, Self::OtherFile | Self::Unreachable | Self::NotAFile | Self::SideFile | Self::Label)
+        matches!(
+            self,
+            Self::OtherFile | Self::OwnOutput | Self::Unreachable | Self::NotAFile | Self::SideFile | Self::Label
+        )
     }
 }
 

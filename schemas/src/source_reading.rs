@@ -141,7 +141,7 @@ pub struct ColumnNames {
     pub id: Option<String>,
 }
 
-/// The choices together. The default is what every version has done, and leaves a plan's bytes as they were.
+/// The choices together. The default leaves a plan's bytes as they were before there were any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceReading {

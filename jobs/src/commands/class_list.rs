@@ -16,8 +16,12 @@ pub(super) fn read(file: &Path) -> Result<Vec<String>, SettingsError> {
     let text = text.trim_start_matches('\u{feff}');
     let names = match text.trim_start().starts_with(['[', '{']) {
         true => from_json(text).map_err(invalid)?,
-        false => text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+        false => text.trim_end().lines().map(|line| line.trim().to_owned()).collect(),
     };
+    // A line that was left out would give all behind it other numbers.
+    if let Some(blank) = names.iter().position(String::is_empty) {
+        return Err(invalid(format!("no name for label {blank}")));
+    }
     if names.is_empty() {
         return Err(invalid("no names".to_owned()));
     }
@@ -63,7 +67,7 @@ mod tests {
     fn names_are_read_from_lines_and_from_json() {
         for text in [
             "cat\nsea lion\n",
-            "\u{feff}cat\r\n\r\nsea lion",
+            "\u{feff}cat\r\nsea lion\r\n\r\n",
             "[\"cat\", \"sea lion\"]",
             "{\"1\": \"sea lion\", \"0\": \"cat\"}",
         ] {
@@ -75,6 +79,7 @@ mod tests {
     fn what_is_no_list_of_classes_is_refused_by_its_file() {
         for (text, told) in [
             ("", "no names"),
+            ("cat\n\ndog\n", "no name for label 1"),
             ("cat\ndog\ncat\n", "\"cat\" is there twice"),
             ("[1, 2]", "1 is no name"),
             ("{\"0\": \"cat\", \"2\": \"dog\"}", "there is no label 1"),

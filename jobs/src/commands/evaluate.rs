@@ -65,7 +65,7 @@ pub(crate) async fn run(
         layout: settings.layout,
         max_images: settings.max_images,
         // Keys are only said again: sets whose stems repeat are scored like any other.
-        image_id: ImageIdRule::Path,
+        image_id: ImageIdRule::Position,
         ..SourceOptions::new(settings.source.clone())
     };
     let records = match &settings.task {

@@ -131,7 +131,7 @@ impl Scorer {
 
     /// Scores a point that is made, and adds its line to the scores table of the sweep.
     async fn score(&self, output: &str) -> Result<Scores> {
-        let source = SourceOptions { image_id: ImageIdRule::Path, ..SourceOptions::new(output) };
+        let source = SourceOptions { image_id: ImageIdRule::Position, ..SourceOptions::new(output) };
         let set = GeneratedSet::open(source, None, &self.scoring).await?;
         let record = set.score(&self.compared, &self.scoring, &self.extractors).await?;
         pipeline::write_scores(&self.scoring.output, std::slice::from_ref(&record)).await?;

@@ -3,7 +3,9 @@
 
 use super::is_system_folder;
 use crate::storage::StoredObject;
-use schemas::{LeftOutReason, PLAN_OWNER_PATH, SourceAccount};
+use schemas::{
+    LeftOutReason, MANIFEST_PATH, PLAN_OWNER_PATH, SCORES_CSV_PATH, SCORES_PREFIX, SUCCESS_PATH, SourceAccount,
+};
 
 /// What of a listing is no part of the set, whatever its layout.
 #[derive(Debug)]
@@ -51,14 +53,17 @@ impl Foreign {
 
 /// Whether a path below an output is one of its tables or of its books. Pictures are not: whoever names an output may mean them.
 fn is_of_an_output(path: &str) -> bool {
-    const PARTS: [&str; 5] = ["tokens/split=", "images/split=", "features/", "scores/", "scores.csv"];
-    path.starts_with('_') || PARTS.iter().any(|part| path.starts_with(part))
+    const FOLDERS: [&str; 6] = ["_plan/", "_state/", "_log/", "_staging/", "tokens/split=", "images/split="];
+    const FILES: [&str; 3] = [MANIFEST_PATH, SUCCESS_PATH, SCORES_CSV_PATH];
+    let scored =
+        ["features/", SCORES_PREFIX].iter().any(|folder| path.starts_with(folder)) && path.ends_with(".parquet");
+    FOLDERS.iter().any(|folder| path.starts_with(folder)) || FILES.contains(&path) || scored
 }
 
 /// Folder of a Hudi table.
 const HUDI: &str = ".hoodie";
 
-/// The Parquet files that hold rows: names with an underscore in front are what Spark, Hive and Dask keep beside them, as everywhere.
+/// The Parquet files that hold rows. In a folder that was named as a whole (`whole`), names with an underscore in front are what Spark, Hive and Dask keep beside them, as everywhere.
 ///
 /// # Errors
 /// In words, when the folder is a table of a kind that says elsewhere which of its files count: reading all of them would bring back
@@ -66,6 +71,7 @@ const HUDI: &str = ".hoodie";
 pub(super) fn tables(
     files: Vec<StoredObject>,
     others: &[StoredObject],
+    whole: bool,
     left_out: &mut SourceAccount,
 ) -> Result<Vec<StoredObject>, String> {
     let has_folder = |name: &str| {
@@ -91,7 +97,7 @@ pub(super) fn tables(
     }
     let mut rows = Vec::with_capacity(files.len());
     for file in files {
-        match file.path.split('/').any(|part| part.starts_with('_')) {
+        match whole && file.path.split('/').any(|part| part.starts_with('_')) {
             true => left_out.count(LeftOutReason::Leftover, || file.path),
             false => rows.push(file),
         }
@@ -136,6 +142,8 @@ mod tests {
             ("_plan/owner.json", Some(OwnOutput)),
             ("tokens/split=train/x.parquet", Some(OwnOutput)),
             ("images/cat.png", None),
+            ("_MG_1234.jpg", None),
+            ("features/cat.png", None),
         ] {
             assert_eq!(itself.reason(path), reason, "{path}");
         }
@@ -149,12 +157,14 @@ mod tests {
             (vec!["data/a.parquet"], vec!["metadata/v1.metadata.json"], "an Iceberg table"),
             (vec!["a.parquet"], vec![".hoodie/hoodie.properties"], "a Hudi table"),
         ] {
-            let told = tables(objects(&files), &objects(&others), &mut SourceAccount::default()).expect_err(kind);
+            let told = tables(objects(&files), &objects(&others), true, &mut SourceAccount::default()).expect_err(kind);
             assert!(told.contains(kind) && told.contains("pattern"), "{told}");
         }
         let mut left_out = SourceAccount::default();
         let files = objects(&["_temporary/0/a.parquet", "x/a.parquet", "_metadata.parquet"]);
-        let kept = tables(files, &objects(&["_SUCCESS"]), &mut left_out).expect("one file has rows");
+        let kept = tables(files.clone(), &objects(&["_SUCCESS"]), true, &mut left_out).expect("one file has rows");
         assert_eq!((kept, left_out.of(LeftOutReason::Leftover)), (objects(&["x/a.parquet"]), 2));
+        let named = tables(files.clone(), &[], false, &mut left_out).expect("whoever names a file means it");
+        assert_eq!(named, files);
     }
 }

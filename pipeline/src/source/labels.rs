@@ -39,13 +39,20 @@ impl FoundLabel {
         if text.is_empty() {
             return Self::Absent;
         }
-        if let Ok(number) = text.parse() {
-            return Self::Number(number);
+        // `5.0` is a number; `12e4`, `inf` and `nan` are names.
+        let whole = text
+            .split_once('.')
+            .filter(|(_, zeros)| zeros.bytes().all(|byte| byte == b'0'))
+            .map_or(text, |(whole, _)| whole);
+        let digits = whole.strip_prefix(['-', '+']).unwrap_or(whole);
+        if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            // What does not even fit here is larger than any label, or below all.
+            let beyond = if whole.starts_with('-') { i64::MIN } else { i64::MAX };
+            return Self::Number(whole.parse().unwrap_or(beyond));
         }
-        match text.parse::<f64>() {
-            Ok(number) => Self::from_float(number),
-            Err(_) if text.len() <= MOST_NAME_BYTES && !text.contains(char::is_control) => Self::Name(text.to_owned()),
-            Err(_) => Self::Unreadable(shortened(text)),
+        match text.len() <= MOST_NAME_BYTES && !text.contains(char::is_control) {
+            true => Self::Name(text.to_owned()),
+            false => Self::Unreadable(shortened(text)),
         }
     }
 
@@ -120,6 +127,10 @@ mod tests {
         for value in [json!([7]), json!({ "label": 7 }), json!(7.5), json!(true), json!("a\u{0}b")] {
             assert!(matches!(FoundLabel::from_json(&value), FoundLabel::Unreadable(_)), "{value}");
         }
+        for name in ["12e4", "inf", "nan", "5.5", "1.2.3", "-"] {
+            assert_eq!(FoundLabel::from_text(name), FoundLabel::Name(name.to_owned()));
+        }
+        assert_eq!(FoundLabel::from_text("99999999999999999999"), FoundLabel::Number(i64::MAX));
         assert_eq!(FoundLabel::from_json(&json!(null)), FoundLabel::Absent);
         assert_eq!(FoundLabel::from_text("  "), FoundLabel::Absent);
     }

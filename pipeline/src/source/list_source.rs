@@ -125,7 +125,7 @@ pub async fn list_storage(
     }
     let mut left_out = SourceAccount::default();
     let found = find(storage, pattern, options, limits, &mut left_out, &wrong).await?;
-    let (layout, mut objects) = choose_layout(found, options, &mut left_out).map_err(&wrong)?;
+    let (layout, mut objects) = choose_layout(found, options, pattern.is_empty(), &mut left_out).map_err(&wrong)?;
     let (inputs, class_names, images) = match layout {
         SourceLayout::Folder => {
             let class_names = match options.reading.labels {
@@ -194,15 +194,20 @@ pub async fn list_storage(
         classes = class_names.len(),
         "listed the source"
     );
-    tell(&left_out, options);
+    tell(&left_out, options, layout);
     Ok(SourceListing { source, layout, inputs, class_names, images, left_out })
 }
 
 /// Says what was left out, and what would take it, where a flag does that is not given yet.
-fn tell(left_out: &SourceAccount, options: &SourceOptions) {
+fn tell(left_out: &SourceAccount, options: &SourceOptions, layout: SourceLayout) {
     for (reason, left) in left_out.iter() {
         let (count, first, what) = (left.count, &left.first, reason.describe());
         let advice = match reason {
+            // Beside shards and Parquet files lie readmes and the like.
+            LeftOutReason::OtherFile if layout != SourceLayout::Folder => {
+                tracing::info!(count, first, "left out: {what}");
+                continue;
+            }
             LeftOutReason::OtherFile if options.reading.image_extensions == ImageExtensions::Usual => {
                 "; --image-extensions any takes every file and tells by its first bytes what it is"
             }
@@ -353,6 +358,7 @@ async fn list_folder(storage: &Storage) -> Result<Listing, PipelineError> {
 fn choose_layout(
     objects: Vec<StoredObject>,
     options: &SourceOptions,
+    whole: bool,
     left_out: &mut SourceAccount,
 ) -> Result<(SourceLayout, Vec<StoredObject>), String> {
     let extensions = &options.reading.image_extensions;
@@ -414,7 +420,7 @@ fn choose_layout(
     };
     let (_, kept) = by_layout.remove(chosen.name()).unwrap_or((chosen, Vec::new()));
     let kept = match chosen {
-        SourceLayout::Parquet => foreign_files::tables(kept, &others, left_out)?,
+        SourceLayout::Parquet => foreign_files::tables(kept, &others, whole, left_out)?,
         _ => kept,
     };
     for object in by_layout.into_values().flat_map(|(_, objects)| objects) {
@@ -521,7 +527,7 @@ mod tests {
         let choose = |paths: &[&str], layout: Option<SourceLayout>| {
             let mut left_out = SourceAccount::default();
             let options = SourceOptions { layout, ..SourceOptions::new("") };
-            choose_layout(files(paths), &options, &mut left_out).map(|(layout, kept)| (layout, kept, left_out))
+            choose_layout(files(paths), &options, true, &mut left_out).map(|(layout, kept)| (layout, kept, left_out))
         };
         let (layout, kept, left_out) =
             choose(&["a/1.JPEG", "a/notes.txt", "LICENSE", "x.tar"], Some(SourceLayout::Folder)).expect("images");

@@ -37,8 +37,13 @@ impl ColumnPath {
     }
 
     /// As Parquet writes it, parts joined by dots.
-    pub(super) fn dotted(&self) -> String {
+    fn dotted(&self) -> String {
         self.0.join(".")
+    }
+
+    /// Whether a leaf of these parts is the column, or lies in it.
+    pub(super) fn is_above(&self, leaf: &[String]) -> bool {
+        leaf.starts_with(&self.0)
     }
 
     /// The column's values; `None` where the batch has no such column, or the row or anything around it is null there.
@@ -78,10 +83,9 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Names of all, for a projection.
-    pub(super) fn dotted(&self) -> Vec<String> {
-        let columns = [Some(&self.bytes), self.path.as_ref(), self.label.as_ref(), self.id.as_ref()];
-        columns.into_iter().flatten().map(ColumnPath::dotted).collect()
+    /// All that are read.
+    pub(super) fn all(&self) -> impl Iterator<Item = &ColumnPath> {
+        [Some(&self.bytes), self.path.as_ref(), self.label.as_ref(), self.id.as_ref()].into_iter().flatten()
     }
 }
 
@@ -279,7 +283,7 @@ mod tests {
 
     fn found(columns: &[(&str, DataType)], reading: &SourceReading) -> (Vec<String>, Option<String>) {
         let (columns, advice) = find_columns(&fields(columns), reading).expect("found");
-        (columns.dotted(), advice)
+        (columns.all().map(ColumnPath::dotted).collect(), advice)
     }
 
     #[test]

@@ -131,8 +131,10 @@ fn open_rows(pages: Arc<PageSource>, footer: &Footer, rows: &Range<u64>) -> Parq
         }
         group_starts = group_ends;
     }
-    let names = footer.columns.dotted();
-    let columns = ProjectionMask::columns(footer.metadata.parquet_schema(), names.iter().map(String::as_str));
+    // By the parts of their paths: a name may hold a dot.
+    let schema = footer.metadata.parquet_schema();
+    let wanted = |leaf: &usize| footer.columns.all().any(|column| column.is_above(schema.column(*leaf).path().parts()));
+    let columns = ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(wanted));
     ParquetRecordBatchReaderBuilder::new_with_metadata(PageReader(pages), footer.metadata.clone())
         .with_projection(columns)
         .with_row_groups(groups)
@@ -192,6 +194,12 @@ impl ImageFile<'_> {
         SourceImage { image_id, source, label, class_name, size, bytes, permit }
     }
 
+    /// Whether the file's numbers are the plan's: it names no classes, or one list begins the other.
+    fn counts_as_the_plan(&self) -> bool {
+        let (here, plan) = (&self.class_names, &self.shared.class_names);
+        here.starts_with(plan) || plan.starts_with(here)
+    }
+
     /// The row's label as the plan counts classes. The file may count them in another way, and then says their names.
     fn label(&self, batch: &RecordBatch, index: usize) -> FoundLabel {
         let Some(column) = self.footer.columns.label.as_ref().and_then(|label| label.at(batch, index)) else {
@@ -199,9 +207,13 @@ impl ImageFile<'_> {
         };
         let found = found_label(column, index);
         match &found {
-            FoundLabel::Number(number) if self.class_names != self.shared.class_names => {
-                let name = usize::try_from(*number).ok().and_then(|label| self.class_names.get(label));
-                name.map_or(found, |name| FoundLabel::Name(name.clone()))
+            FoundLabel::Number(number) if *number >= 0 && !self.counts_as_the_plan() => {
+                match usize::try_from(*number).ok().and_then(|label| self.class_names.get(label)) {
+                    Some(name) => FoundLabel::Name(name.clone()),
+                    None => {
+                        FoundLabel::Unreadable(format!("{number}, of the file's {} classes", self.class_names.len()))
+                    }
+                }
             }
             _ => found,
         }

@@ -25,7 +25,12 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use schemas::{ImageIdRule, LabelSource, LeftOutReason, PlannedInput, RejectReason, SourceReading};
 use serde_json::Value;
-use std::{collections::HashSet, io, mem, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io, mem,
+    ops::Range,
+    sync::Arc,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::mpsc,
@@ -91,9 +96,13 @@ struct SideFiles {
 }
 
 impl SideFiles {
-    /// The label: that of `.cls`, else that of `.json`.
+    /// The label: that of `.cls`, else that of `.json`; one that can be read before one that cannot.
     fn label(&self) -> &FoundLabel {
-        if self.cls == FoundLabel::Absent { &self.json_label } else { &self.cls }
+        match (&self.cls, &self.json_label) {
+            (FoundLabel::Absent, json) => json,
+            (FoundLabel::Unreadable(_), json @ (FoundLabel::Number(_) | FoundLabel::Name(_))) => json,
+            (cls, _) => cls,
+        }
     }
 
     fn is_labelled(&self) -> bool {
@@ -141,25 +150,26 @@ struct ImageMember {
     permit: FetchPermit,
 }
 
-/// Neighbours of one stem.
-#[derive(Debug, Default)]
-struct Stem {
-    name: String,
-    image: Option<ImageMember>,
-    side: SideFiles,
-}
-
 /// Neighbours of one key.
 #[derive(Debug, Default)]
 struct Sample {
     key: String,
-    /// What `<key>.cls` and `<key>.json` say.
-    side: SideFiles,
-    /// Whether it had an image.
-    has_images: bool,
+    /// What side files say, by their stems: that of the key itself goes for all images of the sample.
+    side: BTreeMap<String, SideFiles>,
+    /// The image that waits, and its stem.
+    image: Option<(String, ImageMember)>,
+    /// Stems of the images that came.
+    images: HashSet<String>,
     /// Images that were handed out without a label.
     unlabelled: u64,
-    stem: Stem,
+    /// Whether members of this key lie in front of others that lie in front of these.
+    comes_again: bool,
+}
+
+impl Sample {
+    fn is_labelled(&self) -> bool {
+        self.side.values().any(SideFiles::is_labelled)
+    }
 }
 
 async fn read_shard(
@@ -180,9 +190,9 @@ async fn read_shard(
         rows: planned_rows.clone().unwrap_or(0..u64::MAX),
         row: 0,
         member: String::new(),
-        seen: HashSet::new(),
+        finished: HashMap::new(),
+        stems: HashSet::new(),
         sample: Sample::default(),
-        loose: None,
     };
     let mut archive = Archive::new(reader);
     let mut entries = archive.entries().map_err(|error| shard.broken(error))?;
@@ -218,11 +228,11 @@ struct Shard<'a> {
     row: u64,
     /// The member that is looked at, for errors.
     member: String,
-    /// Stems of images, and of labels that began a sample.
-    seen: HashSet<String>,
+    /// Keys of the samples behind us, and whether they had labels.
+    finished: HashMap<String, bool>,
+    /// Stems of all images.
+    stems: HashSet<String>,
     sample: Sample,
-    /// What a side file says of a stem whose image has not come yet: `1.5x.json` before `1.5x.png`.
-    loose: Option<(String, SideFiles)>,
 }
 
 impl Shard<'_> {
@@ -242,7 +252,7 @@ impl Shard<'_> {
             Role::Unreadable(problem) => (0, Err((RejectReason::Unreadable, problem.to_owned())), FetchPermit::none()),
             Role::Image => {
                 // The image before this one gives its bytes back first.
-                if !self.begin(&name, true).await? {
+                if !self.begin_image(&name).await? {
                     return Ok(false);
                 }
                 let size = entry.effective_size();
@@ -257,10 +267,11 @@ impl Shard<'_> {
                 }
             }
         };
-        if role != Role::Image && !self.begin(&name, true).await? {
+        if role != Role::Image && !self.begin_image(&name).await? {
             return Ok(false);
         }
-        self.sample.stem.image = Some(ImageMember { path: name.path().to_owned(), size, bytes, permit });
+        let image = ImageMember { path: name.path().to_owned(), size, bytes, permit };
+        self.sample.image = Some((name.stem().to_owned(), image));
         Ok(true)
     }
 
@@ -319,23 +330,25 @@ impl Shard<'_> {
         if let FoundLabel::Unreadable(label) = found.label() {
             self.account.count(LeftOutReason::Label, || format!("{}: {label}", self.member_uri()));
         }
-        if name.stem() == self.sample.stem.name {
-            self.sample.stem.side.add(found);
-        } else if !name.is_plain() {
-            self.set_loose(Some((name.stem().to_owned(), found)));
-        } else if name.key() == self.sample.key {
-            if found.is_labelled() && self.sample.unlabelled > 0 {
-                let images = self.sample.unlabelled;
-                let told = || format!("{}: it lies behind {images} of its images, which have none", self.member_uri());
-                self.account.count(LeftOutReason::Label, told);
-            }
-            self.sample.side.add(found);
-        } else if !found.says_nothing() {
-            if !self.begin(name, false).await? {
-                return Ok(false);
-            }
-            self.sample.stem.side.add(found);
+        if found.says_nothing() {
+            return Ok(true);
         }
+        if name.key() != self.sample.key && !self.end_sample(name.key().to_owned()).await? {
+            return Ok(false);
+        }
+        if found.is_labelled() {
+            if self.sample.comes_again && !self.by_position() {
+                return Err(self.apart("--labels none goes without labels"));
+            }
+            let is_behind = self.sample.images.contains(name.stem())
+                && self.sample.image.as_ref().is_none_or(|(stem, _)| stem != name.stem());
+            if is_behind || (name.is_plain() && self.sample.unlabelled > 0) {
+                self.account.count(LeftOutReason::Label, || {
+                    format!("{}: it lies behind images that it belongs to, which have none", self.member_uri())
+                });
+            }
+        }
+        self.sample.side.entry(name.stem().to_owned()).or_default().add(found);
         Ok(true)
     }
 
@@ -359,23 +372,24 @@ impl Shard<'_> {
         })
     }
 
-    /// Keeps what is said of an image to come. What was kept for one that did not come belongs to none.
-    fn set_loose(&mut self, loose: Option<(String, SideFiles)>) {
-        if let Some((stem, _)) = mem::replace(&mut self.loose, loose) {
-            self.account
-                .count(LeftOutReason::OtherMember, || format!("{}#{}.*", self.object.uri(), stem.escape_debug()));
-        }
+    fn by_position(&self) -> bool {
+        self.shared.image_id == ImageIdRule::Position
     }
 
-    /// Makes `name` the stem that members belong to from here on, and ends what was before it. `false` when nobody wants more.
-    async fn begin(&mut self, name: &MemberName, is_image: bool) -> Result<bool, PipelineError> {
-        let same_stem = !self.sample.key.is_empty() && name.stem() == self.sample.stem.name;
-        if same_stem && !(is_image && self.sample.stem.image.is_some()) {
-            self.sample.has_images |= is_image;
-            return Ok(true);
-        }
-        let by_position = is_image && self.shared.image_id == ImageIdRule::Position;
-        if let (true, false, Some(other)) = (same_stem, by_position, &self.sample.stem.image) {
+    /// The error for a member whose sample was behind us already.
+    fn apart(&self, advice: &str) -> PipelineError {
+        self.wrong(&format!(
+            "it lies apart from another member of its name; an image and its label must be neighbours, and a shard that was \
+             appended to holds both versions of a member: write it anew; --image-id position takes members as they lie, and {advice}"
+        ))
+    }
+
+    /// Ends the image before this one, and the sample if this is another's. `false` when nobody wants more.
+    async fn begin_image(&mut self, name: &MemberName) -> Result<bool, PipelineError> {
+        let same_key = name.key() == self.sample.key;
+        if let (true, false, Some((stem, other))) = (same_key, self.by_position(), &self.sample.image)
+            && stem == name.stem()
+        {
             return Err(self.wrong(&format!(
                 "a second image beside {}, and both would be image {:?}: take those of one extension \
                  (--image-extensions), or tell them apart (--image-id position)",
@@ -383,44 +397,27 @@ impl Shard<'_> {
                 name.stem()
             )));
         }
-        let goes_on = match name.key() == self.sample.key {
-            true => self.end_stem().await?,
+        let goes_on = match same_key {
+            true => self.end_image().await?,
             false => self.end_sample(name.key().to_owned()).await?,
         };
-        if !goes_on || self.row >= self.rows.end {
+        if !goes_on {
             return Ok(false);
         }
-        if !same_stem && !self.seen.insert(name.stem().to_owned()) && !by_position {
-            let advice = match is_image {
-                true => "--image-id position tells images of one name apart",
-                false => "--labels none goes without labels",
-            };
-            return Err(self.wrong(&format!(
-                "it lies apart from another member of its name; an image and its label must be neighbours, and a shard that \
-                 was appended to holds both versions of a member: write it anew, or {advice}"
-            )));
+        let had_labels = self.sample.comes_again && self.finished.get(name.key()) == Some(&true);
+        let is_new = self.stems.insert(name.stem().to_owned());
+        if !self.by_position() && (!is_new || had_labels) {
+            return Err(self.apart("--labels none goes without labels"));
         }
-        self.sample.has_images |= is_image;
-        name.stem().clone_into(&mut self.sample.stem.name);
-        match self.loose.take() {
-            Some((stem, side)) if stem == name.stem() => self.sample.stem.side = side,
-            other => {
-                self.loose = other;
-                self.set_loose(None);
-            }
-        }
+        self.sample.images.insert(name.stem().to_owned());
         Ok(true)
     }
 
-    /// Hands out the image of the stem, if it has one. `false` when nobody wants more.
-    async fn end_stem(&mut self) -> Result<bool, PipelineError> {
-        let Stem { name, image, side } = mem::take(&mut self.sample.stem);
-        // What stands beside `a.jpg` goes for `a.1.jpg` too.
-        if name == self.sample.key {
-            self.sample.side.add(side.clone());
-        }
-        let Some(image) = image else { return Ok(true) };
-        let side = side.or_those_of(&self.sample.side);
+    /// Hands out the image that waits, if there is one. `false` when nobody wants more.
+    async fn end_image(&mut self) -> Result<bool, PipelineError> {
+        let Some((stem, image)) = self.sample.image.take() else { return Ok(self.row < self.rows.end) };
+        let of_sample = self.sample.side.get(&self.sample.key).cloned().unwrap_or_default();
+        let side = self.sample.side.get(&stem).cloned().unwrap_or_default().or_those_of(&of_sample);
         if !side.is_labelled() {
             self.sample.unlabelled += 1;
         }
@@ -429,16 +426,33 @@ impl Shard<'_> {
 
     /// Ends the sample and begins that of `key`. `false` when nobody wants more.
     async fn end_sample(&mut self, key: String) -> Result<bool, PipelineError> {
-        if !self.end_stem().await? {
+        if !self.end_image().await? {
             return Ok(false);
         }
-        let Sample { key, side, has_images, .. } = mem::replace(&mut self.sample, Sample { key, ..Sample::default() });
-        if has_images || !side.is_labelled() {
-            return Ok(true);
+        let comes_again = self.finished.contains_key(&key);
+        let ended = mem::replace(&mut self.sample, Sample { key, comes_again, ..Sample::default() });
+        if !ended.key.is_empty() {
+            *self.finished.entry(ended.key.clone()).or_default() |= ended.is_labelled();
         }
-        let missing = (RejectReason::Unreadable, "there is a label and no image".to_owned());
-        let path = format!("{key}.jpg");
-        self.send(ImageMember { path, size: 0, bytes: Err(missing), permit: FetchPermit::none() }, side).await
+        for (stem, side) in ended.side {
+            let is_used = ended.images.contains(&stem) || (stem == ended.key && !ended.images.is_empty());
+            if is_used || !side.is_labelled() {
+                continue;
+            }
+            if ended.images.is_empty() {
+                let missing = (RejectReason::Unreadable, "there is a label and no image".to_owned());
+                let path = format!("{stem}.jpg");
+                let image = ImageMember { path, size: 0, bytes: Err(missing), permit: FetchPermit::none() };
+                if !self.send(image, side).await? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            // `c.meta.json` beside `c.jpg` says something else; a `.cls` is nothing but a label.
+            let reason = if side.cls == FoundLabel::Absent { LeftOutReason::OtherMember } else { LeftOutReason::Label };
+            self.account.count(reason, || format!("{}#{}.*", self.object.uri(), stem.escape_debug()));
+        }
+        Ok(self.row < self.rows.end)
     }
 
     /// Hands out an image of one of the wanted rows. `false` when nobody wants more.

@@ -74,11 +74,11 @@ impl MemberName {
             EntryType::Directory => return Role::LeftOut(LeftOutReason::Folder),
             _ => {}
         }
-        let mut parts = self.path.split('/');
-        if parts.clone().any(|part| part.starts_with('.') && part != "." && part != "..") {
+        // Folders above it say nothing: `tar --absolute-names` keeps those of the machine that wrote the shard.
+        if self.path.rsplit('/').next().is_some_and(|name| name.starts_with('.')) {
             return Role::LeftOut(LeftOutReason::Hidden);
         }
-        if parts.any(super::is_system_folder) {
+        if self.path.split('/').any(super::is_system_folder) {
             return Role::LeftOut(LeftOutReason::Leftover);
         }
         let extension = self.path.get(self.stem_ends + 1..).map(str::to_ascii_lowercase);
@@ -165,7 +165,7 @@ mod tests {
             ("a/", EntryType::Directory, Role::LeftOut(LeftOutReason::Folder)),
             ("a.jpg/", EntryType::Directory, Role::LeftOut(LeftOutReason::Folder)),
             ("._a.jpg", EntryType::Regular, Role::LeftOut(LeftOutReason::Hidden)),
-            (".git/a.jpg", EntryType::Regular, Role::LeftOut(LeftOutReason::Hidden)),
+            ("/home/u/.cache/a.jpg", EntryType::Regular, Role::Image),
             ("../a.jpg", EntryType::Regular, Role::Image),
             ("__MACOSX/a.jpg", EntryType::Regular, Role::LeftOut(LeftOutReason::Leftover)),
             ("a.txt", EntryType::Symlink, Role::LeftOut(LeftOutReason::NotAFile)),
