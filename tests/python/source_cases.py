@@ -168,7 +168,7 @@ CASES = [
     Case("tar: label as text, number in text, list", tar_of(("a.png", PNG), ("a.json", '{"label": "cat"}'), ("b.png", PNG), ("b.json", '{"label": "3"}'), ("c.png", PNG), ("c.json", '{"label": [1]}')), [ok("a", None, "cat"), ok("b", 3), ok("c")], {"label": 1}),
     Case("tar: label that does not fit", tar_of(("a.png", PNG), ("a.cls", str(2**40))), [no("a")]),
     Case("tar: a jpg beside a png", tar_of(("a.jpg", JPEG), ("a.png", PNG)), code=42, words=("--image-extensions", "--image-id position")),
-    Case("tar: a jpg beside a png, jpg wanted", tar_of(("a.jpg", JPEG), ("a.png", PNG)), [ok("a")], {"other_member": 1}, flags=("--image-extensions", "jpg")),
+    Case("tar: a jpg beside a png, jpg wanted", tar_of(("a.jpg", JPEG), ("a.png", PNG)), [ok("a")], {"other_extension": 1}, flags=("--image-extensions", "jpg")),
     Case("tar: labels ignored", tar_of(("a.png", PNG), ("a.json", "{"), ("a.cls", "x")), [ok("a")], {"other_member": 2}, flags=("--labels", "none")),
     Case("tar: one name in two shards", lambda folder: write(folder, {"x/s.tar": tar_bytes([("0.png", PNG)]), "y/s.tar": tar_bytes([("0.png", PNG)])}), [ok("x/s/00000000"), ok("y/s/00000000")], flags=("--image-id", "position")),
     # --- Parquet

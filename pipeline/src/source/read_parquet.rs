@@ -36,6 +36,7 @@ use std::{
     borrow::Cow,
     io::{self, BufRead, Read},
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
@@ -59,7 +60,13 @@ pub(super) fn read(
         let rows = input.rows.clone().unwrap_or(0..u64::MAX);
         let (handle, span) = (Handle::current(), tracing::Span::current());
         let reading = spawn_blocking(move || {
-            span.in_scope(|| read_rows(&shared, object, footer, rows, &account, &handle, &sender))
+            let uri = object.uri().to_owned();
+            let read = || read_rows(&shared, object, footer, rows, &account, &handle, &sender);
+            // The library's decoders hold some damage for impossible. Let through, the panic would end the run without the file's name.
+            span.in_scope(|| catch_unwind(AssertUnwindSafe(read))).unwrap_or_else(|_| {
+                let problem = "its decoder panicked on these bytes: the file is damaged".to_owned();
+                Err(PipelineError::Source { uri, problem })
+            })
         });
         super::joined(reading.await).await
     });

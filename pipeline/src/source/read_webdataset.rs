@@ -247,6 +247,14 @@ impl Shard<'_> {
         let role = name.role(entry.header().entry_type(), sparse, &self.shared.reading.image_extensions);
         let (size, bytes, permit) = match role {
             Role::Header => return Ok(true),
+            Role::LeftOut(LeftOutReason::OtherMember) if name.is_usual_image() => {
+                // An image that is not wanted: its label is not one without an image.
+                if name.key() != self.sample.key && !self.end_sample(name.key().to_owned()).await? {
+                    return Ok(false);
+                }
+                self.sample.images.insert(name.stem().to_owned());
+                return Ok(self.leave_out(LeftOutReason::OtherExtension));
+            }
             Role::LeftOut(reason) => return Ok(self.leave_out(reason)),
             Role::Cls | Role::Json => return self.take_side_file(&name, role, &mut entry).await,
             Role::Unreadable(problem) => (0, Err((RejectReason::Unreadable, problem.to_owned())), FetchPermit::none()),

@@ -60,6 +60,16 @@ impl MemberName {
         &self.path[..self.key_ends]
     }
 
+    /// What follows the last dot of the name, in lower case.
+    fn extension(&self) -> Option<String> {
+        self.path.get(self.stem_ends + 1..).map(str::to_ascii_lowercase)
+    }
+
+    /// Whether it is called like an image, though not one of those that are wanted.
+    pub(super) fn is_usual_image(&self) -> bool {
+        ImageExtensions::Usual.contain(self.extension().as_deref())
+    }
+
     /// Whether key and stem are one: a name with one dot.
     pub(super) fn is_plain(&self) -> bool {
         self.stem_ends == self.key_ends
@@ -81,7 +91,7 @@ impl MemberName {
         if self.path.split('/').any(super::is_system_folder) {
             return Role::LeftOut(LeftOutReason::Leftover);
         }
-        let extension = self.path.get(self.stem_ends + 1..).map(str::to_ascii_lowercase);
+        let extension = self.extension();
         let extension = extension.as_deref();
         let is_image = images.contain(extension) && !matches!(extension, Some("cls" | "json"));
         let problem = match kind {
