@@ -63,7 +63,7 @@ pub(crate) async fn finalize_units(
         }
     }
     check_unique_ids(output, reports).await?;
-    let archive = assemble_archive(output, plan, reports, &sizes).await?;
+    let archive = assemble_archive(output, plan, reports).await?;
     let manifest = Manifest { archive, ..manifest(plan, reports) };
     put_final(output, MANIFEST_PATH, Bytes::from(to_json(MANIFEST_PATH, &manifest)?)).await?;
     put_final(output, SUCCESS_PATH, Bytes::new()).await?;
@@ -81,7 +81,6 @@ async fn assemble_archive(
     output: &Storage,
     plan: &Plan,
     reports: &[UnitReport],
-    sizes: &BTreeMap<String, u64>,
 ) -> Result<Option<FileRecord>, PipelineError> {
     let Some(pictures) =
         plan.settings().origin.pictures().filter(|pictures| pictures.formats.contains(&PictureFormat::Npz))
@@ -100,7 +99,9 @@ async fn assemble_archive(
     if let Some(bytes) = output.get_if_exists(MANIFEST_PATH).await? {
         let there: Manifest = from_json(MANIFEST_PATH, &bytes)?;
         if let Some(record) = there.archive.filter(|_| there.plan == *plan.hash()) {
-            let problem = size_problem(&record, sizes);
+            // Not by the listing: another process may have put it since.
+            let now = output.head_if_exists(&record.path).await?.map(|object| (object.path, object.size));
+            let problem = size_problem(&record, &now.into_iter().collect());
             return match problem {
                 None => Ok(Some(record)),
                 Some(problem) => Err(PipelineError::Output { uri: output.uri(&record.path), problem }),
