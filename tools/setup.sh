@@ -191,7 +191,8 @@ no_browser() {
 browser() {
   local reason tried=.deps/stamps/no-browser digest hint
   mkdir -p .deps/stamps
-  if [ "${RESTOK_NO_BROWSER:-}" = 1 ]; then no_browser "RESTOK_NO_BROWSER=1 asks for no browser"; return; fi
+  # What is forbidden today may be tried tomorrow.
+  if [ "${RESTOK_NO_BROWSER:-}" = 1 ]; then rm -f "$tried"; no_browser "RESTOK_NO_BROWSER=1 asks for no browser"; return; fi
   if browser_there; then rm -f .deps/no-browser "$tried"; return; fi
   digest=$(sha256sum <tools/setup.sh | cut -d' ' -f1)
   if is_ubuntu; then hint="on Ubuntu chromium is a snap, which will not do: put google-chrome and a chromedriver of its version on the PATH"
@@ -241,6 +242,7 @@ server() {
   digest=$(cat tools/setup.sh tools/requirements-servers.txt | sha256sum | cut -d' ' -f1)-$(pwd)
   mkdir -p .deps/stamps .deps/servers
   if [ "${RESTOK_NO_SERVERS:-}" = 1 ]; then
+    rm -f "$tried"
     reason="RESTOK_NO_SERVERS=1 asks for no servers"
   elif [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && [ -x "$made" ]; then
     rm -f "$absent" "$tried"

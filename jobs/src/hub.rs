@@ -223,11 +223,7 @@ impl<'a> Hub<'a> {
     fn cached(&self) -> Option<PathBuf> {
         let repo = self.cache.repo(self.repo(self.revision));
         let folder = repo.get(CONFIG)?.parent()?.to_owned();
-        if folder.join(WEIGHTS).exists() {
-            return Some(folder);
-        }
-        let shards = models::shards_of_index(&folder.join(SHARD_INDEX)).ok()?;
-        shards.iter().all(|shard| folder.join(shard).exists()).then_some(folder)
+        has_weights(&folder).then_some(folder)
     }
 
     /// The commit that the revision points at now.
@@ -256,16 +252,21 @@ impl<'a> Hub<'a> {
 
     /// Fetches the one file of the weights, or where there is none, the index of the shards and what it names.
     fn fetch_weights(&self, commit: &str) -> Result<(), HubError> {
-        let index = self.cache.repo(self.repo(commit)).pointer_path(commit).join(SHARD_INDEX);
+        let folder = self.cache.repo(self.repo(commit)).pointer_path(commit);
         // Asked for even where the index is in the cache: what a model is known by must not depend on what else was fetched here.
         match self.fetch_file(WEIGHTS, commit) {
+            // A hub that fails now does not stop who has all shards of this commit.
+            Err(error @ HubError::Unreachable { .. }) if has_weights(&folder) => {
+                tracing::warn!("{error}; using the cached shards in {}", folder.display());
+                return Ok(());
+            }
             Err(missing @ HubError::NotFound { .. }) => match self.fetch_file(SHARD_INDEX, commit) {
                 Err(HubError::NotFound { .. }) => return Err(self.explain_missing_weights(commit, missing)),
                 fetched => fetched?,
             },
             fetched => return fetched,
         }
-        let shards = models::shards_of_index(&index)
+        let shards = models::shards_of_index(&folder.join(SHARD_INDEX))
             .map_err(|problem| HubError::Index { repository: self.repository.to_owned(), problem })?;
         shards.iter().try_for_each(|shard| self.fetch_file(shard, commit))
     }
@@ -331,6 +332,13 @@ impl<'a> Hub<'a> {
             problem,
         }
     }
+}
+
+/// Whether a folder has the one file of the weights, or all shards of its index.
+fn has_weights(folder: &Path) -> bool {
+    folder.join(WEIGHTS).exists()
+        || models::shards_of_index(&folder.join(SHARD_INDEX))
+            .is_ok_and(|shards| shards.iter().all(|shard| folder.join(shard).exists()))
 }
 
 /// The status that the hub answered with, if it answered.

@@ -18,8 +18,10 @@ pub(crate) fn start(level: &str, format: LogFormat, bars: indicatif::MultiProgre
         return Err(wrong_level(level));
     }
     // Its own lines about attempts name neither the store nor the request; those of `pipeline` do.
-    let directives = if level.eq_ignore_ascii_case("info") { "info,object_store=warn" } else { level };
-    let filter = EnvFilter::try_new(directives).map_err(|_| wrong_level(level))?;
+    // Ahead of the operator's own directives, of which the last one counts.
+    let at_info = directives.clone().any(|part| part.eq_ignore_ascii_case("info"));
+    let quiet = if at_info { "object_store=warn," } else { "" };
+    let filter = EnvFilter::try_new(format!("{quiet}{level}")).map_err(|_| wrong_level(level))?;
     let registry = tracing_subscriber::registry().with(filter);
     let writer = AroundBars { bars };
     let started = match format {

@@ -4,6 +4,7 @@
 
 use crate::{
     GeneratorSize, TensorProblem, TokenizerPreset,
+    config_kind::TOKENIZER,
     weight_file::{Keep, WeightFile, keeping_command},
 };
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
@@ -48,7 +49,6 @@ impl Size {
     }
 }
 
-const TOKENIZER: &str = "a ResTok tokenizer";
 const HIERARCHICAL: &str = "a hierarchical generator";
 const PLAIN: &str = "a plain generator, which samples token by token (LlamaGen's GPT)";
 const SWAPPED: &str = "Name the folder of the other network; perhaps two were swapped.";

@@ -217,7 +217,7 @@ pub enum TensorProblem {
         /// Its type in the file.
         found: String,
     },
-    /// Some of its values are no finite numbers.
+    /// It has non-finite values.
     #[error("{name} has {nan} NaN and {infinite} infinite of {values} values")]
     NotFinite {
         /// Its name.
@@ -229,8 +229,8 @@ pub enum TensorProblem {
         /// All its values.
         values: u64,
     },
-    /// Two names in the file mean the same tensor, once with `_orig_mod.` in front and once without.
-    #[error("{name} is there twice, with and without the prefix _orig_mod.")]
+    /// Two names in the file mean the same tensor: they differ only in what torch's wrappers put into them.
+    #[error("{name} is there twice, with and without _orig_mod, _fsdp_wrapped_module or _checkpoint_wrapped_module")]
     Twice {
         /// Its name.
         name: String,
@@ -320,11 +320,12 @@ impl ModelError {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let names = names_in(Some(folder));
         let is_shard = |name: &String| name.contains("-of-") && name.ends_with(".safetensors");
+        let is_index = |name: &String| name.ends_with(".safetensors.index.json");
         let there = match folder.metadata() {
             Err(_) => format!("there is no folder {}", folder.display()),
             Ok(found) if !found.is_dir() => format!("{} is a file: name its folder", folder.display()),
             Ok(_) if names.is_empty() => "the folder is empty".to_owned(),
-            Ok(_) if names.iter().any(is_shard) => {
+            Ok(_) if names.iter().any(is_shard) && !names.iter().any(is_index) => {
                 "the folder has shards without their index, model.safetensors.index.json: download it into the same folder".to_owned()
             }
             Ok(_) => {

@@ -121,5 +121,5 @@ fn digest(tensors: &BTreeMap<String, Tensor>) -> Result<String, ModelError> {
         hasher.update(name.as_bytes());
         hasher.update(&bytes);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(schemas::hex(&hasher.finalize()))
 }

@@ -98,16 +98,18 @@ impl<'a> Parameters<'a> {
     /// To be called when all layers are built: the tensors that were drawn at random, if they were.
     ///
     /// # Errors
-    /// When any tensor was missing, did not fit or has values that are no finite numbers, or the file holds one that nobody asked for and `may_be_there` does not allow.
+    /// When any tensor was missing, did not fit or has non-finite values, or the file holds one that nobody asked for and `may_be_there` does
+    /// not allow.
     pub(crate) fn finish(
         self,
         may_be_there: impl Fn(&str) -> bool,
     ) -> Result<Option<BTreeMap<String, Tensor>>, ModelError> {
         let asked = self.asked.into_inner();
         let mut problems = self.problems.into_inner();
-        let mut unexpected = |name: &str, is_asked: bool, found: Vec<i64>| {
-            if !is_asked && !may_be_there(name) {
-                problems.push(TensorProblem::Unexpected { name: name.to_owned(), found });
+        // `plain`: the name without the prefix of all names, `None` where it lacks that.
+        let mut unexpected = |name: &str, plain: Option<&str>, found: Vec<i64>| {
+            if !plain.is_some_and(|plain| asked.contains_key(plain) || may_be_there(plain)) {
+                problems.push(TensorProblem::Unexpected { name: plain.unwrap_or(name).to_owned(), found });
             }
         };
         let mut notes = Vec::new();
@@ -116,9 +118,7 @@ impl<'a> Parameters<'a> {
             Source::File { file, prefix } => {
                 let prefix = prefix.into_inner().unwrap_or_default();
                 for name in file.names() {
-                    let plain = name.strip_prefix(prefix.as_str());
-                    let is_asked = plain.is_some_and(|plain| asked.contains_key(plain));
-                    unexpected(plain.unwrap_or(name), is_asked, file.shape(name).unwrap_or_default());
+                    unexpected(name, name.strip_prefix(prefix.as_str()), file.shape(name).unwrap_or_default());
                 }
                 problems.extend(file.twice.iter().map(|name| TensorProblem::Twice { name: name.clone() }));
                 if !problems.is_empty() {
@@ -132,7 +132,7 @@ impl<'a> Parameters<'a> {
                 file.path().to_owned()
             }
             Source::Memory(tensors) => {
-                tensors.iter().for_each(|(name, tensor)| unexpected(name, asked.contains_key(name), tensor.size()));
+                tensors.iter().for_each(|(name, tensor)| unexpected(name, Some(name), tensor.size()));
                 PathBuf::from("tensors in memory")
             }
             Source::Store { store, .. } => {
@@ -192,7 +192,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// `tensor`, unless some of its float32 values are no finite numbers: one of them makes all that is computed from it none, or black
+/// `tensor`, unless some of its float32 values are non-finite: one of them makes all that is computed from it none, or black
 /// pictures.
 fn finite(name: String, tensor: Tensor) -> Result<Result<Tensor, TensorProblem>, ModelError> {
     // One pass that allocates nothing: what is no number stays none in any sum. A sum of finite numbers may be infinite too.

@@ -146,3 +146,12 @@ impl PipelineError {
         matches!(self, Self::Drained)
     }
 }
+
+/// The first `most` of some names, and how many more there are: `a, b and 3 more`.
+pub(crate) fn first_few<T: ToString>(names: &[T], most: usize) -> String {
+    let first: Vec<String> = names.iter().take(most).map(T::to_string).collect();
+    match names.len().saturating_sub(most) {
+        0 => first.join(", "),
+        rest => format!("{} and {rest} more", first.join(", ")),
+    }
+}

@@ -60,6 +60,7 @@ mod device_worker;
 mod error;
 mod limits;
 mod network;
+mod parquet_batches;
 mod plan_units;
 mod run;
 mod samples;
@@ -99,8 +100,7 @@ pub use source::{
     list_storage,
 };
 pub use storage::{
-    Listed, Listing, LocalKind, PutOutcome, PutStreamOutcome, Storage, StoredObject, Unreachable, UnreachableReason,
-    local_kind, without_secrets,
+    Listing, PutOutcome, PutStreamOutcome, Storage, StoredObject, Unreachable, UnreachableReason, without_secrets,
 };
 pub use tables::{TableFile, TableReader};
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};

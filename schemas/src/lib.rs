@@ -53,8 +53,8 @@ pub use origin::{
 };
 pub use output_paths::{
     MANIFEST_PATH, NPZ_PATH, PICTURES_PREFIX, PLAN_OWNER_PATH, SCORES_CSV_PATH, SCORES_PREFIX, SUCCESS_PATH,
-    features_path, features_prefix, images_path, left_out_path, log_prefix, marker_path, marker_prefix, picture_name,
-    picture_path, plan_path, scores_path, tokens_path, unit_pictures_path,
+    features_path, features_prefix, images_path, is_output_path, left_out_path, log_prefix, marker_path, marker_prefix,
+    picture_name, picture_path, plan_path, scores_path, tokens_path, unit_pictures_path,
 };
 pub use pixel_batch::PixelBatch;
 pub use plan::{Plan, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex};

@@ -91,6 +91,15 @@ pub fn scores_path(evaluation: &str) -> String {
 /// The lines of all evaluations as text, written anew after each.
 pub const SCORES_CSV_PATH: &str = "scores.csv";
 
+/// Whether a path below an output is one of its tables or books, or of its scores. Pictures are not among them: they may be a source.
+pub fn is_output_path(path: &str) -> bool {
+    const FOLDERS: [&str; 6] = ["_plan/", "_state/", "_log/", "_staging/", "tokens/split=", "images/split="];
+    const FILES: [&str; 3] = [MANIFEST_PATH, SUCCESS_PATH, SCORES_CSV_PATH];
+    let scored =
+        ["features/", SCORES_PREFIX].iter().any(|folder| path.starts_with(folder)) && path.ends_with(".parquet");
+    FOLDERS.iter().any(|folder| path.starts_with(folder)) || FILES.contains(&path) || scored
+}
+
 fn part_name(unit: u32, plan: &PlanHash) -> String {
     format!("part-{unit:05}-{}.parquet", plan.short())
 }
@@ -98,6 +107,29 @@ fn part_name(unit: u32, plan: &PlanHash) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_path_of_an_output_but_its_pictures_is_known_as_one() {
+        let plan = PlanHash::try_from("0123456789abcdef".repeat(4)).expect("64 digits");
+        let paths = [
+            plan_path(&plan),
+            left_out_path(&plan),
+            PLAN_OWNER_PATH.to_owned(),
+            tokens_path("train", 0, &plan),
+            images_path("train", 0, &plan),
+            marker_path(0, &plan),
+            format!("{}run.json", log_prefix(&plan)),
+            MANIFEST_PATH.to_owned(),
+            SUCCESS_PATH.to_owned(),
+            features_path("key", 0),
+            scores_path("evaluation"),
+            SCORES_CSV_PATH.to_owned(),
+        ];
+        assert_eq!(paths.iter().find(|path| !is_output_path(path)), None);
+        for other in [picture_path(0).as_str(), NPZ_PATH, "_MG_1234.jpg", "features/cat.png", "images/cat.png"] {
+            assert!(!is_output_path(other), "{other}");
+        }
+    }
 
     #[test]
     fn names_of_pictures_have_six_digits_and_never_collide() {

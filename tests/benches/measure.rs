@@ -106,8 +106,6 @@ fn encode(folder: &Path, pixels: &Path, precision: Precision, sizes: Sizes, toke
     Ok(json!({
         "seconds": seconds,
         "operations": operations(precision, views * counted.in_precision, views * counted.in_float32),
-        "native": precision.is_native(device),
-        "device": device.kind(),
     }))
 }
 

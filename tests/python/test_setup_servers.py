@@ -65,6 +65,13 @@ def test_one_that_failed_is_not_tried_again_and_does_not_stop_the_other(machine)
     assert machine.called() == ["pip", "npm", "pip"]
 
 
+def test_a_reason_of_yesterday_is_not_told_today(machine):
+    machine.python(1)
+    machine.setup()
+    machine.setup(RESTOK_NO_SERVERS="1")
+    assert "pip could not install it" in machine.setup()[0]
+
+
 def test_one_that_does_not_run_is_not_there(machine):
     machine.python(0, server="exit 1")
     moto, azurite = machine.setup()

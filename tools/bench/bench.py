@@ -2,7 +2,7 @@
 
 Every comparison gives both sides the same inputs on the same machine within one run. Times are the best of a few repeats: whatever else
 the machine does can only make a repeat longer. Absolute times say more of the machine than of either side, so the table has ratios:
-to the other side, and to what the machine could do at most with as many operations (`Peaks`).
+to the other side, and to what the machine could do at most with as many operations (`Limits`).
 """
 
 import argparse
@@ -110,9 +110,7 @@ class Bench:
 
     def dense(self, what, report, target):
         """A row with the share of the machine's peak that `report`, a measurement with seconds and operations, reached."""
-        operations = self.peaks().operations
-        least = sum(count / (1e12 * operations[precision]) for precision, count in report["operations"].items())
-        share = least / min(report["seconds"])
+        share = self.peaks().arithmetic(report["operations"]) / min(report["seconds"])
         shown = f"at least {target}" if target else "printed"
         self.table.add(what, "peak of the machine", f"{share:.2f} of it", shown, share >= target if target else None)
 
@@ -437,7 +435,7 @@ def main():
                 bench.encode(Path(checkout).resolve(), python)
             else:
                 skipped = "skipped: RESTOK_PUBLISHED names no checkout of it"
-                bench.table.add("encode", "published", skipped, "at most 0.4", None)
+                bench.table.add("encode", "published, peak", skipped, "printed", None)
         print()
         bench.table.print()
 

@@ -73,13 +73,17 @@ class Limits:
             if line["kind"] == "profile"
         }
 
+    def arithmetic(self, operations):
+        """Least seconds of these operations by precision; none where there are none, or a peak is not known."""
+        peaks = {precision: self.operations.get(precision) for precision in operations}
+        if not operations or not all(peaks.values()):
+            return None
+        return sum(count / (1e12 * peaks[precision]) for precision, count in operations.items())
+
     def of(self, line):
         """Images a second that the device could make of this work, and what holds it there; none where a peak is not known."""
-        least = {}
-        operations = line.get("operations") or {}
-        peaks = {precision: self.operations.get(precision) for precision in operations}
-        if operations and all(peaks.values()):
-            least["arithmetic"] = sum(count / (1e12 * peaks[precision]) for precision, count in operations.items())
+        arithmetic = self.arithmetic(line.get("operations") or {})
+        least = {} if arithmetic is None else {"arithmetic": arithmetic}
         if line.get("bytes") and self.memory:
             least["memory"] = line["bytes"] / (1e9 * self.memory)
         # How many kernels a batch takes does not depend on its size.

@@ -59,31 +59,30 @@ fn products(
     side: i64,
     seconds: f64,
 ) -> Fallible<()> {
-    let mut best = (0.0, String::new());
-    let mut best_packed = (0.0, String::new());
+    let (mut best, mut best_packed) = ((0.0, String::new()), (0.0, String::new()));
     for (rows, inner, columns) in [(side, side, side), (side / 2, side / 2, side / 2), (2 * side, side / 2, side)] {
         let (left, right) = (random(&[rows, inner], kind, place)?, random(&[inner, columns], kind, place)?);
-        let found = |seconds: f64| (2 * rows * inner * columns) as f64 / seconds / 1e12;
-        let shape = || format!("{rows} x {inner} x {columns}");
         let mut product = Tensor::f_zeros([rows, columns], (kind, place))?;
-        let rate = found(median_seconds(device, seconds, || {
+        let keep = |best: &mut (f64, String), seconds: f64| {
+            let rate = (2 * rows * inner * columns) as f64 / seconds / 1e12;
+            if rate > best.0 {
+                *best = (rate, format!("{rows} x {inner} x {columns}"));
+            }
+        };
+        let once = median_seconds(device, seconds, || {
             product = left.f_matmul(&right)?;
             Ok(())
-        })?);
-        if rate > best.0 {
-            best = (rate, shape());
-        }
+        })?;
+        keep(&mut best, once);
         if device != Device::Cpu {
             continue;
         }
         let packed = PackedMatrix::pack(&right.f_transpose(0, 1)?.f_contiguous()?)?;
-        let rate = found(median_seconds(device, seconds, || {
+        let once = median_seconds(device, seconds, || {
             product = packed.multiply(&left)?;
             Ok(())
-        })?);
-        if rate > best_packed.0 {
-            best_packed = (rate, shape());
-        }
+        })?;
+        keep(&mut best_packed, once);
     }
     line("matrix product", precision.name(), best.0, "TFLOP/s", &best.1);
     if device == Device::Cpu {

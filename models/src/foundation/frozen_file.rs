@@ -4,13 +4,10 @@ use crate::{
     ModelError,
     error::told,
     parameters::{Parameters, Scope},
-    weight_file::{WeightFile, pickle_conversion_command},
+    weight_file::WeightFile,
 };
 use std::path::Path;
 use tch::{Device, Kind};
-
-/// Endings of Python's pickles.
-const PICKLES: [&str; 3] = ["pth", "pt", "bin"];
 
 /// Which file, of what, for what.
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +42,13 @@ impl FrozenFile<'_> {
     }
 
     fn explained(self, error: ModelError) -> ModelError {
-        let is_pickle = self.path.extension().is_some_and(|ending| PICKLES.iter().any(|pickle| ending == *pickle));
         let problem = match error {
             ModelError::MissingFile { .. } => "it is missing".to_owned(),
             ModelError::File { source, .. } => source.to_string(),
-            ModelError::DamagedWeights { .. } if is_pickle => {
-                pickled(&pickle_conversion_command(&[self.path], &self.path.with_extension("safetensors")))
+            ModelError::PickledWeights { file, command } if file == self.path => pickled(&command),
+            ModelError::PickledWeights { file, command } => {
+                format!("it is missing; {} beside it is {}", file.display(), pickled(&command))
             }
-            ModelError::PickledWeights { command, .. } => pickled(&command),
             ModelError::DamagedWeights { problem, found, expected, .. } => {
                 format!("{problem}; found {found}, expected {expected}")
             }

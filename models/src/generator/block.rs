@@ -122,7 +122,7 @@ impl Block {
 /// The hidden layer's gate and what it lets through: `silu(x w1) * (x w3)`.
 #[derive(Debug)]
 enum Widen {
-    /// One product, its first half the gate: half the launches, and rows enough for small steps.
+    /// One product, its first half the gate: one launch in the place of two.
     Together(Linear),
     /// Each a parameter of its own, which training changes.
     Apart { gate: Linear, wide: Linear },

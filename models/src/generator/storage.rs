@@ -12,7 +12,7 @@ use tch::Tensor;
 
 impl Generator {
     /// Loads a folder with `config.json` and `model.safetensors` under the published names, strictly: tensors that are missing, left
-    /// over, misshapen, of another type or with values that are no finite numbers are all in one error. Shards with their index stand for
+    /// over, misshapen, of another type or with non-finite values are all in one error. Shards with their index stand for
     /// the second file. What wrappers put in front of all names is taken off.
     ///
     /// # Errors
@@ -64,8 +64,8 @@ impl Generator {
         Self { config, device, precision, identity, network, memory: None, _tf32: tf32 }
     }
 
-    /// Writes `config.json` and `model.safetensors` into `folder`, which is made if need be. Weights are those that were loaded, in
-    /// their own precision, not those of [`LoadOptions::precision`].
+    /// Writes `config.json` and `model.safetensors`, or the shards that were loaded with their index, into `folder`, which is made if need be.
+    /// Weights are those that were loaded, in their own precision, not those of [`LoadOptions::precision`].
     ///
     /// # Errors
     /// When a file cannot be written, or the folder that the generator came from has changed since.

@@ -25,7 +25,7 @@
 //! | RMS norm and cast, the same | square 8C, mean 4C, product 8C, weight 8C, cast 6C: 34C | 6C |
 //!
 //! An RMS norm goes from 6 launches to 1, and from 7 or 8 where it writes what the products read. GPT-L has 49 in each of its 9 steps, 2,200 to
-//! 2,900 of about 6,900 launches a batch: where the host is the limit, up to some 50 images, sampling should take a third less time.
+//! 2,900 of about 6,700 launches a batch: where the host is the limit, up to some 50 images, sampling should take a third less time.
 
 mod driver;
 #[cfg(test)]

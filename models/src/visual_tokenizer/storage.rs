@@ -25,7 +25,7 @@ const TRAINING_TENSORS: [&str; 6] = [
 
 impl VisualTokenizer {
     /// Loads a folder with `config.json` and `model.safetensors` under the published names, strictly: tensors that are missing, left
-    /// over, misshapen, of another type or with values that are no finite numbers are all in one error. Shards with their index stand for
+    /// over, misshapen, of another type or with non-finite values are all in one error. Shards with their index stand for
     /// the second file. Tensors of training only are passed over, and what wrappers put in front of all names is taken off.
     ///
     /// # Errors
@@ -75,8 +75,8 @@ impl VisualTokenizer {
         Self { config, device: options.device, precision: options.precision, identity, networks, _tf32: tf32 }
     }
 
-    /// Writes `config.json` and `model.safetensors` into `folder`, which is made if need be. Weights are those that were loaded, in
-    /// their own precision, not those of [`LoadOptions::precision`].
+    /// Writes `config.json` and `model.safetensors`, or the shards that were loaded with their index, into `folder`, which is made if need be.
+    /// Weights are those that were loaded, in their own precision, not those of [`LoadOptions::precision`].
     ///
     /// # Errors
     /// When a file cannot be written, or the folder that the tokenizer came from has changed since.

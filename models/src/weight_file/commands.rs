@@ -51,9 +51,12 @@ pub(crate) fn keeping_command(files: &[&Path], out: &Path, keep: Keep<'_>) -> St
         false => String::new(),
     };
     let files: Vec<String> = files.iter().map(|&file| quoted(if file == out { &original } else { file })).collect();
+    // Files have names as wrappers left them; what is to be kept is told in names without.
+    let wrappers = super::WRAPPERS.map(python).join(", ");
     format!(
         "{moved}python3 -c \"import sys; from safetensors.torch import load_file, save_file; save_file({{{name}: tensor for file in \
-         sys.argv[2:] for name, tensor in load_file(file).items() if {}}}, sys.argv[1])\" {} {}",
+         sys.argv[2:] for stored, tensor in load_file(file).items() for name in ['.'.join(part for part in stored.split('.') if part \
+         not in ({wrappers}))] if {}}}, sys.argv[1])\" {} {}",
         conditions.join(" and "),
         quoted(out),
         files.join(" ")

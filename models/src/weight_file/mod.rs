@@ -67,11 +67,10 @@ impl Layout {
         let index = index_of(path);
         match path.metadata() {
             Ok(_) => Ok(Self::OneFile(path.to_owned())),
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(ModelError::File { file: path.to_owned(), source: error })
+            Err(error) if error.kind() == ErrorKind::NotFound && index.exists() => {
+                Ok(Self::Shards(ShardIndex::read(&index)?))
             }
-            Err(_) if index.exists() => Ok(Self::Shards(ShardIndex::read(&index)?)),
-            Err(_) => Err(missing(path)),
+            Err(source) => Err(ModelError::File { file: path.to_owned(), source }),
         }
     }
 
@@ -105,15 +104,12 @@ fn missing(path: &Path) -> ModelError {
         let command = pickle_conversion_command(&[&pickle], path);
         return ModelError::PickledWeights { file: pickle, command };
     }
-    let index = index_of(&pickle);
-    if index.exists() {
-        let is_shard = |name: &String| name.starts_with("pytorch_model-") && name.ends_with(".bin");
-        let shards: Vec<PathBuf> =
-            names_in(path.parent()).into_iter().filter(is_shard).map(|name| path.with_file_name(name)).collect();
-        let shards: Vec<&Path> = shards.iter().map(PathBuf::as_path).collect();
-        return ModelError::PickledWeights { file: index, command: pickle_conversion_command(&shards, path) };
-    }
-    ModelError::missing(path)
+    let is_shard = |name: &String| name.starts_with("pytorch_model-") && name.ends_with(".bin");
+    let shards: Vec<PathBuf> =
+        names_in(path.parent()).into_iter().filter(is_shard).map(|name| path.with_file_name(name)).collect();
+    let Some(first) = shards.first().cloned() else { return ModelError::missing(path) };
+    let shards: Vec<&Path> = shards.iter().map(PathBuf::as_path).collect();
+    ModelError::PickledWeights { file: first, command: pickle_conversion_command(&shards, path) }
 }
 
 /// Names in a folder, sorted; none where it cannot be listed.
@@ -131,7 +127,11 @@ impl WeightFile {
     /// # Errors
     /// When it is missing, something else lies in its place, it is damaged or cut short, or shards do not agree with their index.
     pub(crate) fn open(path: &Path) -> Result<Self, ModelError> {
-        let (path, files, is_sharded) = match Layout::of(path)? {
+        let layout = Layout::of(path).map_err(|error| match error {
+            ModelError::File { source, .. } if source.kind() == ErrorKind::NotFound => missing(path),
+            other => other,
+        })?;
+        let (path, files, is_sharded) = match layout {
             Layout::OneFile(path) => {
                 let (file, index) = (SafetensorsFile::open(&path)?, index_of(&path));
                 if index.exists() {
@@ -223,7 +223,7 @@ fn digest(files: &[PathBuf], is_sharded: bool) -> Result<String, ModelError> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         hasher.update(format!("{}  {name}\n", file_sha256(file)?));
     }
-    Ok(hexadecimal(hasher))
+    Ok(schemas::hex(&hasher.finalize()))
 }
 
 fn file_sha256(path: &Path) -> Result<String, ModelError> {
@@ -237,11 +237,7 @@ fn file_sha256(path: &Path) -> Result<String, ModelError> {
             read => hasher.update(&buffer[..read]),
         }
     }
-    Ok(hexadecimal(hasher))
-}
-
-fn hexadecimal(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(schemas::hex(&hasher.finalize()))
 }
 
 /// Copies the weights `source`, one file or shards with their index, into `folder` under their own names. Each appears when all are whole.
@@ -285,7 +281,8 @@ pub(crate) fn copy(source: &Path, folder: &Path, expected: &str) -> Result<(), M
         std::fs::rename(copy, &file).map_err(in_file(&file))?;
     }
     remove_if_there(&other_form)?;
-    std::fs::remove_dir(&partial).map_err(in_file(&partial))
+    // With what an attempt that failed left there.
+    std::fs::remove_dir_all(&partial).map_err(in_file(&partial))
 }
 
 /// Removes the index that stood in the place of the weight file `path`, which has just been written.

@@ -140,30 +140,23 @@ impl ShardIndex {
                 }
             }
         }
-        let lacking: Vec<String> = self
-            .shards
-            .iter()
-            .filter(|(tensor, shard)| found.get(tensor.as_str()) != Some(&shard.as_str()))
-            .map(|(tensor, shard)| format!("{tensor} in {shard}"))
-            .collect();
-        if !lacking.is_empty() {
-            return Err(wrong(format!(
-                "{} tensors are not where it says: {}; the shards or the index are of another checkpoint",
-                lacking.len(),
-                shown(&lacking)
-            )));
-        }
-        let unnamed: Vec<String> = found
-            .iter()
-            .filter(|(tensor, _)| !self.shards.contains_key(**tensor))
-            .map(|(tensor, shard)| format!("{tensor} in {shard}"))
-            .collect();
-        if !unnamed.is_empty() {
-            return Err(wrong(format!(
-                "the shards have {} tensors that it does not name: {}; the shards or the index are of another checkpoint",
-                unnamed.len(),
-                shown(&unnamed)
-            )));
+        let named = self.shards.iter().map(|(tensor, shard)| (tensor.as_str(), shard.as_str()));
+        let lacking = named.filter(|(tensor, shard)| found.get(tensor) != Some(shard));
+        let unnamed = found.iter().map(|(&tensor, &shard)| (tensor, shard));
+        let unnamed = unnamed.filter(|(tensor, _)| !self.shards.contains_key(*tensor));
+        let told = |(tensor, shard): (&str, &str)| format!("{tensor} in {shard}");
+        for (tensors, what) in [
+            (lacking.map(told).collect::<Vec<_>>(), "that are not where it says"),
+            (unnamed.map(told).collect(), "in its shards that it does not name"),
+        ] {
+            if !tensors.is_empty() {
+                let count =
+                    if tensors.len() == 1 { "1 tensor".to_owned() } else { format!("{} tensors", tensors.len()) };
+                return Err(wrong(format!(
+                    "{count} {what}: {}; the shards or the index are of another checkpoint",
+                    shown(&tensors)
+                )));
+            }
         }
         Ok(files)
     }

@@ -10,7 +10,7 @@
 //! Source: `datasets`, `Features.from_arrow_schema`.
 
 use super::{SampleImage, class_name};
-use crate::PipelineError;
+use crate::{PipelineError, parquet_batches::ParquetBatches};
 use arrow_array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, StructArray, builder::BinaryBuilder, cast::AsArray,
     types::Int64Type,
@@ -18,11 +18,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::{
-    arrow::{
-        ArrowWriter,
-        arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
-        arrow_writer::ArrowWriterOptions,
-    },
+    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, arrow_writer::ArrowWriterOptions},
     basic::Compression,
     errors::ParquetError,
     file::{
@@ -89,12 +85,12 @@ pub fn read_sample_parquet(bytes: Bytes, uri: &str) -> Result<SampleRows, Pipeli
         }
     }
     let reader = builder.with_batch_size(READ_BATCH_ROWS).build().map_err(|source| parquet_error(uri, source))?;
-    Ok(SampleRows { reader, uri: uri.to_owned(), batch: Vec::new().into_iter() })
+    Ok(SampleRows { reader: ParquetBatches::new(reader), uri: uri.to_owned(), batch: Vec::new().into_iter() })
 }
 
 /// The samples of a Parquet file, in the order of its rows.
 pub struct SampleRows {
-    reader: ParquetRecordBatchReader,
+    reader: ParquetBatches,
     uri: String,
     batch: vec::IntoIter<SampleImage>,
 }

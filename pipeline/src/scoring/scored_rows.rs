@@ -1,7 +1,7 @@
 //! The file of a unit read back, with every shape checked.
 
 use super::scored_file::{KEY_FACES, KEY_REJECTED, KEY_SCORING, KEY_UNITS, scored_schema};
-use crate::PipelineError;
+use crate::{PipelineError, parquet_batches::ParquetBatches};
 use arrow_array::{
     Array, ArrowPrimitiveType, RecordBatch,
     cast::AsArray,
@@ -83,7 +83,7 @@ pub(super) fn decode(
     };
     let reader = builder.with_batch_size(BATCH_ROWS).build();
     let reader = reader.map_err(|source| PipelineError::Parquet { uri: uri.to_owned(), source })?;
-    for batch in reader {
+    for batch in ParquetBatches::new(reader) {
         let batch = batch.map_err(|error| wrong(format!("its pages do not read ({error})")))?;
         reading.add(&batch).map_err(wrong)?;
     }

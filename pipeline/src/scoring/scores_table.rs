@@ -3,7 +3,7 @@
 //! The record's own serialisation gives and takes the values, so that a field and its column have one name. What a column is of must
 //! be said here; a test holds the two lists together.
 
-use crate::PipelineError;
+use crate::{PipelineError, parquet_batches::ParquetBatches};
 use arrow_array::{
     Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array,
     builder::{Float64Builder, ListBuilder, StringBuilder, UInt64Builder},
@@ -120,7 +120,7 @@ pub(super) fn decode(bytes: Bytes, uri: &str) -> Result<Vec<EvaluationRecord>, P
     let reader =
         ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build()).map_err(damaged)?;
     let mut records = Vec::new();
-    for batch in reader {
+    for batch in ParquetBatches::new(reader) {
         let batch = batch.map_err(|error| damaged(error.into()))?;
         for row in 0..batch.num_rows() {
             let record = record(&batch, row).map_err(|problem| wrong(format!("row {row}: {problem}")))?;

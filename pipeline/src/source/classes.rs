@@ -1,6 +1,7 @@
 //! The classes of a source and their numbers: from a list that somebody gives, else from folders or from what files say.
 
-use std::{collections::BTreeSet, fmt::Display};
+use crate::error::first_few;
+use std::collections::{BTreeSet, HashSet};
 
 /// Names that an error shows.
 const NAMES_SHOWN: usize = 10;
@@ -23,12 +24,15 @@ pub(super) fn of_folders<'a>(
         return Err(format!("{} classes are too many", folders.len()));
     }
     if let Some(given) = given {
-        let unknown: Vec<_> = folders.iter().filter(|&&folder| !given.iter().any(|class| class == folder)).collect();
+        let known: HashSet<&str> = given.iter().map(String::as_str).collect();
+        let unknown: Vec<_> = folders.iter().filter(|&folder| !known.contains(folder)).collect();
         return match unknown.is_empty() {
             true => Ok(given.to_vec()),
-            false => {
-                Err(format!("{} of its folders are not in the list of classes: {}", unknown.len(), shown(&unknown)))
-            }
+            false => Err(format!(
+                "{} of its folders are not in the list of classes: {}",
+                unknown.len(),
+                first_few(&unknown, NAMES_SHOWN)
+            )),
         };
     }
     // 0, 1, 10, 100: a number as a name is no label.
@@ -75,23 +79,18 @@ pub(super) fn named_by_list<'a>(
     files: impl Iterator<Item = (&'a str, &'a [String])>,
     given: &[String],
 ) -> Result<Vec<String>, String> {
+    let known: HashSet<&String> = given.iter().collect();
     for (path, names) in files {
-        let unknown: Vec<_> = names.iter().filter(|&name| !given.contains(name)).collect();
+        let unknown: Vec<_> = names.iter().filter(|name| !known.contains(name)).collect();
         if !unknown.is_empty() {
             return Err(format!(
                 "{} classes of {path} are not in the list of classes: {}",
                 unknown.len(),
-                shown(&unknown)
+                first_few(&unknown, NAMES_SHOWN)
             ));
         }
     }
     Ok(given.to_vec())
-}
-
-fn shown<T: Display>(names: &[T]) -> String {
-    let first: Vec<_> = names.iter().take(NAMES_SHOWN).map(T::to_string).collect();
-    let rest = names.len().saturating_sub(NAMES_SHOWN);
-    if rest > 0 { format!("{} and {rest} more", first.join(", ")) } else { first.join(", ") }
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 
 use super::is_system_folder;
 use crate::storage::StoredObject;
-use schemas::{
-    LeftOutReason, MANIFEST_PATH, PLAN_OWNER_PATH, SCORES_CSV_PATH, SCORES_PREFIX, SUCCESS_PATH, SourceAccount,
-};
+use schemas::{LeftOutReason, PLAN_OWNER_PATH, SourceAccount, is_output_path};
 
 /// What of a listing is no part of the set, whatever its layout.
 #[derive(Debug)]
@@ -33,12 +31,14 @@ impl Foreign {
     /// Why the object at `path` is none of the set; `None` where it may be one.
     pub(super) fn reason(&self, path: &str) -> Option<LeftOutReason> {
         let in_own = self.own.iter().any(|folder| match folder.as_str() {
-            "" => is_of_an_output(path),
+            "" => is_output_path(path),
             folder => path.starts_with(folder),
         });
-        let in_another = self.outputs.iter().filter_map(|folder| Some((folder, path.strip_prefix(folder.as_str())?)));
-        let in_another =
-            in_another.into_iter().any(|(folder, below)| (self.whole && !folder.is_empty()) || is_of_an_output(below));
+        let in_another = self.outputs.iter().any(|folder| {
+            path.strip_prefix(folder.as_str())
+                // Pictures may be meant, where a pattern names them or their output.
+                .is_some_and(|below| (self.whole && !folder.is_empty()) || is_output_path(below))
+        });
         if in_own || in_another {
             return Some(LeftOutReason::OwnOutput);
         }
@@ -51,19 +51,11 @@ impl Foreign {
     }
 }
 
-/// Whether a path below an output is one of its tables or of its books. Pictures are not: whoever names an output may mean them.
-fn is_of_an_output(path: &str) -> bool {
-    const FOLDERS: [&str; 6] = ["_plan/", "_state/", "_log/", "_staging/", "tokens/split=", "images/split="];
-    const FILES: [&str; 3] = [MANIFEST_PATH, SUCCESS_PATH, SCORES_CSV_PATH];
-    let scored =
-        ["features/", SCORES_PREFIX].iter().any(|folder| path.starts_with(folder)) && path.ends_with(".parquet");
-    FOLDERS.iter().any(|folder| path.starts_with(folder)) || FILES.contains(&path) || scored
-}
-
 /// Folder of a Hudi table.
 const HUDI: &str = ".hoodie";
 
-/// The Parquet files that hold rows. In a folder that was named as a whole (`whole`), names with an underscore in front are what Spark, Hive and Dask keep beside them, as everywhere.
+/// The Parquet files that hold rows. In a folder that was named as a whole (`whole`), names with an underscore in front are what Spark, Hive and
+/// Dask keep beside them.
 ///
 /// # Errors
 /// In words, when the folder is a table of a kind that says elsewhere which of its files count: reading all of them would bring back

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     Limits, PipelineError,
+    error::first_few,
     storage::{Listing, Storage, StoredObject, UnreachableReason},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -202,19 +203,16 @@ pub async fn list_storage(
 fn tell(left_out: &SourceAccount, options: &SourceOptions, layout: SourceLayout) {
     for (reason, left) in left_out.iter() {
         let (count, first, what) = (left.count, &left.first, reason.describe());
+        // Beside shards and Parquet files lie readmes and the like.
+        let is_usual = reason == LeftOutReason::OtherFile && layout != SourceLayout::Folder;
         let advice = match reason {
-            // Beside shards and Parquet files lie readmes and the like.
-            LeftOutReason::OtherFile if layout != SourceLayout::Folder => {
-                tracing::info!(count, first, "left out: {what}");
-                continue;
-            }
-            LeftOutReason::OtherFile if options.reading.image_extensions == ImageExtensions::Usual => {
+            LeftOutReason::OtherFile if !is_usual && options.reading.image_extensions == ImageExtensions::Usual => {
                 "; --image-extensions any takes every file and tells by its first bytes what it is"
             }
             LeftOutReason::OwnOutput => "; what restok wrote is never its own source",
             _ => "",
         };
-        if reason.is_a_worry() {
+        if reason.is_a_worry() && !is_usual {
             tracing::warn!(count, first, "left out: {what}{advice}");
         } else {
             tracing::info!(count, first, "left out: {what}{advice}");
@@ -309,10 +307,8 @@ async fn find(
         return Err(wrong(format!("{name} is not there{hint}")));
     }
     if !missing.is_empty() {
-        let shown = missing.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-        let rest = missing.len().saturating_sub(NAMES_SHOWN);
-        let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        return Err(wrong(format!("{} of the names in the pattern match nothing: {shown}{rest}", missing.len())));
+        let shown = first_few(&missing, NAMES_SHOWN);
+        return Err(wrong(format!("{} of the names in the pattern match nothing: {shown}", missing.len())));
     }
     if found.is_empty() {
         return Err(wrong(nothing_there(storage).await));
@@ -346,7 +342,7 @@ async fn nothing_there(storage: &Storage) -> String {
 
 async fn list_folder(storage: &Storage) -> Result<Listing, PipelineError> {
     storage.list_all("").await.map_err(|error| {
-        if !storage.display().starts_with("http") {
+        if error.is_temporary() || !storage.display().starts_with("http") {
             return error;
         }
         let problem = format!("this server cannot list a folder: {NAME_THE_FILES} ({error})");
@@ -399,9 +395,9 @@ fn choose_layout(
             None => return Err("it holds no images".to_owned()),
         },
         (None, 0) => {
-            let packed = others.iter().filter_map(|object| extension(&object.path));
-            let packed = packed
-                .into_iter()
+            let packed = others
+                .iter()
+                .filter_map(|object| extension(&object.path))
                 .any(|name| matches!(name.as_str(), "gz" | "tgz" | "zst" | "bz2" | "xz" | "zip" | "7z" | "rar"));
             let hint = match packed {
                 true => ": compressed archives are not read, write them as plain .tar",

@@ -4,7 +4,7 @@
 //! dictionaries hold the same plain columns as any other.
 
 use super::pinned_object::PinnedObject;
-use crate::PipelineError;
+use crate::{PipelineError, error::first_few};
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use arrow_schema::{DataType, Field, Fields};
 use parquet::{
@@ -198,8 +198,7 @@ fn find_image<'a>(fields: &'a Fields, given: Option<&str>) -> Result<(ColumnPath
         let (path, field) = ColumnPath::find(fields, name)
             .ok_or_else(|| format!("--image-column {name}: no such column; {}", columns_are(fields)))?;
         return match field.data_type() {
-            DataType::Struct(_) => Ok((path, field)),
-            kind if is_binary(kind) => Ok((path, field)),
+            kind if matches!(kind, DataType::Struct(_)) || is_binary(kind) => Ok((path, field)),
             kind => Err(format!("--image-column {name}: found {kind}, {EXPECTED}")),
         };
     }
@@ -230,12 +229,12 @@ fn find_image<'a>(fields: &'a Fields, given: Option<&str>) -> Result<(ColumnPath
 /// What to say of a file without a column of labels; nothing where no column could hold them.
 fn advice_on_labels(fields: &Fields) -> Option<String> {
     let may = |field: &&Arc<Field>| field.data_type().is_integer() || is_text(field.data_type());
-    let names: Vec<_> = fields.iter().filter(may).map(|field| field.name().as_str()).take(COLUMNS_SHOWN).collect();
+    let names: Vec<_> = fields.iter().filter(may).map(|field| field.name()).collect();
     (!names.is_empty()).then(|| {
         format!(
             "there is no column {LABEL:?}, so its images have no labels; --label-column names one, such as {}, and --labels none \
              says that this is meant",
-            names.join(", ")
+            first_few(&names, COLUMNS_SHOWN)
         )
     })
 }
@@ -245,10 +244,8 @@ fn named<'a>(fields: &'a Fields, name: &str) -> Option<&'a Field> {
 }
 
 fn columns_are(fields: &Fields) -> String {
-    let shown: Vec<_> = fields.iter().take(COLUMNS_SHOWN).map(|field| field.name().as_str()).collect();
-    let rest = fields.len().saturating_sub(COLUMNS_SHOWN);
-    let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    format!("the columns are {}{rest}", shown.join(", "))
+    let names: Vec<_> = fields.iter().map(|field| field.name()).collect();
+    format!("the columns are {}", first_few(&names, COLUMNS_SHOWN))
 }
 
 fn is_binary(kind: &DataType) -> bool {

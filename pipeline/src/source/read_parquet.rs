@@ -11,7 +11,7 @@ use super::{
     parquet_footer::{Footer, read_footer},
     spawn, stream_of_task,
 };
-use crate::PipelineError;
+use crate::{PipelineError, parquet_batches::ParquetBatches};
 use arrow_array::{
     Array, RecordBatch,
     cast::AsArray,
@@ -36,7 +36,6 @@ use std::{
     borrow::Cow,
     io::{self, BufRead, Read},
     ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
@@ -60,13 +59,7 @@ pub(super) fn read(
         let rows = input.rows.clone().unwrap_or(0..u64::MAX);
         let (handle, span) = (Handle::current(), tracing::Span::current());
         let reading = spawn_blocking(move || {
-            let uri = object.uri().to_owned();
-            let read = || read_rows(&shared, object, footer, rows, &account, &handle, &sender);
-            // The library's decoders hold some damage for impossible. Let through, the panic would end the run without the file's name.
-            span.in_scope(|| catch_unwind(AssertUnwindSafe(read))).unwrap_or_else(|_| {
-                let problem = "its decoder panicked on these bytes: the file is damaged".to_owned();
-                Err(PipelineError::Source { uri, problem })
-            })
+            span.in_scope(|| read_rows(&shared, object, footer, rows, &account, &handle, &sender))
         });
         super::joined(reading.await).await
     });
@@ -99,10 +92,13 @@ fn read_rows(
     let failed = |source| {
         pages.take_failure().unwrap_or_else(|| PipelineError::Parquet { uri: object.uri().to_owned(), source })
     };
-    let file = ImageFile { shared, object: &object, class_names: footer.class_names(), account, footer: &footer };
+    let (names, plan) = (footer.class_names(), &shared.class_names);
+    let other_classes = !names.starts_with(plan) && !plan.starts_with(&names);
+    let other_classes = other_classes.then_some(names);
+    let file = ImageFile { shared, object: &object, footer: &footer, other_classes, account };
     let reader = open_rows(Arc::clone(&pages), &footer, &rows).map_err(failed)?;
     let mut next = rows.start;
-    for batch in reader {
+    for batch in ParquetBatches::new(reader) {
         let batch = batch.map_err(|error| failed(arrow_to_parquet(error)))?;
         for index in 0..batch.num_rows() {
             let image = handle.block_on(async {
@@ -156,8 +152,8 @@ struct ImageFile<'a> {
     shared: &'a Shared,
     object: &'a PinnedObject,
     footer: &'a Footer,
-    /// Names of the classes as this file counts them; empty where it names none.
-    class_names: Vec<String>,
+    /// Names of the classes as this file counts them, where the plan counts them otherwise: neither list begins the other.
+    other_classes: Option<Vec<String>>,
     account: &'a SharedAccount,
 }
 
@@ -201,28 +197,19 @@ impl ImageFile<'_> {
         SourceImage { image_id, source, label, class_name, size, bytes, permit }
     }
 
-    /// Whether the file's numbers are the plan's: it names no classes, or one list begins the other.
-    fn counts_as_the_plan(&self) -> bool {
-        let (here, plan) = (&self.class_names, &self.shared.class_names);
-        here.starts_with(plan) || plan.starts_with(here)
-    }
-
-    /// The row's label as the plan counts classes. The file may count them in another way, and then says their names.
+    /// The row's label as the plan counts classes.
     fn label(&self, batch: &RecordBatch, index: usize) -> FoundLabel {
         let Some(column) = self.footer.columns.label.as_ref().and_then(|label| label.at(batch, index)) else {
             return FoundLabel::Absent;
         };
-        let found = found_label(column, index);
-        match &found {
-            FoundLabel::Number(number) if *number >= 0 && !self.counts_as_the_plan() => {
-                match usize::try_from(*number).ok().and_then(|label| self.class_names.get(label)) {
+        match (found_label(column, index), &self.other_classes) {
+            (FoundLabel::Number(number @ 0..), Some(names)) => {
+                match usize::try_from(number).ok().and_then(|label| names.get(label)) {
                     Some(name) => FoundLabel::Name(name.clone()),
-                    None => {
-                        FoundLabel::Unreadable(format!("{number}, of the file's {} classes", self.class_names.len()))
-                    }
+                    None => FoundLabel::Unreadable(format!("{number}, of the file's {} classes", names.len())),
                 }
             }
-            _ => found,
+            (found, _) => found,
         }
     }
 }

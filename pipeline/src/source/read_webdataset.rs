@@ -247,8 +247,8 @@ impl Shard<'_> {
         let role = name.role(entry.header().entry_type(), sparse, &self.shared.reading.image_extensions);
         let (size, bytes, permit) = match role {
             Role::Header => return Ok(true),
-            Role::LeftOut(LeftOutReason::OtherMember) if name.is_usual_image() => {
-                // An image that is not wanted: its label is not one without an image.
+            Role::UnwantedImage => {
+                // Its label is not one without an image.
                 if name.key() != self.sample.key && !self.end_sample(name.key().to_owned()).await? {
                     return Ok(false);
                 }

@@ -21,6 +21,8 @@ pub(super) enum Role {
     Image,
     /// An image by its name, and no file by its kind: the reason in words.
     Unreadable(&'static str),
+    /// An image, of another extension than those that are wanted.
+    UnwantedImage,
     /// A label as text.
     Cls,
     /// A JSON object that may hold a label.
@@ -60,16 +62,6 @@ impl MemberName {
         &self.path[..self.key_ends]
     }
 
-    /// What follows the last dot of the name, in lower case.
-    fn extension(&self) -> Option<String> {
-        self.path.get(self.stem_ends + 1..).map(str::to_ascii_lowercase)
-    }
-
-    /// Whether it is called like an image, though not one of those that are wanted.
-    pub(super) fn is_usual_image(&self) -> bool {
-        ImageExtensions::Usual.contain(self.extension().as_deref())
-    }
-
     /// Whether key and stem are one: a name with one dot.
     pub(super) fn is_plain(&self) -> bool {
         self.stem_ends == self.key_ends
@@ -91,7 +83,7 @@ impl MemberName {
         if self.path.split('/').any(super::is_system_folder) {
             return Role::LeftOut(LeftOutReason::Leftover);
         }
-        let extension = self.extension();
+        let extension = self.path.get(self.stem_ends + 1..).map(str::to_ascii_lowercase);
         let extension = extension.as_deref();
         let is_image = images.contain(extension) && !matches!(extension, Some("cls" | "json"));
         let problem = match kind {
@@ -112,6 +104,7 @@ impl MemberName {
             (None, true, _) => Role::Image,
             (None, false, Some("cls")) => Role::Cls,
             (None, false, Some("json")) => Role::Json,
+            (None, false, extension) if ImageExtensions::Usual.contain(extension) => Role::UnwantedImage,
             (None, false, _) => Role::LeftOut(LeftOutReason::OtherMember),
         }
     }
@@ -197,6 +190,9 @@ mod tests {
         }
         let sparse = MemberName::new(b"GNUSparseFile.0/a.png").role(EntryType::Regular, true, &ImageExtensions::Usual);
         assert!(matches!(sparse, Role::Unreadable(problem) if problem.contains("sparse")));
+        let jpg: ImageExtensions = "jpg".parse().expect("a list");
+        let unwanted = MemberName::new(b"a.png").role(EntryType::Regular, false, &jpg);
+        assert_eq!(unwanted, Role::UnwantedImage);
         let any = MemberName::new(b"readme").role(EntryType::Regular, false, &ImageExtensions::Any);
         assert_eq!(any, Role::Image, "what it is, its bytes tell");
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listed {
+pub(super) enum Listed {
     /// An object that can be read by its path.
     Object(StoredObject),
     /// Something that cannot.
@@ -55,23 +55,6 @@ pub enum UnreachableReason {
     NotAFile,
     /// A folder, or something in one, that this user may not look at.
     Closed,
-}
-
-impl UnreachableReason {
-    /// Its name for books and counts.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NotUtf8 => "name_not_utf8",
-            Self::ControlCharacter => "name_control_character",
-            Self::EmptySegment => "name_empty_segment",
-            Self::DotSegment => "name_dot_segment",
-            Self::TrailingSlash => "name_trailing_slash",
-            Self::DanglingLink => "dangling_link",
-            Self::LinkLoop => "link_loop",
-            Self::NotAFile => "not_a_file",
-            Self::Closed => "closed",
-        }
-    }
 }
 
 impl fmt::Display for UnreachableReason {

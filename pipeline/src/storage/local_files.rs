@@ -23,13 +23,15 @@ use tokio::sync::mpsc;
 /// Bytes of a file, all of it when no range is given, and what it was then. Fewer bytes where it ends before the range does. Blocks.
 ///
 /// # Errors
-/// When it is not there, is a folder, or cannot be read.
+/// When it is not there, is no file, or cannot be read.
 pub(super) fn read(
     file: &Path,
     path: String,
     range: Option<Range<u64>>,
 ) -> object_store::Result<(Bytes, StoredObject)> {
     let failed = |error: io::Error| store_error(file, error);
+    // Before it is opened, which waits for ever where it is a pipe that nobody writes to.
+    stored_object(file, String::new(), &fs::metadata(file).map_err(failed)?)?;
     let mut opened = File::open(file).map_err(failed)?;
     let object = stored_object(file, path, &opened.metadata().map_err(failed)?)?;
     let range = range.map_or(0..object.size, |range| range.start..range.end.min(object.size).max(range.start));
@@ -44,7 +46,7 @@ pub(super) fn read(
 /// Size and version of a file. Blocks.
 ///
 /// # Errors
-/// When it is not there or is a folder.
+/// When it is not there, is a folder, or is neither.
 pub(super) fn head(file: &Path, path: String) -> object_store::Result<StoredObject> {
     let metadata = fs::metadata(file).map_err(|error| store_error(file, error))?;
     stored_object(file, path, &metadata)
@@ -54,6 +56,10 @@ fn stored_object(file: &Path, path: String, metadata: &Metadata) -> object_store
     if metadata.is_dir() {
         let source = "it is a folder".into();
         return Err(Error::NotFound { path: file.display().to_string(), source });
+    }
+    if !metadata.is_file() {
+        let source = format!("{}: {}", file.display(), UnreachableReason::NotAFile).into();
+        return Err(Error::NotSupported { source });
     }
     Ok(StoredObject { path, size: metadata.len(), etag: Some(version(metadata)) })
 }
@@ -141,7 +147,13 @@ impl Walk<'_> {
         }
         let mut entries = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed)? {
-            entries.push(Entry::read(&entry.map_err(failed)?).map_err(failed)?);
+            let entry = entry.map_err(failed)?;
+            match Entry::read(&entry) {
+                Ok(read) => entries.push(read),
+                // Somebody removed it since its name was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(store_error(&entry.path(), error)),
+            }
         }
         entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         self.above.push(itself);
@@ -150,19 +162,15 @@ impl Walk<'_> {
             prefix.truncate(length);
             prefix.extend_from_slice(&name);
             let path = folder.join(OsStr::from_bytes(name.strip_suffix(b"/").unwrap_or(&name)));
-            let depth = self.above.len();
             let sent = match kind {
                 Kind::Folder => self.folder(&path, prefix),
                 Kind::File => self.file(&path, prefix),
                 Kind::Other(reason) => Ok(self.unreachable(prefix, reason, None)),
             };
             let goes_on = match sent {
-                // Deeper down, it was told already.
-                Err(Error::PermissionDenied { .. }) if self.above.len() == depth => {
-                    self.unreachable(prefix, UnreachableReason::Closed, None)
-                }
-                // Somebody removed it since its name was read.
-                Err(Error::NotFound { .. }) if self.above.len() == depth => true,
+                // Of the entry itself: what lies deeper was told there.
+                Err(Error::PermissionDenied { .. }) => self.unreachable(prefix, UnreachableReason::Closed, None),
+                Err(Error::NotFound { .. }) => true,
                 sent => sent?,
             };
             if !goes_on {
@@ -207,7 +215,16 @@ impl Entry {
             Ok(_) => Kind::Other(UnreachableReason::NotAFile),
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Kind::Other(UnreachableReason::LinkLoop),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Kind::Other(UnreachableReason::Closed),
-            Err(_) => Kind::Other(UnreachableReason::DanglingLink),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
+                ) =>
+            {
+                Kind::Other(UnreachableReason::DanglingLink)
+            }
+            // What a link leads to may be there: an outage is no reason to go on without it.
+            Err(error) => return Err(error),
         };
         let mut name = entry.file_name().as_bytes().to_vec();
         if kind == Kind::Folder {
@@ -219,7 +236,7 @@ impl Entry {
 
 /// What lies at an address on this machine, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LocalKind {
+pub(crate) enum LocalKind {
     /// A file.
     File,
     /// A folder.
@@ -231,7 +248,7 @@ pub enum LocalKind {
 /// What lies at a plain path, its letters taken as they are: `*`, `?`, `[` and `{` of a name that exists are no pattern.
 ///
 /// `None` for a URL, and where nothing lies (a dangling link is nothing).
-pub fn local_kind(address: &str) -> Option<LocalKind> {
+pub(crate) fn local_kind(address: &str) -> Option<LocalKind> {
     if super::has_scheme(address) || address.is_empty() {
         return None;
     }

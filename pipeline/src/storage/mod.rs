@@ -19,13 +19,14 @@ mod transport;
 
 pub use address::without_secrets;
 pub(crate) use address::{Address, has_scheme};
-pub use listing::{Listed, Listing, Unreachable, UnreachableReason};
-pub use local_files::{LocalKind, local_kind};
+pub use listing::{Listing, Unreachable, UnreachableReason};
+pub(crate) use local_files::{LocalKind, local_kind};
 pub use put_stream::PutStreamOutcome;
 pub(crate) use store_error::heals;
 
 use crate::{
     Limits, PipelineError,
+    error::first_few,
     source::{joined, spawn, stream_of_task},
 };
 use bytes::{Bytes, BytesMut};
@@ -33,7 +34,7 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use listing::{escaped, problem_of_name};
+use listing::{Listed, escaped, problem_of_name};
 use object_store::{
     Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
     PutOptions, PutPayload, RenameOptions, RenameTargetMode, path::Path,
@@ -377,12 +378,11 @@ impl Storage {
             return Err(self.error("list", prefix, Error::PermissionDenied { path: closed.shown.clone(), source }));
         }
         if !unreachable.is_empty() {
-            let names: Vec<String> = unreachable.iter().take(NAMES_SHOWN).map(Unreachable::to_string).collect();
             tracing::warn!(
                 folder = self.uri(prefix),
                 count = unreachable.len(),
                 "what cannot be read is left out: {}",
-                names.join("; ")
+                first_few(&unreachable, NAMES_SHOWN)
             );
         }
         Ok(objects)
@@ -412,7 +412,7 @@ impl Storage {
     /// directory buckets of S3. Empty objects that a store keeps as marks of folders are left out.
     ///
     /// After an error there is nothing more.
-    pub fn list_stream(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PipelineError>> {
+    fn list_stream(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PipelineError>> {
         match self.open_listing(prefix) {
             Ok(entries) => entries,
             Err(error) => stream::once(async { Err(error) }).boxed(),

@@ -6,6 +6,9 @@ use std::borrow::Cow;
 /// Longest word of a server's own that is repeated.
 const LONGEST_MESSAGE: usize = 300;
 
+/// What Azure says of a signature that has expired, or is not valid yet.
+const OUT_OF_ITS_TIME: &str = "not valid in the specified time frame";
+
 /// The answer to a request that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store answered {} to {method}{}", self.what(), self.message.as_ref().map_or(String::new(), |message| format!(" ({message})")))]
@@ -23,7 +26,10 @@ impl StoreAnswer {
     /// Takes an answer apart. `body` may be an error document of S3, GCS or Azure, or whatever a web server says.
     pub(super) fn new(status: u16, method: &str, region: Option<&str>, body: &str) -> Self {
         let code = element(body, "Code");
-        let message = element(body, "Message").or_else(|| plain_words(body)).map(|message| shortened(&message));
+        // Azure tells what is wrong with a signature beside its message.
+        let detail = element(body, "AuthenticationErrorDetail").filter(|detail| detail.contains(OUT_OF_ITS_TIME));
+        let message = detail.or_else(|| element(body, "Message")).or_else(|| plain_words(body));
+        let message = message.map(|message| shortened(&message));
         let region = region.map(str::to_owned).or_else(|| element(body, "Region"));
         Self { status, method: method.to_owned(), code, message, region }
     }
@@ -100,8 +106,9 @@ impl StoreAnswer {
         let expired =
             matches!(code, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired")
                 || message.contains("expired")
-                || message.contains("not valid in the specified time frame");
-        if access == Access::Signed && matches!(self.status, 400 | 401 | 403) {
+                || message.contains(OUT_OF_ITS_TIME);
+        let archived = matches!(code, "InvalidObjectState" | "BlobArchived");
+        if access == Access::Signed && matches!(self.status, 400 | 401 | 403) && !archived {
             return Some(if expired {
                 "the signed URL has expired: have a new one made".into()
             } else {
@@ -121,7 +128,7 @@ impl StoreAnswer {
             "SignatureDoesNotMatch" => format!("the secret does not fit its key: check {}", access.variables("AWS_SECRET_ACCESS_KEY")).into(),
             "InvalidToken" => "the session token does not fit its key: check AWS_SESSION_TOKEN".into(),
             "RequestTimeTooSkewed" => "the clock of this machine is wrong: set it".into(),
-            "InvalidObjectState" => "the object is archived: restore it first".into(),
+            _ if archived => "the object is archived: restore it first".into(),
             _ => match self.status {
                 401 => format!("it wants credentials: check {}", access.variables("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")).into(),
                 403 => match access {
@@ -232,6 +239,14 @@ mod tests {
         assert!(
             advice(StoreAnswer::new(403, "GET", None, expired), Access::Signed).contains("has expired: have a new one")
         );
+        let azure = "<Error><Code>AuthenticationFailed</Code><Message>Server failed to authenticate the request.</Message>\
+                     <AuthenticationErrorDetail>Signed expiry time [Thu, 01 Jan 2026 00:00:00 GMT] has to be after signed start time: \
+                     Signature not valid in the specified time frame</AuthenticationErrorDetail></Error>";
+        assert!(
+            advice(StoreAnswer::new(403, "GET", None, azure), Access::Signed).contains("has expired: have a new one")
+        );
+        let archived = "<Error><Code>InvalidObjectState</Code></Error>";
+        assert!(advice(StoreAnswer::new(403, "GET", None, archived), Access::Signed).contains("restore it"));
         assert!(advice(StoreAnswer::new(403, "GET", None, ""), Access::Azure).contains("AZURE_"));
         assert!(!advice(StoreAnswer::new(403, "GET", None, ""), Access::Web).contains("AWS_"));
     }

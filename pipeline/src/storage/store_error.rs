@@ -5,7 +5,7 @@ use super::{
     Access,
     address::without_secrets,
     store_answer::StoreAnswer,
-    transport::{Unreached, said_in_full},
+    transport::{Unreached, is_of_machine, said_in_full},
 };
 use object_store::{
     Error,
@@ -40,7 +40,9 @@ pub(super) fn told(asked: Asked<'_>, error: Error) -> Error {
         Some(answer) => Some(answer.clone()),
         None => StoreAnswer::in_words(&said),
     };
-    if let Some(answer) = answer {
+    // What the machine's own service answers to a request for credentials says nothing of the object: its 404 is no missing object.
+    let of_machine = is_of_machine(&said);
+    if let Some(answer) = answer.filter(|answer| !of_machine || answer.heals()) {
         return told_of_answer(asked, error, &answer, &said);
     }
     if said.contains("Content-Length Header missing") {
@@ -53,10 +55,7 @@ pub(super) fn told(asked: Asked<'_>, error: Error) -> Error {
             "the server's certificate is not accepted here: check the address, and the certificates of this machine",
         ),
         Some(Unreached::NoSuchHost) => Some("no host has this name: check the address and the endpoint"),
-        None if said.contains("169.254.169.254") || said.contains("metadata.google.internal") => {
-            Some(asked.access.no_credentials())
-        }
-        None => None,
+        None => of_machine.then(|| asked.access.no_credentials()),
     };
     let heals = advice.is_none() && heals(&error);
     let clean = without_credentials(&said);
@@ -65,7 +64,13 @@ pub(super) fn told(asked: Asked<'_>, error: Error) -> Error {
         (None, true) => error,
         (advice, _) => {
             let text = advice.map_or_else(|| clean.clone(), |advice| format!("{clean}; {advice}"));
-            in_place_of(error, Told { text, heals })
+            let told = Told { text, heals };
+            match error {
+                Error::NotFound { .. } if of_machine => {
+                    Error::Generic { store: asked.access.name(), source: Box::new(told) }
+                }
+                error => in_place_of(error, told),
+            }
         }
     }
 }
@@ -167,7 +172,7 @@ pub(super) fn without_credentials(text: &str) -> String {
     let mut rest = text;
     while let Some(colon) = rest.find("://") {
         let of_scheme = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.');
-        let start = rest[..colon].rfind(|letter| !of_scheme(letter)).map_or(0, |before| before + 1);
+        let start = rest[..colon].trim_end_matches(of_scheme).len();
         let ends = |letter: char| letter.is_whitespace() || matches!(letter, '"' | '\'' | ')' | '>' | '<' | '`' | ',');
         let end = rest[colon..].find(ends).map_or(rest.len(), |length| colon + length);
         kept.push_str(rest.get(..start).unwrap_or_default());
@@ -258,6 +263,7 @@ mod tests {
             "GET https://host/a in 3s",
             "abfs://container@host/a",
             "https://a/b?x and http://c/d?y=z, end",
+            "größe: ähttps://host/a",
         ] {
             assert_eq!(without_credentials(text), text.replace("?x and", " and").replace("?y=z", ""));
         }
@@ -274,6 +280,18 @@ mod tests {
         assert!(matches!(answered("401 Unauthorized"), Error::Unauthenticated { .. }));
         let busy = answered("503 Service Unavailable");
         assert!(matches!(busy, Error::Generic { .. }) && heals(&busy));
+    }
+
+    #[test]
+    fn a_machine_without_a_role_is_no_missing_object() {
+        let said = "Error performing GET http://169.254.169.254/latest/meta-data/iam/security-credentials/ in 2ms - Server returned \
+                    non-2xx status code: 404 Not Found: none";
+        let missing = Error::NotFound { path: "a".to_owned(), source: io::Error::other(said).into() };
+        for error in [generic(io::Error::other(said)), missing] {
+            let error = told(asked(Access::Aws), error);
+            assert!(matches!(error, Error::Generic { .. }) && !heals(&error), "{error:?}");
+            assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
+        }
     }
 
     #[test]

@@ -29,6 +29,14 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// Attempts at a host that has never answered, where the reason is hardly one that passes.
 const ATTEMPTS_AT_NOBODY: u32 = 3;
 
+/// The addresses by which a cloud's machine asks its own service for credentials: of EC2, ECS and Azure, and of Google.
+const HOSTS_OF_MACHINE: [&str; 4] = ["169.254.169.254", "[fd00:ec2::254]", "169.254.170.2", "metadata.google.internal"];
+
+/// Whether an address, or an error's text, names the machine's own service.
+pub(super) fn is_of_machine(said: &str) -> bool {
+    HOSTS_OF_MACHINE.iter().any(|host| said.contains(host))
+}
+
 /// Makes the clients of one store.
 #[derive(Clone, Debug)]
 pub(super) struct Transport {
@@ -92,6 +100,11 @@ impl Watched {
         let body = body.bytes().await.unwrap_or_default();
         let region = parts.headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
         let said = StoreAnswer::new(status, &asked.method, region, &String::from_utf8_lossy(&body));
+        if said.heals() {
+            let (store, request) = (&*self.transport.store, &asked.text);
+            tracing::info!(store, request, status, "the store did not carry out a request; asking again");
+            return Err(HttpError::new(HttpErrorKind::Interrupted, said));
+        }
         Err(HttpError::new(HttpErrorKind::Unknown, said))
     }
 
@@ -177,8 +190,8 @@ impl Asked {
         let (scheme, host) = (address.scheme_str().unwrap_or("http"), address.host().unwrap_or_default());
         let port = address.port().map_or(String::new(), |port| format!(":{port}"));
         let text = format!("{method} {scheme}://{host}{port}{}", address.path());
-        let of_machine =
-            matches!(host, "169.254.169.254" | "[fd00:ec2::254]" | "metadata.google.internal" | "metadata");
+        // Google's client asks by a short name besides.
+        let of_machine = is_of_machine(host) || host == "metadata";
         Self { method, text, lists, of_machine }
     }
 
@@ -186,6 +199,8 @@ impl Asked {
     /// or one more attempt. What the clients have a kind of error for, they get.
     fn is_final(&self, status: u16) -> bool {
         match status {
+            // It may pass, but the clients do not ask again for it.
+            425 => true,
             _ if StoreAnswer::may_pass(&self.method, status) => false,
             207 => false,
             200..=299 => self.method == "PROPFIND",
@@ -420,6 +435,10 @@ mod tests {
         )
     }
 
+    fn web_storage(canned: &Canned) -> Storage {
+        Storage::from_store(web(canned), Path::from("set"), "https://host/set")
+    }
+
     fn page(keys: &[(&str, u64)]) -> String {
         let contents = keys.iter().map(|(key, size)| {
             format!("<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;e&quot;</ETag><Size>{size}</Size></Contents>")
@@ -475,6 +494,16 @@ mod tests {
         let error = s3(&unknown).get("a.jpg").await.expect_err("not implemented");
         assert!(!error.is_temporary() && error.to_string().contains("501 Not Implemented"), "{error}");
 
+        // A status of a mistake that passes all the same is asked for again.
+        let slow = "<Error><Code>RequestTimeout</Code></Error>";
+        let passing = Canned::default().answer(400, None, slow).answer(425, None, "").answer(
+            200,
+            Some(("content-length", "1")),
+            "x",
+        );
+        assert_eq!(web_storage(&passing).get("a.jpg").await.expect("read"), "x");
+        assert_eq!(passing.asked().len(), 3);
+
         let mut busy = Canned::default();
         for _ in 0..5 {
             busy = busy.answer(503, None, "<Error><Code>SlowDown</Code></Error>");
@@ -488,8 +517,7 @@ mod tests {
     async fn a_server_that_lists_no_folders_is_asked_for_that_once() {
         for status in [200, 400, 403, 405, 500, 501] {
             let canned = Canned::default().answer(status, None, "<html></html>");
-            let storage = Storage::from_store(web(&canned), Path::from("set"), "https://host/set");
-            let error = storage.list_all("").await.expect_err("no listing");
+            let error = web_storage(&canned).list_all("").await.expect_err("no listing");
             assert!(!error.is_temporary() && error.to_string().contains(&format!("{status}")), "{error}");
             assert!(error.to_string().contains("lists no folders") || status == 403, "{error}");
             assert_eq!(canned.asked(), ["PROPFIND https://host/set?sig=secret"]);
@@ -499,8 +527,7 @@ mod tests {
     #[tokio::test]
     async fn a_plus_in_a_name_reaches_the_server_as_a_plus() {
         let canned = Canned::default().answer(200, Some(("content-length", "1")), "x");
-        let storage = Storage::from_store(web(&canned), Path::from("set"), "https://host/set");
-        assert_eq!(storage.get("a+b c.tar").await.expect("read"), "x");
+        assert_eq!(web_storage(&canned).get("a+b c.tar").await.expect("read"), "x");
         assert_eq!(canned.asked(), ["GET https://host/set/a%2Bb%20c.tar?sig=secret"]);
     }
 

@@ -1,10 +1,10 @@
 //! Parquet bytes back to rows, with every column checked against its schema.
 
 use super::encode::parquet_error;
-use crate::PipelineError;
+use crate::{PipelineError, parquet_batches::ParquetBatches};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::{ImageRow, TokenBatch, TokenColumns, TokenRows, image_rows};
 use std::collections::BTreeMap;
 
@@ -73,10 +73,7 @@ pub(crate) fn decode_images(
 
 /// The file's `restok.*` metadata, a batch without rows in its schema (so that a file without rows is checked too), and a
 /// reader of the rest.
-fn open(
-    bytes: Bytes,
-    uri: &str,
-) -> Result<(BTreeMap<String, String>, RecordBatch, ParquetRecordBatchReader), PipelineError> {
+fn open(bytes: Bytes, uri: &str) -> Result<(BTreeMap<String, String>, RecordBatch, ParquetBatches), PipelineError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|source| parquet_error(uri, source))?;
     let metadata = builder
         .metadata()
@@ -89,7 +86,7 @@ fn open(
         .collect();
     let empty = RecordBatch::new_empty(std::sync::Arc::clone(builder.schema()));
     let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|source| parquet_error(uri, source))?;
-    Ok((metadata, empty, reader))
+    Ok((metadata, empty, ParquetBatches::new(reader)))
 }
 
 /// Says in which file the data do not fit their schema.

@@ -151,7 +151,7 @@ fn a_frozen_file_that_cannot_be_used_is_named_with_its_term_and_what_is_wrong() 
     lacking["features.30.weight"] = json!([2, 2]);
     let lacking = file(folder.path(), "vgg16.safetensors", &lacking);
     let pickle = folder.path().join("vgg.pth");
-    std::fs::write(&pickle, [0x80; 64]).expect("written");
+    std::fs::write(&pickle, b"\x80\x02}q\0.").expect("written");
     let missing = folder.path().join("nowhere.safetensors");
     for (vgg16, linear, expected) in [
         (&missing, &linear, &["the perceptual loss needs VGG16", "nowhere.safetensors: it is missing"][..]),

@@ -1,0 +1,60 @@
+//! Batches of a Parquet file that may be damaged.
+//!
+//! The library's decoders hold some damage for impossible and panic on it. Let through, the panic would end the run without the file's name.
+
+use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// A reader of batches whose panic is an error, the last thing it gives.
+pub(crate) struct ParquetBatches<R = ParquetRecordBatchReader>(Option<R>);
+
+impl<R> ParquetBatches<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        Self(Some(reader))
+    }
+}
+
+impl<R> fmt::Debug for ParquetBatches<R> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ParquetBatches").finish_non_exhaustive()
+    }
+}
+
+impl<R: Iterator<Item = Result<RecordBatch, ArrowError>>> Iterator for ParquetBatches<R> {
+    type Item = Result<RecordBatch, ArrowError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let reader = self.0.as_mut()?;
+        catch_unwind(AssertUnwindSafe(|| reader.next())).unwrap_or_else(|_| {
+            self.0 = None;
+            Some(Err(ArrowError::ParquetError("the decoder panicked on these bytes: the file is damaged".to_owned())))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_schema::Schema;
+    use std::{iter, sync::Arc};
+
+    #[test]
+    fn a_panic_is_the_last_error() {
+        let mut calls = 0;
+        let reader = iter::from_fn(move || {
+            calls += 1;
+            assert!(calls < 2, "as a decoder does");
+            Some(Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))))
+        });
+        let mut batches = ParquetBatches::new(reader);
+        assert!(batches.next().is_some_and(|batch| batch.is_ok()));
+        let error = batches.next().expect("one more").expect_err("a panic").to_string();
+        assert!(error.contains("damaged"), "{error}");
+        assert!(batches.next().is_none());
+    }
+}
