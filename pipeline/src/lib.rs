@@ -73,6 +73,7 @@ mod telemetry;
 pub mod testing;
 mod training_images;
 mod training_tokens;
+mod unique_ids;
 mod watchdog;
 
 pub use commit::{Finding, VerifyOptions, VerifyReport, claim_output, finalize, read_plan, verify};

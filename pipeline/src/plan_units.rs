@@ -4,7 +4,7 @@ use crate::{
     PipelineError,
     source::{ListedInput, SourceListing},
 };
-use schemas::{ImageOrigin, Origin, Plan, PlanSettings, PlannedInput, SchemaError, SourceLayout};
+use schemas::{ImageOrigin, Origin, Plan, PlanBuilder, PlanSettings, PlannedInput, SchemaError, SourceLayout};
 use std::ops::Range;
 
 /// Divides the listed inputs into units, in their order.
@@ -22,44 +22,43 @@ pub fn plan_units(settings: PlanSettings, listing: SourceListing) -> Result<Plan
         other => other,
     };
     let settings = PlanSettings { source, origin, ..settings };
-    if settings.unit_size == 0 {
+    let unit_size = settings.unit_size;
+    if unit_size == 0 {
         let expected = "at least 1 image".to_owned();
         return Err(SchemaError::Shape { what: "unit size", found: "0".to_owned(), expected }.into());
     }
-    let planned = divide(layout, inputs, settings.unit_size)?;
-    Ok(Plan::try_new(settings, class_names, planned)?)
+    let mut plan = PlanBuilder::new(settings, class_names);
+    for input in divide(layout, inputs, unit_size) {
+        plan.push(&input?)?;
+    }
+    Ok(plan.finish()?)
 }
 
 /// Gives each input its unit, as [`plan_units`] says it. `unit_size` is at least 1.
 pub(crate) fn divide(
     layout: SourceLayout,
-    inputs: Vec<ListedInput>,
+    inputs: impl IntoIterator<Item = ListedInput>,
     unit_size: usize,
-) -> Result<Vec<PlannedInput>, PipelineError> {
-    let mut planned = Vec::with_capacity(inputs.len());
-    match layout {
-        SourceLayout::Folder => {
-            for (index, input) in inputs.into_iter().enumerate() {
-                planned.push(plan_input(input, None, index / unit_size)?);
-            }
-        }
-        SourceLayout::Webdataset => {
-            for (index, input) in inputs.into_iter().enumerate() {
-                let rows = input.rows.map(|rows| 0..rows);
-                planned.push(plan_input(input, rows, index)?);
-            }
-        }
-        SourceLayout::Parquet => {
-            let mut unit = 0;
-            for input in inputs {
-                for rows in equal_ranges(input.rows.unwrap_or(0), unit_size as u64) {
-                    planned.push(plan_input(input.clone(), Some(rows), unit)?);
+) -> impl Iterator<Item = Result<PlannedInput, PipelineError>> {
+    let (mut images, mut unit) = (0, 0);
+    inputs.into_iter().flat_map(move |input| {
+        let parts = match (layout, input.rows) {
+            (SourceLayout::Parquet, rows) => equal_ranges(rows.unwrap_or(0), unit_size as u64).map(Some).collect(),
+            (_, rows) => vec![rows.map(|rows| 0..rows)],
+        };
+        let planned: Vec<_> = parts
+            .into_iter()
+            .map(|rows| {
+                let planned = plan_input(input.clone(), rows, unit);
+                images += 1;
+                if layout != SourceLayout::Folder || images % unit_size == 0 {
                     unit += 1;
                 }
-            }
-        }
-    }
-    Ok(planned)
+                planned
+            })
+            .collect();
+        planned
+    })
 }
 
 fn plan_input(input: ListedInput, rows: Option<Range<u64>>, unit: usize) -> Result<PlannedInput, PipelineError> {

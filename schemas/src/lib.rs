@@ -24,6 +24,7 @@ mod image_id;
 mod image_table;
 mod origin;
 mod output_paths;
+mod packed_list;
 mod pixel_batch;
 mod plan;
 mod provenance;
@@ -56,8 +57,11 @@ pub use output_paths::{
     features_path, features_prefix, images_path, is_output_path, left_out_path, log_prefix, marker_path, marker_prefix,
     picture_name, picture_path, plan_path, scores_path, tokens_path, unit_pictures_path,
 };
+pub use packed_list::PackedList;
 pub use pixel_batch::PixelBatch;
-pub use plan::{Plan, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex};
+pub use plan::{
+    Plan, PlanBuilder, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex,
+};
 pub use provenance::{
     KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Provenance,
     read_key, read_levels,

@@ -4,10 +4,10 @@
 //! plan, and with it every file of the output, so that a run with other inputs, another checkpoint or another crop can never
 //! mix with this one.
 
-use crate::{Origin, SchemaError, SourceReading, TokenLevels};
+use crate::{Origin, PackedList, SchemaError, SourceReading, TokenLevels};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use sha2::{Digest, Sha256};
-use std::{fmt, ops::Range};
+use std::{borrow::Cow, fmt, io::BufRead, ops::Range};
 
 /// Version of the plan, of the tables and of the markers; a reader refuses what is newer than itself.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -114,7 +114,7 @@ impl PlanSettings {
 }
 
 /// One object of the source, or a part of one, that a unit reads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedInput {
     /// Full address of the object, without credentials; [`Self::SAMPLES`] for numbers of samples.
@@ -142,19 +142,75 @@ impl PlannedInput {
 /// First line of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PlanHeader {
+struct PlanHeader<'a> {
     schema_version: u32,
-    settings: PlanSettings,
-    class_names: Vec<String>,
+    settings: Cow<'a, PlanSettings>,
+    class_names: Cow<'a, [String]>,
 }
 
-/// The plan of a run.
+/// The plan of a run. Its inputs are packed: see [`PackedList`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     settings: PlanSettings,
     class_names: Vec<String>,
-    inputs: Vec<PlannedInput>,
+    inputs: PackedList<PlannedInput>,
+    /// The unit of the first input of each frame of `inputs`.
+    first_units: Vec<u32>,
+    units: u32,
     hash: PlanHash,
+}
+
+/// A plan whose inputs are added one by one, so that not all of them have to be in memory unpacked.
+#[derive(Debug)]
+pub struct PlanBuilder {
+    plan: Plan,
+    digest: Sha256,
+}
+
+impl PlanBuilder {
+    /// A plan without inputs.
+    pub fn new(settings: PlanSettings, class_names: Vec<String>) -> Self {
+        let (inputs, first_units, hash) = (PackedList::default(), Vec::new(), PlanHash(String::new()));
+        let plan = Plan { settings, class_names, inputs, first_units, units: 0, hash };
+        Self { digest: Sha256::new_with_prefix(plan.header_line()), plan }
+    }
+
+    /// Adds an input, whose unit is that of the one before or the next.
+    ///
+    /// # Errors
+    /// When it is another.
+    pub fn push(&mut self, input: &PlannedInput) -> Result<(), SchemaError> {
+        let plan = &mut self.plan;
+        if input.unit != plan.units && input.unit.checked_add(1) != Some(plan.units) {
+            return Err(out_of_order());
+        }
+        plan.units = input.unit.checked_add(1).ok_or_else(out_of_order)?;
+        self.digest.update(plan.inputs.push(input));
+        if plan.inputs.frames() > plan.first_units.len() {
+            plan.first_units.push(input.unit);
+        }
+        Ok(())
+    }
+
+    /// Freezes the plan.
+    ///
+    /// # Errors
+    /// When it has no input.
+    pub fn finish(self) -> Result<Plan, SchemaError> {
+        let Self { mut plan, digest } = self;
+        if plan.inputs.is_empty() {
+            return Err(out_of_order());
+        }
+        plan.hash = PlanHash(hex(&digest.finalize()));
+        Ok(plan)
+    }
+}
+
+fn out_of_order() -> SchemaError {
+    SchemaError::Document {
+        document: "plan".to_owned(),
+        problem: "units must count up from 0 without gaps, with at least one input".to_owned(),
+    }
 }
 
 impl Plan {
@@ -165,69 +221,70 @@ impl Plan {
     pub fn try_new(
         settings: PlanSettings,
         class_names: Vec<String>,
-        inputs: Vec<PlannedInput>,
+        inputs: impl IntoIterator<Item = PlannedInput>,
     ) -> Result<Self, SchemaError> {
-        let in_order = inputs.first().is_some_and(|input| input.unit == 0)
-            && inputs.windows(2).all(|pair| pair[1].unit == pair[0].unit || pair[1].unit == pair[0].unit + 1);
-        if !in_order {
-            return Err(SchemaError::Document {
-                document: "plan".to_owned(),
-                problem: "units must count up from 0 without gaps, with at least one input".to_owned(),
-            });
-        }
-        let mut plan = Self { settings, class_names, inputs, hash: PlanHash(String::new()) };
-        plan.hash = PlanHash(hex(&Sha256::digest(plan.to_json_lines()?)));
-        Ok(plan)
+        let mut plan = PlanBuilder::new(settings, class_names);
+        inputs.into_iter().try_for_each(|input| plan.push(&input))?;
+        plan.finish()
     }
 
-    /// Reads what [`Self::to_json_lines`] wrote.
+    /// Reads what [`Self::to_json_lines`] gives.
     ///
     /// # Errors
-    /// When a line is no plan line, or the schema version is newer than this program's.
-    pub fn from_json_lines(bytes: &[u8]) -> Result<Self, SchemaError> {
-        let problem = |line: usize, problem: String| SchemaError::Document {
-            document: format!("plan, line {}", line + 1),
-            problem,
+    /// When a line is no plan line, the schema version is newer than this program's, or `lines` cannot be read.
+    pub fn from_json_lines(mut lines: impl BufRead) -> Result<Self, SchemaError> {
+        let problem =
+            |line: usize, problem: String| SchemaError::Document { document: format!("plan, line {line}"), problem };
+        let (mut line, mut number) = (Vec::new(), 0);
+        let mut next_line = |line: &mut Vec<u8>| {
+            line.clear();
+            number += 1;
+            let read = lines.read_until(b'\n', line).map_err(|error| problem(number, error.to_string()))?;
+            Ok::<_, SchemaError>((read > 0).then_some(number))
         };
-        let mut lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).enumerate();
-        let (_, first) = lines.next().ok_or_else(|| problem(0, "the plan is empty".to_owned()))?;
-        let header: PlanHeader = serde_json::from_slice(first).map_err(|error| problem(0, error.to_string()))?;
+        next_line(&mut line)?.ok_or_else(|| problem(1, "the plan is empty".to_owned()))?;
+        let header: PlanHeader<'_> = serde_json::from_slice(&line).map_err(|error| problem(1, error.to_string()))?;
         if header.schema_version > SCHEMA_VERSION {
             return Err(problem(
-                0,
+                1,
                 format!(
                     "written with schema version {}, this program reads up to {SCHEMA_VERSION}: use a newer restok",
                     header.schema_version
                 ),
             ));
         }
-        let inputs = lines
-            .map(|(line, bytes)| serde_json::from_slice(bytes).map_err(|error| problem(line, error.to_string())))
-            .collect::<Result<Vec<_>, _>>()?;
-        Self::try_new(header.settings, header.class_names, inputs)
+        let mut plan = PlanBuilder::new(header.settings.into_owned(), header.class_names.into_owned());
+        while let Some(number) = next_line(&mut line)? {
+            if line != b"\n" {
+                let input = serde_json::from_slice(&line).map_err(|error| problem(number, error.to_string()))?;
+                plan.push(&input)?;
+            }
+        }
+        plan.finish()
     }
 
     /// The plan as JSON lines; the same plan always gives the same bytes.
-    ///
-    /// # Errors
-    /// When serialization fails, which a plan that was built by this program does not.
-    pub fn to_json_lines(&self) -> Result<Vec<u8>, SchemaError> {
+    pub fn to_json_lines(&self) -> Vec<u8> {
+        let lines = zstd::decode_all(self.to_compressed_json_lines().as_slice());
+        lines.expect("it is compressed as this program does it")
+    }
+
+    /// [`Self::to_json_lines`] as a zstd file.
+    pub fn to_compressed_json_lines(&self) -> Vec<u8> {
+        let mut file = zstd::bulk::compress(&self.header_line(), 0).expect("memory is all that compressing needs");
+        self.inputs.append_compressed(&mut file);
+        file
+    }
+
+    fn header_line(&self) -> Vec<u8> {
         let header = PlanHeader {
             schema_version: SCHEMA_VERSION,
-            settings: self.settings.clone(),
-            class_names: self.class_names.clone(),
+            settings: Cow::Borrowed(&self.settings),
+            class_names: Cow::Borrowed(&self.class_names),
         };
-        let document = |error: serde_json::Error| SchemaError::Document {
-            document: "plan".to_owned(),
-            problem: error.to_string(),
-        };
-        let mut lines = serde_json::to_vec(&header).map_err(document)?;
-        lines.push(b'\n');
-        for input in &self.inputs {
-            serde_json::to_writer(&mut lines, input).map_err(document)?;
-            lines.push(b'\n');
-        }
-        Ok(lines)
+        let mut line = serde_json::to_vec(&header).expect("settings are text and numbers");
+        line.push(b'\n');
+        line
     }
 
     /// What decides the tables besides the inputs.
@@ -241,7 +298,7 @@ impl Plan {
     }
 
     /// Every input, in the order of the tables.
-    pub fn inputs(&self) -> &[PlannedInput] {
+    pub fn inputs(&self) -> &PackedList<PlannedInput> {
         &self.inputs
     }
 
@@ -252,14 +309,15 @@ impl Plan {
 
     /// Number of units.
     pub fn units(&self) -> u32 {
-        self.inputs.last().map_or(0, |input| input.unit + 1)
+        self.units
     }
 
-    /// The inputs of one unit, in order; empty for a unit that the plan does not have.
-    pub fn unit_inputs(&self, unit: u32) -> &[PlannedInput] {
-        let start = self.inputs.partition_point(|input| input.unit < unit);
-        let end = self.inputs.partition_point(|input| input.unit <= unit);
-        &self.inputs[start..end]
+    /// The inputs of one unit, in order; empty for a unit that the plan does not have. Unpacks the frames that they lie in.
+    pub fn unit_inputs(&self, unit: u32) -> Vec<PlannedInput> {
+        // It may begin at the end of the frame before the first one that begins with it.
+        let frame = self.first_units.partition_point(|&first| first < unit).saturating_sub(1);
+        let inputs = self.inputs.iter_from(frame).skip_while(|input| input.unit < unit);
+        inputs.take_while(|input| input.unit == unit).collect()
     }
 }
 

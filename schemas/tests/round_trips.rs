@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use schemas::{
-    Books, Crop, GeneratorIdentity, ImageIdRule, ImageOrigin, ImageRow, Maker, Origin, PictureFormat, Pictures, Plan,
-    PlanSettings, PlannedInput, Provenance, RejectReason, Rounding, SampleOrigin, Sampling, SchemaError, SourceLayout,
-    SourceReading, TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity, image_record_batch, image_rows,
-    read_levels, token_schema,
+    Books, Crop, GeneratorIdentity, ImageIdRule, ImageOrigin, ImageRow, Maker, Origin, PackedList, PictureFormat,
+    Pictures, Plan, PlanSettings, PlannedInput, Provenance, RejectReason, Rounding, SampleOrigin, Sampling,
+    SchemaError, SourceLayout, SourceReading, TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity,
+    image_record_batch, image_rows, read_levels, token_schema,
 };
 
 fn settings() -> PlanSettings {
@@ -53,10 +53,10 @@ proptest! {
     #[test]
     fn a_plan_reads_back_as_itself_and_every_input_is_in_one_unit(inputs in inputs()) {
         let plan = Plan::try_new(settings(), vec!["cat".to_owned()], inputs).expect("units count up");
-        let read = Plan::from_json_lines(&plan.to_json_lines().expect("serializes")).expect("reads back");
+        let read = Plan::from_json_lines(plan.to_json_lines().as_slice()).expect("reads back");
         prop_assert_eq!(&read, &plan);
-        let by_unit: Vec<_> = (0..plan.units()).flat_map(|unit| plan.unit_inputs(unit).to_vec()).collect();
-        prop_assert_eq!(by_unit.as_slice(), plan.inputs());
+        let by_unit: PackedList<_> = (0..plan.units()).flat_map(|unit| plan.unit_inputs(unit)).collect();
+        prop_assert_eq!(&by_unit, plan.inputs());
         prop_assert!(plan.unit_inputs(plan.units()).is_empty());
     }
 
@@ -96,7 +96,7 @@ fn a_plan_of_images_has_the_hash_it_always_had() {
     // Outputs are named by it: another order of keys would make every output that is there unreadable.
     let input = PlannedInput { uri: "a".to_owned(), size: 1, etag: None, rows: None, label: Some(3), unit: 0 };
     let plan = Plan::try_new(settings(), vec!["cat".to_owned()], vec![input]).expect("one input");
-    let text = String::from_utf8(plan.to_json_lines().expect("serializes")).expect("JSON is UTF-8");
+    let text = String::from_utf8(plan.to_json_lines()).expect("JSON is UTF-8");
     let keys: Vec<&str> = ["source", "layout", "split", "image_id", "tokenizer", "crop", "precision", "batch_size"]
         .into_iter()
         .chain(["unit_size", "max_image_bytes", "max_image_pixels"])
@@ -152,7 +152,7 @@ fn plans_of_samples_and_of_tokens_read_back_as_themselves() {
         };
         let settings = PlanSettings { origin, ..settings() };
         let plan = Plan::try_new(settings, Vec::new(), vec![input]).expect("one input");
-        let read = Plan::from_json_lines(&plan.to_json_lines().expect("serializes")).expect("reads back");
+        let read = Plan::from_json_lines(plan.to_json_lines().as_slice()).expect("reads back");
         assert_eq!(read, plan);
         hashes.push(plan.hash().clone());
     }
@@ -165,9 +165,9 @@ fn plans_that_are_no_plans_are_refused() {
     let input = PlannedInput { uri: "a".to_owned(), size: 1, etag: None, rows: None, label: None, unit: 1 };
     assert!(Plan::try_new(settings(), Vec::new(), vec![input.clone()]).is_err(), "units start at 0");
     assert!(Plan::try_new(settings(), Vec::new(), Vec::new()).is_err(), "no input");
-    assert!(Plan::from_json_lines(b"").is_err());
+    assert!(Plan::from_json_lines(&b""[..]).is_err());
     let plan = Plan::try_new(settings(), Vec::new(), vec![PlannedInput { unit: 0, ..input }]).expect("one input");
-    let text = String::from_utf8(plan.to_json_lines().expect("serializes")).expect("JSON is UTF-8");
+    let text = String::from_utf8(plan.to_json_lines()).expect("JSON is UTF-8");
     let newer = text.replace("\"schema_version\":1", "\"schema_version\":99");
     let error = Plan::from_json_lines(newer.as_bytes()).expect_err("newer").to_string();
     assert!(error.contains("schema version 99"), "{error}");

@@ -3,14 +3,14 @@
 use crate::{PipelineError, PutOutcome, Storage};
 use bytes::Bytes;
 use schemas::{
-    PLAN_OWNER_PATH, Plan, PlanHash, PlannedInput, SCHEMA_VERSION, SourceAccount, from_json, left_out_path, plan_path,
-    to_json,
+    PLAN_OWNER_PATH, PackedList, Plan, PlanHash, PlannedInput, SCHEMA_VERSION, SourceAccount, from_json, left_out_path,
+    plan_path, to_json,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-
-/// Compression of the plan. Only its decompressed bytes are hashed.
-const ZSTD_LEVEL: i32 = 9;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    io::BufReader,
+};
 
 /// Differing inputs that an error names, of each kind.
 const INPUTS_NAMED: usize = 5;
@@ -37,9 +37,8 @@ pub async fn claim_output(output: &Storage, plan: &Plan) -> Result<(), PipelineE
         return check_create_only(output, plan).await;
     }
     let path = plan_path(plan.hash());
-    let compressed = zstd::encode_all(plan.to_json_lines()?.as_slice(), ZSTD_LEVEL)
-        .map_err(|error| output_error(output, &path, format!("cannot compress the plan: {error}")))?;
-    if let PutOutcome::Different(there) = output.put_create(&path, Bytes::from(compressed)).await? {
+    let compressed = Bytes::from(plan.to_compressed_json_lines());
+    if let PutOutcome::Different(there) = output.put_create(&path, compressed).await? {
         // Another version of the compressor may have written the same plan.
         decompress(output, &path, &there, plan.hash())?;
     }
@@ -135,9 +134,9 @@ fn parse_owner(bytes: &[u8]) -> Result<PlanOwner, PipelineError> {
 }
 
 fn decompress(output: &Storage, path: &str, bytes: &[u8], hash: &PlanHash) -> Result<Plan, PipelineError> {
-    let lines = zstd::decode_all(bytes)
+    let lines = zstd::Decoder::new(bytes)
         .map_err(|error| output_error(output, path, format!("cannot decompress the plan: {error}")))?;
-    let plan = Plan::from_json_lines(&lines)?;
+    let plan = Plan::from_json_lines(BufReader::new(lines))?;
     if plan.hash() != hash {
         return Err(output_error(output, path, format!("the plan's hash is {}, expected {hash}", plan.hash())));
     }
@@ -176,33 +175,79 @@ fn differences(theirs: &Plan, ours: &Plan) -> Vec<String> {
     lines
 }
 
-fn input_differences(theirs: &[PlannedInput], ours: &[PlannedInput]) -> Vec<String> {
-    /// Where an input begins.
-    type Place = (String, Option<u64>);
-    let by_place = |inputs: &[PlannedInput]| -> BTreeMap<Place, PlannedInput> {
-        let place = |input: &PlannedInput| (input.uri.clone(), input.rows.as_ref().map(|rows| rows.start));
-        // Which unit reads it follows from the other inputs, so that one more file would move every input after it.
-        inputs.iter().map(|input| (place(input), PlannedInput { unit: 0, ..input.clone() })).collect()
+/// Counts inputs that one of two plans has alone, or both with differences, and names the first few. By hashes, in 32 bytes an input: a
+/// wrong one in a billion would change a count by one.
+fn input_differences(theirs: &PackedList<PlannedInput>, ours: &PackedList<PlannedInput>) -> Vec<String> {
+    let by_place = |inputs: &PackedList<PlannedInput>| {
+        let mut places: Vec<_> = inputs.iter().map(|input| (place_hash(&input), content_hash(input))).collect();
+        places.sort_unstable();
+        places
     };
-    let (theirs, ours) = (by_place(theirs), by_place(ours));
-    let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, input) in &theirs {
-        match ours.get(place) {
-            None => removed.push(place.0.as_str()),
-            Some(other) if other != input => changed.push(place.0.as_str()),
+    let (there, here) = (by_place(theirs), by_place(ours));
+    // What the other plan has at the place of an input.
+    let other = |places: &[(u64, u64)], input: &PlannedInput| {
+        let place = places.binary_search_by_key(&place_hash(input), |&(place, _)| place).ok()?;
+        Some(places[place].1)
+    };
+    let mut kinds = [
+        ("added since", NamedInputs::default()),
+        ("no longer there", NamedInputs::default()),
+        ("changed (size, etag or label)", NamedInputs::default()),
+    ];
+    let [added, removed, changed] = kinds.each_mut().map(|(_, inputs)| inputs);
+    for input in theirs.iter() {
+        match other(&here, &input) {
+            None => removed.add(input.uri),
+            Some(hash) if hash != content_hash(input.clone()) => changed.add(input.uri),
             Some(_) => {}
         }
     }
-    added.extend(ours.keys().filter(|place| !theirs.contains_key(*place)).map(|place| place.0.as_str()));
-    [("added since", added), ("no longer there", removed), ("changed (size, etag or label)", changed)]
-        .into_iter()
-        .filter(|(_, uris)| !uris.is_empty())
-        .map(|(what, mut uris)| {
-            uris.dedup();
-            let more = if uris.len() > INPUTS_NAMED { ", …" } else { "" };
-            format!("{} inputs {what}: {}{more}", uris.len(), uris[..uris.len().min(INPUTS_NAMED)].join(", "))
-        })
-        .collect()
+    for input in ours.iter().filter(|input| other(&there, input).is_none()) {
+        added.add(input.uri);
+    }
+    let told = kinds.into_iter().filter(|(_, inputs)| inputs.count > 0);
+    told.map(|(what, NamedInputs { count, first, .. })| {
+        let more = if count > first.len() { ", …" } else { "" };
+        format!("{count} inputs {what}: {}{more}", first.join(", "))
+    })
+    .collect()
+}
+
+/// Some inputs: how many, and the first ones. Ranges of rows of one object are one.
+#[derive(Default)]
+struct NamedInputs {
+    count: usize,
+    first: Vec<String>,
+    last: String,
+}
+
+impl NamedInputs {
+    fn add(&mut self, uri: String) {
+        if self.count > 0 && uri == self.last {
+            return;
+        }
+        self.count += 1;
+        if self.first.len() < INPUTS_NAMED {
+            self.first.push(uri.clone());
+        }
+        self.last = uri;
+    }
+}
+
+/// Of where an input begins.
+fn place_hash(input: &PlannedInput) -> u64 {
+    hash(&(&input.uri, input.rows.as_ref().map(|rows| rows.start)))
+}
+
+/// Of an input. Which unit reads it follows from the other inputs, so that one more file would move every input after it.
+fn content_hash(input: PlannedInput) -> u64 {
+    hash(&PlannedInput { unit: 0, ..input })
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn output_error(output: &Storage, path: &str, problem: String) -> PipelineError {

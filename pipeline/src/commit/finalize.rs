@@ -3,13 +3,13 @@
 use super::{
     claim::read_plan,
     markers::{done_units, read_markers},
-    unique_ids::{IdHashes, Repeated},
 };
 use crate::{
     PipelineError, PutOutcome, Storage,
     run::{check_books, describe_units, duplicate_id},
     samples::assemble_npz,
     tables::{decode_images, nothing_there},
+    unique_ids::IdHashes,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -166,13 +166,13 @@ async fn check_unique_ids(output: &Storage, reports: &[UnitReport]) -> Result<()
     while let Some((_, image_ids)) = files.try_next().await? {
         hashes.add(image_ids.iter().map(String::as_str));
     }
-    let mut repeated: Repeated = hashes.into_repeated();
+    let mut repeated = hashes.into_repeated();
     if repeated.is_empty() {
         return Ok(());
     }
     let mut files = std::pin::pin!(image_ids(output, reports));
     while let Some((unit, image_ids)) = files.try_next().await? {
-        if let Some((image_id, first)) = repeated.add(unit, image_ids.iter().map(String::as_str)).into_iter().next() {
+        if let Some((image_id, first)) = repeated.add(&unit, image_ids.iter().map(String::as_str)).into_iter().next() {
             return Err(duplicate_id(output.display(), &image_id, first, unit));
         }
     }

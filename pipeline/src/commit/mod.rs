@@ -18,7 +18,6 @@ mod claim;
 mod finalize;
 mod markers;
 mod table_check;
-mod unique_ids;
 mod unit_commit;
 mod verify;
 

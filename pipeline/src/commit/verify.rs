@@ -5,11 +5,11 @@ use super::{
     finalize::{file_sizes, manifest, missing_units, size_problem},
     markers::{done_units, read_marker},
     table_check::{metadata_problems, row_problems},
-    unique_ids::IdHashes,
 };
 use crate::{
     PipelineError, Storage,
     tables::{decode_images, decode_tokens, nothing_there},
+    unique_ids::IdHashes,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -149,7 +149,7 @@ async fn verify_rows(
     if !repeated.is_empty() {
         for report in reports {
             let Ok(images) = read_images(output, &report.images).await? else { continue };
-            for (image_id, first) in repeated.add(report.unit, images.1.iter().map(|row| row.image_id.as_str())) {
+            for (image_id, first) in repeated.add(&report.unit, images.1.iter().map(|row| row.image_id.as_str())) {
                 // Within one unit it was found above.
                 if first != report.unit {
                     let problem = format!("image id {image_id:?} is also in unit {first}");

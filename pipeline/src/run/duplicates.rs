@@ -9,10 +9,13 @@ use std::{
 /// Ids remembered of each unit. Shards that each count from zero repeat from their first image on.
 const IDS_OF_A_UNIT: u64 = 64;
 
-/// The first ids of every unit that this process has begun.
+/// Ids remembered of all units together.
+const IDS_OF_ALL: usize = 1 << 20;
+
+/// The first ids of the units that this process has begun, up to a million in all.
 ///
 /// Finalize checks all ids exactly, but only when all work is done. This catches the usual mistake, shards that each count
-/// from zero, within the first images of the second shard, in memory that does not grow with a unit.
+/// from zero, within the first images of the second shard, in memory that grows neither with a unit nor with their number.
 #[derive(Debug, Default)]
 pub(super) struct EarlyDuplicates {
     units_by_id: Mutex<HashMap<String, u32>>,
@@ -32,7 +35,9 @@ impl EarlyDuplicates {
             Some(&other) if other != unit => Err(duplicate_id("the source", image_id, other, unit)),
             Some(_) => Ok(()),
             None => {
-                units.insert(image_id.to_owned(), unit);
+                if units.len() < IDS_OF_ALL {
+                    units.insert(image_id.to_owned(), unit);
+                }
                 Ok(())
             }
         }

@@ -386,13 +386,10 @@ pub(crate) fn check_books(plan: &Plan, books: &Books, max_reject_rate: f64) -> R
 
 /// Images of the plan, where the layout tells without reading: a file is an image, a row is an image, a tar is unknown.
 fn planned_images(plan: &Plan) -> Option<u64> {
-    let layout = plan.settings().origin.images().map(|images| images.layout);
-    let images = |input: &schemas::PlannedInput| match (layout, &input.rows) {
-        (Some(schemas::SourceLayout::Folder), _) => Some(1),
-        (_, Some(rows)) => Some(rows.end - rows.start),
-        (_, None) => None,
-    };
-    plan.inputs().iter().map(images).sum()
+    if plan.settings().origin.images().is_some_and(|images| images.layout == schemas::SourceLayout::Folder) {
+        return Some(plan.inputs().len() as u64);
+    }
+    plan.inputs().iter().map(|input| input.rows.map(|rows| rows.end - rows.start)).sum()
 }
 
 /// A process's share of the start jitter: the same for the same rank, spread evenly over all ranks.

@@ -130,13 +130,13 @@ impl PictureSet {
     ) -> Result<Self, PipelineError> {
         let (storage, pattern) = open_address(&source.url, limits)?;
         let listing = list_storage(&storage, &pattern, source, limits).await?;
-        for input in &listing.inputs {
+        for input in listing.inputs.iter() {
             // With its address: some stores have no version tags, and those of a local disk are dates.
             let name = without_secrets(&input.uri);
             freeze(digest, listing.layout.name(), &(name, input.size, input.etag.as_deref(), input.rows));
         }
         let (layout, images) = (listing.layout, listing.images);
-        let inputs = divide(layout, listing.inputs, unit_size)?;
+        let inputs = divide(layout, listing.inputs, unit_size).collect::<Result<Vec<_>, _>>()?;
         check_units(inputs.last().map_or(0, |input| input.unit as usize))?;
         let class_names = listing.class_names;
         if source.reading != SourceReading::default() {

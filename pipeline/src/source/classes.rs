@@ -1,5 +1,6 @@
 //! The classes of a source and their numbers: from a list that somebody gives, else from folders or from what files say.
 
+use super::list_source::FileFooter;
 use crate::error::first_few;
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,17 +16,13 @@ pub(super) fn of_path(path: &str) -> Option<&str> {
 ///
 /// # Errors
 /// In words, when a folder is not in `given`, or there are more classes than labels.
-pub(super) fn of_folders<'a>(
-    paths: impl Iterator<Item = &'a str>,
-    given: Option<&[String]>,
-) -> Result<Vec<String>, String> {
-    let folders: BTreeSet<&str> = paths.filter_map(of_path).collect();
+pub(super) fn of_folders(folders: BTreeSet<String>, given: Option<&[String]>) -> Result<Vec<String>, String> {
     if i32::try_from(folders.len()).is_err() {
         return Err(format!("{} classes are too many", folders.len()));
     }
     if let Some(given) = given {
         let known: HashSet<&str> = given.iter().map(String::as_str).collect();
-        let unknown: Vec<_> = folders.iter().filter(|&folder| !known.contains(folder)).collect();
+        let unknown: Vec<_> = folders.iter().filter(|folder| !known.contains(folder.as_str())).collect();
         return match unknown.is_empty() {
             true => Ok(given.to_vec()),
             false => Err(format!(
@@ -42,21 +39,21 @@ pub(super) fn of_folders<'a>(
             "its folders are called by numbers, and labels are their places in text order, not these numbers; --classes fixes the numbering"
         );
     }
-    Ok(folders.into_iter().map(str::to_owned).collect())
+    Ok(folders.into_iter().collect())
 }
 
 /// The classes that the files of a Parquet source agree on: where one names more than another and begins alike, the longer list.
 ///
 /// # Errors
 /// In words, with the two files that do not agree.
-pub(super) fn of_files<'a>(files: impl Iterator<Item = (&'a str, &'a [String])>) -> Result<Vec<String>, String> {
+pub(super) fn of_files(files: &[FileFooter]) -> Result<Vec<String>, String> {
     let mut agreed: Option<(&str, &[String])> = None;
-    for (path, names) in files.filter(|(_, names)| !names.is_empty()) {
+    for FileFooter { path, class_names: names, .. } in files.iter().filter(|file| !file.class_names.is_empty()) {
         let Some((first, known)) = agreed else {
             agreed = Some((path, names));
             continue;
         };
-        let differs = known.iter().zip(names).position(|(known, name)| known != name);
+        let differs = known.iter().zip(names.iter()).position(|(known, name)| known != name);
         if let Some(label) = differs {
             return Err(format!(
                 "label {label} is {:?} in {first} and {:?} in {path}: --classes fixes the numbering, and each file's numbers are \
@@ -75,12 +72,9 @@ pub(super) fn of_files<'a>(files: impl Iterator<Item = (&'a str, &'a [String])>)
 ///
 /// # Errors
 /// In words, with the first file that has another.
-pub(super) fn named_by_list<'a>(
-    files: impl Iterator<Item = (&'a str, &'a [String])>,
-    given: &[String],
-) -> Result<Vec<String>, String> {
+pub(super) fn named_by_list(files: &[FileFooter], given: &[String]) -> Result<Vec<String>, String> {
     let known: HashSet<&String> = given.iter().collect();
-    for (path, names) in files {
+    for FileFooter { path, class_names: names, .. } in files {
         let unknown: Vec<_> = names.iter().filter(|name| !known.contains(name)).collect();
         if !unknown.is_empty() {
             return Err(format!(
@@ -103,23 +97,28 @@ mod tests {
 
     #[test]
     fn folders_are_numbered_in_text_order_or_by_the_list() {
-        let paths = ["dogs/1.png", "cats/1.png", "cats/a/2.png", "3.png"];
-        assert_eq!(of_folders(paths.into_iter(), None).expect("sorted"), names(&["cats", "dogs"]));
+        let folders = || BTreeSet::from(["dogs", "cats"].map(str::to_owned));
+        assert_eq!(of_folders(folders(), None).expect("sorted"), names(&["cats", "dogs"]));
         let list = names(&["birds", "dogs", "cats"]);
-        assert_eq!(of_folders(paths.into_iter(), Some(&list)).expect("as given"), list);
-        let error = of_folders(paths.into_iter(), Some(&names(&["cats"]))).expect_err("one is missing");
+        assert_eq!(of_folders(folders(), Some(&list)).expect("as given"), list);
+        let error = of_folders(folders(), Some(&names(&["cats"]))).expect_err("one is missing");
         assert!(error.contains("dogs"), "{error}");
     }
 
     #[test]
     fn files_agree_or_are_named() {
         let (short, long, other) = (names(&["cat"]), names(&["cat", "dog"]), names(&["dog", "cat"]));
-        let agreed = of_files([("a", &*short), ("b", &[]), ("c", &*long), ("d", &*short)].into_iter());
+        let file = |(path, names): (&str, &Vec<String>)| FileFooter {
+            path: path.to_owned(),
+            rows: 1,
+            class_names: names.as_slice().into(),
+        };
+        let agreed = of_files(&[("a", &short), ("b", &Vec::new()), ("c", &long), ("d", &short)].map(file));
         assert_eq!(agreed.expect("one begins the other"), long);
-        let error = of_files([("a", &*short), ("b", &*other)].into_iter()).expect_err("they differ");
+        let error = of_files(&[("a", &short), ("b", &other)].map(file)).expect_err("they differ");
         assert!(error.contains("\"cat\" in a and \"dog\" in b") && error.contains("--classes"), "{error}");
-        assert_eq!(named_by_list([("a", &*other)].into_iter(), &long).expect("all are there"), long);
-        let error = named_by_list([("a", &*other)].into_iter(), &short).expect_err("dog is not");
+        assert_eq!(named_by_list(&[("a", &other)].map(file), &long).expect("all are there"), long);
+        let error = named_by_list(&[("a", &other)].map(file), &short).expect_err("dog is not");
         assert!(error.contains("classes of a") && error.contains("dog"), "{error}");
     }
 }

@@ -2,8 +2,7 @@
 //! tables that more than a listing belongs to.
 
 use super::is_system_folder;
-use crate::storage::StoredObject;
-use schemas::{LeftOutReason, PLAN_OWNER_PATH, SourceAccount, is_output_path};
+use schemas::{LeftOutReason, PLAN_OWNER_PATH, is_output_path};
 
 /// What of a listing is no part of the set, whatever its layout.
 #[derive(Debug)]
@@ -17,15 +16,19 @@ pub(super) struct Foreign {
 }
 
 impl Foreign {
-    /// Looks for outputs in a listing. `own` is where the run's own lies below the source.
-    pub(super) fn find(listed: &[StoredObject], own: Option<String>, whole: bool) -> Self {
-        let outputs = listed.iter().filter_map(|object| object.path.strip_suffix(PLAN_OWNER_PATH));
-        let outputs = outputs.filter(|folder| folder.is_empty() || folder.ends_with('/')).map(str::to_owned);
+    /// Nothing but the run's own output, where that lies below the source.
+    pub(super) fn new(own: Option<String>, whole: bool) -> Self {
         let own = own.map(|folder| match folder.as_str() {
             "" => folder,
             _ => format!("{}/", folder.trim_end_matches('/')),
         });
-        Self { own, outputs: outputs.collect(), whole }
+        Self { own, outputs: Vec::new(), whole }
+    }
+
+    /// Looks whether an object of the listing is the mark of another output.
+    pub(super) fn note(&mut self, path: &str) {
+        let folder = path.strip_suffix(PLAN_OWNER_PATH).filter(|folder| folder.is_empty() || folder.ends_with('/'));
+        self.outputs.extend(folder.map(str::to_owned));
     }
 
     /// Why the object at `path` is none of the set; `None` where it may be one.
@@ -54,68 +57,55 @@ impl Foreign {
 /// Folder of a Hudi table.
 const HUDI: &str = ".hoodie";
 
-/// The Parquet files that hold rows. In a folder that was named as a whole (`whole`), names with an underscore in front are what Spark, Hive and
-/// Dask keep beside them.
+/// Refuses a folder that is a table of a kind that says elsewhere which of its files count: reading all of them would bring back deleted rows,
+/// and double those that were rewritten. `objects` are paths, each with whether it is a Parquet file.
 ///
 /// # Errors
-/// In words, when the folder is a table of a kind that says elsewhere which of its files count: reading all of them would bring back
-/// deleted rows, and double those that were rewritten.
-pub(super) fn tables(
-    files: Vec<StoredObject>,
-    others: &[StoredObject],
-    whole: bool,
-    left_out: &mut SourceAccount,
-) -> Result<Vec<StoredObject>, String> {
-    let has_folder = |name: &str| {
-        let in_it = |object: &StoredObject| object.path.split('/').rev().skip(1).any(|part| part == name);
-        files.iter().chain(others).any(in_it)
-    };
-    let is_metadata = |object: &StoredObject| {
-        let mut parts = object.path.rsplit('/');
-        parts.next().is_some_and(|name| name.ends_with(".metadata.json")) && parts.next() == Some("metadata")
-    };
-    let kind = match () {
-        () if has_folder("_delta_log") => Some(("a Delta table", "_delta_log")),
-        () if has_folder(HUDI) => Some(("a Hudi table", HUDI)),
-        () if others.iter().any(is_metadata) => Some(("an Iceberg table", "metadata/*.metadata.json")),
-        () => None,
-    };
-    if let Some((kind, sign)) = kind {
-        return Err(format!(
-            "it is {kind} ({sign} lies in it), whose log says which files count, and that log is not read: write the current \
-             rows as plain Parquet and name that folder, or name the files themselves with a pattern, every row of which is then \
-             read"
-        ));
-    }
-    let mut rows = Vec::with_capacity(files.len());
-    for file in files {
-        match whole && file.path.split('/').any(|part| part.starts_with('_')) {
-            true => left_out.count(LeftOutReason::Leftover, || file.path),
-            false => rows.push(file),
+/// In words, with the kind of table.
+pub(super) fn refuse_logged_table(objects: impl Iterator<Item = (bool, String)>) -> Result<(), String> {
+    const DELTA: &str = "_delta_log";
+    let (mut delta, mut hudi, mut iceberg) = (false, false, false);
+    for (is_parquet, path) in objects {
+        let mut parts = path.rsplit('/');
+        let name = parts.next();
+        iceberg |= !is_parquet
+            && name.is_some_and(|name| name.ends_with(".metadata.json"))
+            && parts.clone().next() == Some("metadata");
+        for folder in parts {
+            delta |= folder == DELTA;
+            hudi |= folder == HUDI;
         }
     }
-    match rows.is_empty() {
-        true => {
-            Err("all of its Parquet files have an underscore in their path, as what Spark leaves behind".to_owned())
-        }
-        false => Ok(rows),
-    }
+    let (kind, sign) = match () {
+        () if delta => ("a Delta table", DELTA),
+        () if hudi => ("a Hudi table", HUDI),
+        () if iceberg => ("an Iceberg table", "metadata/*.metadata.json"),
+        () => return Ok(()),
+    };
+    Err(format!(
+        "it is {kind} ({sign} lies in it), whose log says which files count, and that log is not read: write the current \
+         rows as plain Parquet and name that folder, or name the files themselves with a pattern, every row of which is then \
+         read"
+    ))
+}
+
+/// Whether a Parquet file is what Spark, Hive and Dask keep beside those that hold rows: in a folder that was named as a whole (`whole`), names
+/// with an underscore in front.
+pub(super) fn is_leftover_of_table(path: &str, whole: bool) -> bool {
+    whole && path.split('/').any(|part| part.starts_with('_'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn objects(paths: &[&str]) -> Vec<StoredObject> {
-        let object = |path: &&str| StoredObject { path: (*path).to_owned(), size: 1, etag: None };
-        paths.iter().map(object).collect()
-    }
-
     #[test]
     fn outputs_hidden_files_and_leftovers_are_none_of_the_set() {
-        let listed = objects(&["runs/a/_plan/owner.json"]);
-        let whole = Foreign::find(&listed, Some("own".to_owned()), true);
-        let named = Foreign::find(&listed, None, false);
+        let mut whole = Foreign::new(Some("own".to_owned()), true);
+        let mut named = Foreign::new(None, false);
+        for foreign in [&mut whole, &mut named] {
+            foreign.note("runs/a/_plan/owner.json");
+        }
         use LeftOutReason::{Hidden, Leftover, OwnOutput};
         for (path, in_whole, in_named) in [
             ("own/tokens/x.parquet", Some(OwnOutput), None),
@@ -129,7 +119,7 @@ mod tests {
         ] {
             assert_eq!((whole.reason(path), named.reason(path)), (in_whole, in_named), "{path}");
         }
-        let itself = Foreign::find(&[], Some(String::new()), true);
+        let itself = Foreign::new(Some(String::new()), true);
         for (path, reason) in [
             ("_plan/owner.json", Some(OwnOutput)),
             ("tokens/split=train/x.parquet", Some(OwnOutput)),
@@ -142,21 +132,31 @@ mod tests {
     }
 
     #[test]
-    fn a_table_with_a_log_is_refused_by_its_kind_and_leftovers_are_counted() {
-        for (files, others, kind) in [
-            (vec!["a.parquet"], vec!["_delta_log/000.json"], "a Delta table"),
-            (vec!["a.parquet", "_delta_log/010.checkpoint.parquet"], vec![], "a Delta table"),
-            (vec!["data/a.parquet"], vec!["metadata/v1.metadata.json"], "an Iceberg table"),
-            (vec!["a.parquet"], vec![".hoodie/hoodie.properties"], "a Hudi table"),
+    fn a_table_with_a_log_is_refused_by_its_kind() {
+        let refuse = |paths: &[&str]| {
+            refuse_logged_table(paths.iter().map(|path| (path.ends_with(".parquet"), (*path).to_owned())))
+        };
+        for (paths, kind) in [
+            (["a.parquet", "_delta_log/000.json"], "a Delta table"),
+            (["a.parquet", "_delta_log/010.checkpoint.parquet"], "a Delta table"),
+            (["data/a.parquet", "metadata/v1.metadata.json"], "an Iceberg table"),
+            (["a.parquet", ".hoodie/hoodie.properties"], "a Hudi table"),
         ] {
-            let told = tables(objects(&files), &objects(&others), true, &mut SourceAccount::default()).expect_err(kind);
+            let told = refuse(&paths).expect_err(kind);
             assert!(told.contains(kind) && told.contains("pattern"), "{told}");
         }
-        let mut left_out = SourceAccount::default();
-        let files = objects(&["_temporary/0/a.parquet", "x/a.parquet", "_metadata.parquet"]);
-        let kept = tables(files.clone(), &objects(&["_SUCCESS"]), true, &mut left_out).expect("one file has rows");
-        assert_eq!((kept, left_out.of(LeftOutReason::Leftover)), (objects(&["x/a.parquet"]), 2));
-        let named = tables(files.clone(), &[], false, &mut left_out).expect("whoever names a file means it");
-        assert_eq!(named, files);
+        refuse(&["a.parquet", "_SUCCESS", "metadata/a.parquet", "v1.metadata.json"]).expect("plain files");
+    }
+
+    #[test]
+    fn what_spark_leaves_beside_a_table_is_told_by_its_underscore() {
+        for (path, whole, named) in [
+            ("_temporary/0/a.parquet", true, false),
+            ("_metadata.parquet", true, false),
+            ("x/a_b.parquet", false, false),
+        ] {
+            // Whoever names a file means it.
+            assert_eq!((is_leftover_of_table(path, true), is_leftover_of_table(path, false)), (whole, named), "{path}");
+        }
     }
 }

@@ -4,18 +4,24 @@ use super::{
     FetchLimits, PinnedObject, classes, extension,
     foreign_files::{self, Foreign},
     parquet_footer, pattern,
+    sorted_objects::SortedObjects,
 };
 use crate::{
     Limits, PipelineError,
     error::first_few,
-    storage::{Listing, Storage, StoredObject, UnreachableReason},
+    storage::{Listed, Storage, StoredObject, UnreachableReason},
+    unique_ids::IdHashes,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use glob::{MatchOptions, Pattern};
-use schemas::{ImageExtensions, ImageIdRule, LabelSource, LeftOutReason, SourceAccount, SourceLayout, SourceReading};
+use schemas::{
+    ImageExtensions, ImageIdRule, LabelSource, LeftOutReason, PackedList, SourceAccount, SourceLayout, SourceReading,
+};
+use serde::{Deserialize, Serialize};
 use std::{
     cmp,
     collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
 };
 
 /// Names shown in an error before the rest is only counted.
@@ -66,7 +72,7 @@ pub struct SourceListing {
     /// How its images lie.
     pub layout: SourceLayout,
     /// Its objects.
-    pub inputs: Vec<ListedInput>,
+    pub inputs: PackedList<ListedInput>,
     /// Names of the classes by label, where the layout gives them; else empty.
     pub class_names: Vec<String>,
     /// Images in all; unknown for tar shards until they are read.
@@ -76,13 +82,14 @@ pub struct SourceListing {
 }
 
 /// One object of a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedInput {
     /// Full address, without credentials.
     pub uri: String,
     /// Size in bytes.
     pub size: u64,
     /// The store's version tag, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
     /// Label, where the layout gives it by path.
     pub label: Option<i32>,
@@ -91,9 +98,9 @@ pub struct ListedInput {
 }
 
 impl ListedInput {
-    fn new(storage: &Storage, object: &StoredObject) -> Self {
+    fn new(storage: &Storage, object: StoredObject) -> Self {
         let StoredObject { path, size, etag } = object;
-        Self { uri: storage.uri(path), size: *size, etag: etag.clone(), label: None, rows: None }
+        Self { uri: storage.uri(&path), size, etag, label: None, rows: None }
     }
 }
 
@@ -126,52 +133,53 @@ pub async fn list_storage(
     }
     let mut left_out = SourceAccount::default();
     let found = find(storage, pattern, options, limits, &mut left_out, &wrong).await?;
-    let (layout, mut objects) = choose_layout(found, options, pattern.is_empty(), &mut left_out).map_err(&wrong)?;
+    let (layout, objects) = choose_layout(found, options, pattern.is_empty(), &mut left_out).map_err(&wrong)?;
     let (inputs, class_names, images) = match layout {
         SourceLayout::Folder => {
             let class_names = match options.reading.labels {
                 LabelSource::None => Vec::new(),
-                _ => classes::of_folders(objects.iter().map(|object| object.path.as_str()), options.classes.as_deref())
-                    .map_err(&wrong)?,
+                _ => classes::of_folders(folders(&objects), options.classes.as_deref()).map_err(&wrong)?,
             };
-            objects.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-            check_keys(&objects, options.image_id).map_err(&wrong)?;
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            check_keys(|| objects.iter().take(most).map(|object| object.path), options.image_id).map_err(&wrong)?;
+            if let Some(deep) = objects.iter().take(most).map(|object| object.path).find(|path| is_deep(path)) {
+                tracing::warn!(
+                    "{deep} lies deeper than <class>/<file>: its class is its first folder. Is the source one level too high?"
+                );
+            }
             let labels: HashMap<&str, i32> = class_names.iter().map(String::as_str).zip(0..).collect();
-            let input = |object: &StoredObject| {
+            let input = |object: StoredObject| {
                 let label = classes::of_path(&object.path).and_then(|class| labels.get(class).copied());
                 ListedInput { label, ..ListedInput::new(storage, object) }
             };
-            let inputs: Vec<_> = objects.iter().map(input).collect();
+            let inputs: PackedList<_> = objects.into_iter().take(most).map(input).collect();
             let images = inputs.len() as u64;
             (inputs, class_names, Some(images))
         }
         SourceLayout::Webdataset => {
-            let mut inputs: Vec<_> = objects.iter().map(|object| ListedInput::new(storage, object)).collect();
-            let mut images = None;
-            if options.max_images.is_some() {
-                let (sampled, counted) =
-                    sample_shards(storage, &objects, inputs, &options.reading, limit, limits).await?;
-                inputs = sampled;
-                images = Some(counted);
-            }
+            let (inputs, images) = match options.max_images {
+                None => (objects.into_iter().map(|object| ListedInput::new(storage, object)).collect(), None),
+                Some(_) => {
+                    let (inputs, images) = sample_shards(storage, objects, &options.reading, limit, limits).await?;
+                    (inputs, Some(images))
+                }
+            };
             (inputs, options.classes.clone().unwrap_or_default(), images)
         }
         SourceLayout::Parquet => {
             let footers = read_footers(storage, &objects, &options.reading, limits).await?;
-            let names = objects.iter().map(|object| object.path.as_str()).zip(&footers);
-            let names = names.map(|(path, (_, class_names))| (path, class_names.as_slice()));
             let class_names = match (options.reading.labels, &options.classes) {
                 (LabelSource::None, _) => Vec::new(),
-                (_, Some(given)) => classes::named_by_list(names, given).map_err(&wrong)?,
-                (_, None) => classes::of_files(names).map_err(&wrong)?,
+                (_, Some(given)) => classes::named_by_list(&footers, given).map_err(&wrong)?,
+                (_, None) => classes::of_files(&footers).map_err(&wrong)?,
             };
             let mut left = limit;
-            let mut inputs = Vec::with_capacity(objects.len());
-            for (object, (rows, _)) in objects.iter().zip(&footers) {
-                let rows = cmp::min(*rows, left);
+            let mut inputs = PackedList::default();
+            for (object, footer) in objects.into_iter().zip(&footers) {
+                let rows = cmp::min(footer.rows, left);
                 left -= rows;
                 if rows > 0 {
-                    inputs.push(ListedInput { rows: Some(rows), ..ListedInput::new(storage, object) });
+                    inputs.push(&ListedInput { rows: Some(rows), ..ListedInput::new(storage, object) });
                 }
             }
             (inputs, class_names, Some(limit - left))
@@ -179,13 +187,6 @@ pub async fn list_storage(
     };
     if inputs.is_empty() {
         return Err(wrong("it holds no images".to_owned()));
-    }
-    if layout == SourceLayout::Folder
-        && let Some(deep) = objects.iter().map(|object| &object.path).find(|path| path.matches('/').count() > 1)
-    {
-        tracing::warn!(
-            "{deep} lies deeper than <class>/<file>: its class is its first folder. Is the source one level too high?"
-        );
     }
     tracing::info!(
         source,
@@ -236,72 +237,31 @@ async fn find(
     limits: &Limits,
     left_out: &mut SourceAccount,
     wrong: &impl Fn(String) -> PipelineError,
-) -> Result<Vec<StoredObject>, PipelineError> {
+) -> Result<PackedList<StoredObject>, PipelineError> {
     let names = pattern::expand_braces(pattern).map_err(wrong)?;
     let wild = pattern.is_empty() || names.iter().any(|name| pattern::has_wildcard(name));
-    let mut missing = Vec::new();
-    let mut found = BTreeSet::new();
-    if wild {
-        let Listing { objects: listed, unreachable } = list_folder(storage).await?;
-        let foreign = Foreign::find(&listed, own_output(storage, options)?, pattern.is_empty());
-        let (mut named, mut others) = (Vec::with_capacity(listed.len()), unreachable.len() as u64);
-        for entry in unreachable {
-            match foreign.reason(&entry.shown) {
-                Some(reason) => left_out.count(reason, || entry.shown),
-                // Whoever may not look into a folder does not know what is missing.
-                None if entry.reason == UnreachableReason::Closed => {
-                    return Err(wrong(format!("{entry}: have it opened")));
-                }
-                None => left_out.count(LeftOutReason::Unreachable, || entry.to_string()),
+    let (found, missing) = if wild {
+        let (objects, foreign) = list_folder(storage, pattern.is_empty(), options, left_out, wrong).await?;
+        let in_set = objects.into_iter().filter(|object| match foreign.reason(&object.path) {
+            None => true,
+            Some(reason) => {
+                left_out.count(reason, || storage.uri(&object.path));
+                false
             }
-        }
-        for object in listed {
-            match foreign.reason(&object.path) {
-                None => named.push(object),
-                Some(reason) => {
-                    others += 1;
-                    left_out.count(reason, || storage.uri(&object.path));
-                }
-            }
-        }
-        if pattern.is_empty() {
-            found.extend(named);
-        } else {
-            for name in names {
-                let glob = Pattern::new(&name).map_err(|error| wrong(format!("{name}: {error}")))?;
-                // A star does not reach into folders; two stars do.
-                let options = MatchOptions {
-                    case_sensitive: true,
-                    require_literal_separator: true,
-                    require_literal_leading_dot: true,
-                };
-                let before = found.len();
-                let mut matches =
-                    named.iter().filter(|object| glob.matches_with(&object.path, options)).cloned().peekable();
-                if matches.peek().is_none() {
-                    missing.push(name);
-                    continue;
-                }
-                found.extend(matches);
-                tracing::debug!(name, new = found.len() - before, "matched");
-            }
-        }
-        if found.is_empty() && missing.is_empty() && others > 0 {
+        });
+        let (found, missing) = match pattern.is_empty() {
+            true => (in_set.collect(), Vec::new()),
+            false => matching(in_set, names).map_err(wrong)?,
+        };
+        if found.is_empty() && missing.is_empty() && !left_out.is_empty() {
             let shown: Vec<_> =
                 left_out.iter().map(|(reason, left)| format!("{} {}", left.count, reason.describe())).collect();
             return Err(wrong(format!("nothing is there but {}", shown.join(", "))));
         }
+        (found, missing)
     } else {
-        let heads = stream::iter(names)
-            .map(|name| async move { Ok::<_, PipelineError>((storage.head_if_exists(&name).await?, name)) });
-        let heads: Vec<_> = heads.buffered(limits.fetch_requests.max(1)).try_collect().await?;
-        for (object, name) in heads {
-            match object {
-                Some(object) => drop(found.insert(object)),
-                None => missing.push(name),
-            }
-        }
-    }
+        look_up(storage, names, limits).await?
+    };
     if let ([name], true) = (missing.as_slice(), found.is_empty()) {
         let hint = if wild { "" } else { "; for a folder of that name, end the address with a slash" };
         return Err(wrong(format!("{name} is not there{hint}")));
@@ -313,7 +273,89 @@ async fn find(
     if found.is_empty() {
         return Err(wrong(nothing_there(storage).await));
     }
-    Ok(found.into_iter().collect())
+    Ok(found)
+}
+
+/// Everything in a folder that can be read, sorted, and what of it is no part of the set.
+async fn list_folder(
+    storage: &Storage,
+    whole: bool,
+    options: &SourceOptions,
+    left_out: &mut SourceAccount,
+    wrong: &impl Fn(String) -> PipelineError,
+) -> Result<(PackedList<StoredObject>, Foreign), PipelineError> {
+    let mut foreign = Foreign::new(own_output(storage, options)?, whole);
+    let (mut objects, mut unreachable) = (SortedObjects::default(), Vec::new());
+    let mut entries = storage.list_stream("");
+    while let Some(entry) = entries.try_next().await.map_err(|error| listing_error(storage, error))? {
+        match entry {
+            Listed::Object(object) => {
+                foreign.note(&object.path);
+                objects.push(object);
+            }
+            Listed::Unreachable(entry) => unreachable.push(entry),
+        }
+    }
+    unreachable.sort_unstable();
+    for entry in unreachable {
+        match foreign.reason(&entry.shown) {
+            Some(reason) => left_out.count(reason, || entry.shown),
+            // Whoever may not look into a folder does not know what is missing.
+            None if entry.reason == UnreachableReason::Closed => {
+                return Err(wrong(format!("{entry}: have it opened")));
+            }
+            None => left_out.count(LeftOutReason::Unreachable, || entry.to_string()),
+        }
+    }
+    Ok((objects.finish(), foreign))
+}
+
+/// The objects that one of some patterns matches, and the patterns that match none.
+///
+/// # Errors
+/// In words, when one is no pattern.
+fn matching(
+    objects: impl Iterator<Item = StoredObject>,
+    names: Vec<String>,
+) -> Result<(PackedList<StoredObject>, Vec<String>), String> {
+    // A star does not reach into folders; two stars do.
+    let options =
+        MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+    let glob = |name: String| match Pattern::new(&name) {
+        Ok(glob) => Ok((glob, name, false)),
+        Err(error) => Err(format!("{name}: {error}")),
+    };
+    let mut globs = names.into_iter().map(glob).collect::<Result<Vec<_>, _>>()?;
+    let matches = objects.filter(|object| {
+        let mut any = false;
+        for (glob, _, matched) in &mut globs {
+            let matches = glob.matches_with(&object.path, options);
+            *matched |= matches;
+            any |= matches;
+        }
+        any
+    });
+    let found = matches.collect();
+    Ok((found, globs.into_iter().filter(|(.., matched)| !matched).map(|(_, name, _)| name).collect()))
+}
+
+/// The objects of some names, sorted, each once; and the names that are not there.
+async fn look_up(
+    storage: &Storage,
+    names: Vec<String>,
+    limits: &Limits,
+) -> Result<(PackedList<StoredObject>, Vec<String>), PipelineError> {
+    let (mut found, mut missing) = (SortedObjects::default(), Vec::new());
+    let heads = stream::iter(names)
+        .map(|name| async move { Ok::<_, PipelineError>((storage.head_if_exists(&name).await?, name)) });
+    let mut heads = heads.buffered(limits.fetch_requests.max(1));
+    while let Some((object, name)) = heads.try_next().await? {
+        match object {
+            Some(object) => found.push(object),
+            None => missing.push(name),
+        }
+    }
+    Ok((found.finish(), missing))
 }
 
 /// Where the run's own output lies below the source, if it does: empty where it is the source.
@@ -340,54 +382,57 @@ async fn nothing_there(storage: &Storage) -> String {
     }
 }
 
-async fn list_folder(storage: &Storage) -> Result<Listing, PipelineError> {
-    storage.list_all("").await.map_err(|error| {
-        if error.is_temporary() || !storage.display().starts_with("http") {
-            return error;
-        }
-        let problem = format!("this server cannot list a folder: {NAME_THE_FILES} ({error})");
-        PipelineError::Source { uri: storage.display().to_owned(), problem }
-    })
+/// What to say where a folder cannot be listed.
+fn listing_error(storage: &Storage, error: PipelineError) -> PipelineError {
+    if error.is_temporary() || !storage.display().starts_with("http") {
+        return error;
+    }
+    let problem = format!("this server cannot list a folder: {NAME_THE_FILES} ({error})");
+    PipelineError::Source { uri: storage.display().to_owned(), problem }
+}
+
+/// The layout that the name of an object tells.
+fn layout_of(path: &str, extensions: &ImageExtensions) -> Option<SourceLayout> {
+    match extension(path).as_deref() {
+        Some("tar") => Some(SourceLayout::Webdataset),
+        Some("parquet") => Some(SourceLayout::Parquet),
+        extension => extensions.contain(extension).then_some(SourceLayout::Folder),
+    }
 }
 
 /// Keeps the objects of one layout: the one asked for, or the only one there is.
 fn choose_layout(
-    objects: Vec<StoredObject>,
+    objects: PackedList<StoredObject>,
     options: &SourceOptions,
     whole: bool,
     left_out: &mut SourceAccount,
-) -> Result<(SourceLayout, Vec<StoredObject>), String> {
+) -> Result<(SourceLayout, PackedList<StoredObject>), String> {
     let extensions = &options.reading.image_extensions;
-    let mut by_layout: BTreeMap<&str, (SourceLayout, Vec<StoredObject>)> = BTreeMap::new();
-    let mut others: Vec<StoredObject> = Vec::new();
-    for object in objects {
-        let extension = extension(&object.path);
-        let layout = match extension.as_deref() {
-            Some("tar") => SourceLayout::Webdataset,
-            Some("parquet") => SourceLayout::Parquet,
-            extension if extensions.contain(extension) => SourceLayout::Folder,
-            _ => {
-                others.push(object);
-                continue;
-            }
-        };
-        by_layout.entry(layout.name()).or_insert_with(|| (layout, Vec::new())).1.push(object);
+    let is_table = |object: &StoredObject| layout_of(&object.path, extensions) == Some(SourceLayout::Parquet);
+    let (mut by_layout, mut others) = (BTreeMap::new(), 0_u64);
+    for object in objects.iter() {
+        match layout_of(&object.path, extensions) {
+            Some(layout) => by_layout.entry(layout.name()).or_insert((layout, 0_u64)).1 += 1,
+            None => others += 1,
+        }
     }
+    let found = || counts(&objects, &by_layout, extensions);
+    let mut takes_any = false;
     let chosen = match (options.layout, by_layout.len()) {
         (Some(layout), _) if by_layout.contains_key(layout.name()) => layout,
         // Nothing there has an image's name, and images are what was asked for: their bytes tell.
-        (Some(SourceLayout::Folder), _) if *extensions == ImageExtensions::Usual && !others.is_empty() => {
+        (Some(SourceLayout::Folder), _) if *extensions == ImageExtensions::Usual && others > 0 => {
             tracing::info!(
-                files = others.len(),
+                files = others,
                 "no file has an image's extension: all are taken, and their first bytes tell what they are"
             );
-            by_layout.insert(SourceLayout::Folder.name(), (SourceLayout::Folder, std::mem::take(&mut others)));
+            takes_any = true;
             SourceLayout::Folder
         }
         (Some(layout), _) => {
             return Err(format!(
                 "no files of the layout {layout} (.tar for webdataset, .parquet for parquet, images for folder); found {}",
-                counts(&by_layout, &others)
+                found()
             ));
         }
         (None, 1) => match by_layout.values().next() {
@@ -395,49 +440,69 @@ fn choose_layout(
             None => return Err("it holds no images".to_owned()),
         },
         (None, 0) => {
-            let packed = others
-                .iter()
-                .filter_map(|object| extension(&object.path))
-                .any(|name| matches!(name.as_str(), "gz" | "tgz" | "zst" | "bz2" | "xz" | "zip" | "7z" | "rar"));
+            let is_archive =
+                |name: String| matches!(name.as_str(), "gz" | "tgz" | "zst" | "bz2" | "xz" | "zip" | "7z" | "rar");
+            let packed = objects.iter().filter_map(|object| extension(&object.path)).any(is_archive);
             let hint = match packed {
                 true => ": compressed archives are not read, write them as plain .tar",
                 false => {
                     ": --layout folder takes files of any name for images, and tells by their first bytes what they are"
                 }
             };
-            return Err(format!("no images, .tar or .parquet files; found {}{hint}", counts(&by_layout, &others)));
+            return Err(format!("no images, .tar or .parquet files; found {}{hint}", found()));
         }
         (None, _) => {
             return Err(format!(
                 "more than one layout: {}; choose one with --layout, or narrow the address with a pattern",
-                counts(&by_layout, &others)
+                found()
             ));
         }
     };
-    let (_, kept) = by_layout.remove(chosen.name()).unwrap_or((chosen, Vec::new()));
-    let kept = match chosen {
-        SourceLayout::Parquet => foreign_files::tables(kept, &others, whole, left_out)?,
-        _ => kept,
-    };
-    for object in by_layout.into_values().flat_map(|(_, objects)| objects) {
-        left_out.count(LeftOutReason::OtherLayout, || object.path);
+    if chosen == SourceLayout::Parquet {
+        // Shards and pictures beside them say nothing about tables.
+        let beside =
+            objects.iter().filter(|object| layout_of(&object.path, extensions).is_none_or(|layout| layout == chosen));
+        foreign_files::refuse_logged_table(beside.map(|object| (is_table(&object), object.path)))?;
     }
-    for object in others {
-        let usual = ImageExtensions::Usual.contain(extension(&object.path).as_deref());
-        let reason = if usual { LeftOutReason::OtherExtension } else { LeftOutReason::OtherFile };
-        left_out.count(reason, || object.path);
+    let mut kept = PackedList::default();
+    for object in objects {
+        let StoredObject { path, .. } = &object;
+        let reason = match layout_of(path, extensions) {
+            Some(SourceLayout::Parquet) if chosen == SourceLayout::Parquet => {
+                foreign_files::is_leftover_of_table(path, whole).then_some(LeftOutReason::Leftover)
+            }
+            Some(layout) => (layout != chosen).then_some(LeftOutReason::OtherLayout),
+            None if takes_any => None,
+            None => Some(match ImageExtensions::Usual.contain(extension(path).as_deref()) {
+                true => LeftOutReason::OtherExtension,
+                false => LeftOutReason::OtherFile,
+            }),
+        };
+        match reason {
+            Some(reason) => left_out.count(reason, || object.path),
+            None => {
+                kept.push(&object);
+            }
+        }
+    }
+    if kept.is_empty() {
+        return Err("all of its Parquet files have an underscore in their path, as what Spark leaves behind".to_owned());
     }
     Ok((chosen, kept))
 }
 
 /// How many files there are of each layout, and of each other extension.
-fn counts(by_layout: &BTreeMap<&str, (SourceLayout, Vec<StoredObject>)>, others: &[StoredObject]) -> String {
-    let mut by_extension: BTreeMap<String, usize> = BTreeMap::new();
-    for object in others {
+fn counts(
+    objects: &PackedList<StoredObject>,
+    by_layout: &BTreeMap<&str, (SourceLayout, u64)>,
+    extensions: &ImageExtensions,
+) -> String {
+    let mut by_extension: BTreeMap<String, u64> = BTreeMap::new();
+    for object in objects.iter().filter(|object| layout_of(&object.path, extensions).is_none()) {
         let name = extension(&object.path).map_or("without extension".to_owned(), |name| format!(".{name}"));
         *by_extension.entry(name).or_default() += 1;
     }
-    let layouts = by_layout.iter().map(|(name, (_, objects))| format!("{} of {name}", objects.len()));
+    let layouts = by_layout.iter().map(|(name, (_, count))| format!("{count} of {name}"));
     // The most frequent ones say what it is.
     let mut by_count: Vec<_> = by_extension.into_iter().collect();
     by_count.sort_by_key(|(_, count)| cmp::Reverse(*count));
@@ -447,64 +512,103 @@ fn counts(by_layout: &BTreeMap<&str, (SourceLayout, Vec<StoredObject>)>, others:
     layouts.chain(others).chain(rest).collect::<Vec<_>>().join(", ")
 }
 
-/// Two images of one key could not be told apart in the tables.
-fn check_keys(objects: &[StoredObject], rule: ImageIdRule) -> Result<(), String> {
-    let mut seen: HashMap<String, &str> = HashMap::with_capacity(objects.len());
-    for object in objects {
-        let key = rule.of_file(&object.path);
-        if let Some(other) = seen.insert(key.clone(), &object.path) {
+/// The folders that are classes.
+fn folders(objects: &PackedList<StoredObject>) -> BTreeSet<String> {
+    let mut folders = BTreeSet::new();
+    for object in objects.iter() {
+        if let Some(class) = classes::of_path(&object.path)
+            && !folders.contains(class)
+        {
+            folders.insert(class.to_owned());
+        }
+    }
+    folders
+}
+
+/// Whether a path is deeper than `<class>/<file>`.
+fn is_deep(path: &str) -> bool {
+    path.matches('/').count() > 1
+}
+
+/// Two images of one key could not be told apart in the tables. `paths` gives the paths, as often as it is asked to.
+fn check_keys<P: Iterator<Item = String>>(paths: impl Fn() -> P, rule: ImageIdRule) -> Result<(), String> {
+    let mut hashes = IdHashes::default();
+    paths().for_each(|path| hashes.add([rule.of_file(&path).as_str()]));
+    let mut repeated = hashes.into_repeated();
+    if repeated.is_empty() {
+        return Ok(());
+    }
+    for path in paths() {
+        if let Some((key, other)) = repeated.add(&path, [rule.of_file(&path).as_str()]).into_iter().next() {
             let advice = match rule {
                 ImageIdRule::Stem => "use --image-id path, or position, which tells any two apart",
                 ImageIdRule::Path => "use --image-id position, which keeps the extension",
                 ImageIdRule::Position => "the listing names one file twice",
             };
-            return Err(format!("{other} and {} would both be image {key:?}: {advice}", object.path));
+            return Err(format!("{other} and {path} would both be image {key:?}: {advice}"));
         }
     }
     Ok(())
 }
 
+/// What a plan takes from the footer of a Parquet file.
+#[derive(Debug)]
+pub(super) struct FileFooter {
+    pub(super) path: String,
+    pub(super) rows: u64,
+    /// Often the same in all files, and then once in memory.
+    pub(super) class_names: Arc<[String]>,
+}
+
 /// Rows and class names of every file, in order.
 async fn read_footers(
     storage: &Storage,
-    objects: &[StoredObject],
+    objects: &PackedList<StoredObject>,
     reading: &SourceReading,
     limits: &Limits,
-) -> Result<Vec<(u64, Vec<String>)>, PipelineError> {
-    let pinned: Vec<_> = objects.iter().map(|object| PinnedObject::of_listing(storage, object)).collect();
+) -> Result<Vec<FileFooter>, PipelineError> {
     let warned = std::sync::Once::new();
     let warned = &warned;
-    let footers = stream::iter(pinned).map(|object| async move {
-        let footer = parquet_footer::read_footer(&object, reading).await?;
+    let footers = stream::iter(objects.iter()).map(|object| async move {
+        let pinned = PinnedObject::of_listing(storage, &object);
+        let footer = parquet_footer::read_footer(&pinned, reading).await?;
         if let Some(advice) = footer.label_advice() {
-            warned.call_once(|| tracing::warn!("{}: {advice}", object.uri()));
+            warned.call_once(|| tracing::warn!("{}: {advice}", pinned.uri()));
         }
-        Ok((footer.rows(), footer.class_names()))
+        Ok::<_, PipelineError>((object.path, footer.rows(), footer.class_names()))
     });
-    footers.buffered(limits.fetch_requests.max(1)).try_collect().await
+    let mut footers = footers.buffered(limits.fetch_requests.max(1));
+    let mut read: Vec<FileFooter> = Vec::with_capacity(objects.len());
+    while let Some((path, rows, names)) = footers.try_next().await? {
+        let class_names = match read.last() {
+            Some(last) if *last.class_names == *names => Arc::clone(&last.class_names),
+            _ => names.into(),
+        };
+        read.push(FileFooter { path, rows, class_names });
+    }
+    Ok(read)
 }
 
-/// The shards that hold the first `limit` images, read as far as that.
+/// The shards that hold the first `limit` images, read as far as that; and how many images those are.
 async fn sample_shards(
     storage: &Storage,
-    objects: &[StoredObject],
-    inputs: Vec<ListedInput>,
+    objects: PackedList<StoredObject>,
     reading: &SourceReading,
     limit: u64,
     limits: &Limits,
-) -> Result<(Vec<ListedInput>, u64), PipelineError> {
+) -> Result<(PackedList<ListedInput>, u64), PipelineError> {
     let fetch = FetchLimits::new(limits);
-    let (mut sampled, mut left) = (Vec::new(), limit);
-    for (object, input) in objects.iter().zip(inputs) {
+    let (mut sampled, mut left) = (PackedList::default(), limit);
+    for object in objects {
         if left == 0 {
             break;
         }
-        let object = PinnedObject::of_listing(storage, object);
-        let found = super::read_webdataset::count_images(storage, object, fetch.clone(), reading, left).await?;
+        let pinned = PinnedObject::of_listing(storage, &object);
+        let found = super::read_webdataset::count_images(storage, pinned, fetch.clone(), reading, left).await?;
         // A shard of which all are wanted is read to its end, whatever follows its last sample.
         let rows = (found == left).then_some(found);
         left -= found;
-        sampled.push(ListedInput { rows, ..input });
+        sampled.push(&ListedInput { rows, ..ListedInput::new(storage, object) });
     }
     Ok((sampled, limit - left))
 }
@@ -519,7 +623,7 @@ mod tests {
 
     #[test]
     fn a_layout_is_chosen_only_when_it_is_the_only_one() {
-        let files = |paths: &[&str]| paths.iter().map(|path| object(path)).collect::<Vec<_>>();
+        let files = |paths: &[&str]| paths.iter().map(|path| object(path)).collect::<PackedList<_>>();
         let choose = |paths: &[&str], layout: Option<SourceLayout>| {
             let mut left_out = SourceAccount::default();
             let options = SourceOptions { layout, ..SourceOptions::new("") };
@@ -545,13 +649,14 @@ mod tests {
 
     #[test]
     fn images_of_one_key_are_refused_by_name() {
-        let objects = [object("cats/001.jpg"), object("dogs/001.jpg")];
-        let error = check_keys(&objects, ImageIdRule::Stem).expect_err("one stem twice");
+        let check_keys = |paths: [&str; 2], rule| check_keys(|| paths.iter().map(|&path| path.to_owned()), rule);
+        let paths = ["cats/001.jpg", "dogs/001.jpg"];
+        let error = check_keys(paths, ImageIdRule::Stem).expect_err("one stem twice");
         assert!(error.contains("cats/001.jpg and dogs/001.jpg") && error.contains("--image-id path"), "{error}");
-        check_keys(&objects, ImageIdRule::Path).expect("paths differ");
-        let objects = [object("cats/001.jpg"), object("cats/001.png")];
-        let error = check_keys(&objects, ImageIdRule::Path).expect_err("one path without extension");
+        check_keys(paths, ImageIdRule::Path).expect("paths differ");
+        let paths = ["cats/001.jpg", "cats/001.png"];
+        let error = check_keys(paths, ImageIdRule::Path).expect_err("one path without extension");
         assert!(error.contains("--image-id position"), "{error}");
-        check_keys(&objects, ImageIdRule::Position).expect("any two differ");
+        check_keys(paths, ImageIdRule::Position).expect("any two differ");
     }
 }

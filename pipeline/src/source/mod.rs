@@ -18,6 +18,7 @@ mod pinned_object;
 mod read_folder;
 mod read_parquet;
 mod read_webdataset;
+mod sorted_objects;
 mod tar_bytes;
 mod tar_member;
 
@@ -162,7 +163,7 @@ impl SourceReader {
     /// When the plan's inputs do not lie there.
     pub fn with_storage(plan: Arc<Plan>, storage: Storage, limits: &Limits) -> Result<Self, PipelineError> {
         for input in plan.inputs().iter().take(1) {
-            PinnedObject::of_input(&storage, input)?;
+            PinnedObject::of_input(&storage, &input)?;
         }
         let images = plan.settings().origin.images().ok_or_else(|| PipelineError::Source {
             uri: plan.settings().source.clone(),
@@ -184,7 +185,7 @@ impl SourceReader {
     ///
     /// Fetching runs ahead on its own tasks, within the limits that all units share, and ends when the stream is dropped.
     pub fn read_unit(&self, unit: u32) -> SourceImages {
-        self.inputs.read(self.plan.unit_inputs(unit).to_vec().into_iter())
+        self.inputs.read(self.plan.unit_inputs(unit).into_iter())
     }
 }
 

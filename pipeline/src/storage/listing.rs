@@ -5,7 +5,7 @@ use std::fmt;
 
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Listed {
+pub(crate) enum Listed {
     /// An object that can be read by its path.
     Object(StoredObject),
     /// Something that cannot.

@@ -19,6 +19,7 @@ mod transport;
 
 pub use address::without_secrets;
 pub(crate) use address::{Address, has_scheme};
+pub(crate) use listing::Listed;
 pub use listing::{Listing, Unreachable, UnreachableReason};
 pub(crate) use local_files::{LocalKind, local_kind};
 pub use put_stream::PutStreamOutcome;
@@ -34,12 +35,13 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use listing::{Listed, escaped, problem_of_name};
+use listing::{escaped, problem_of_name};
 use object_store::{
     Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
     PutOptions, PutPayload, RenameOptions, RenameTargetMode, path::Path,
 };
 use retry::RetryPolicy;
+use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
@@ -135,7 +137,7 @@ impl fmt::Debug for Storage {
 }
 
 /// An object, as a store lists it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StoredObject {
     /// Path below the root of the [`Storage`].
     pub path: String,
@@ -412,7 +414,7 @@ impl Storage {
     /// directory buckets of S3. Empty objects that a store keeps as marks of folders are left out.
     ///
     /// After an error there is nothing more.
-    fn list_stream(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PipelineError>> {
+    pub(crate) fn list_stream(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PipelineError>> {
         match self.open_listing(prefix) {
             Ok(entries) => entries,
             Err(error) => stream::once(async { Err(error) }).boxed(),

@@ -69,8 +69,8 @@ impl FrozenSource {
         if options.reading != SourceReading::default() {
             digest.update(serde_json::to_vec(&options.reading).expect("text is always JSON"));
         }
-        for input in &listing.inputs {
-            let line = serde_json::to_vec(&planned(input, 0)).expect("text and numbers are always JSON");
+        for input in listing.inputs.iter() {
+            let line = serde_json::to_vec(&planned(&input, 0)).expect("text and numbers are always JSON");
             digest.update(line);
             digest.update(b"\n");
         }
@@ -79,7 +79,8 @@ impl FrozenSource {
             layout: listing.layout,
             images: listing.images,
             digest: hex(&digest.finalize()),
-            inputs: listing.inputs,
+            // Any of them may be next: these are not packed.
+            inputs: listing.inputs.into_iter().collect(),
             reader,
         })
     }

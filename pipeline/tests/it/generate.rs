@@ -49,17 +49,14 @@ fn sample_plan(count: u64, unit_size: u64, formats: &[PictureFormat]) -> Arc<Pla
         ..settings(SourceLayout::Folder)
     };
     let ranges = (0..count).step_by(unit_size as usize).map(|start| start..count.min(start + unit_size));
-    let inputs = ranges
-        .zip(0..)
-        .map(|(samples, unit)| PlannedInput {
-            uri: PlannedInput::SAMPLES.to_owned(),
-            size: 0,
-            etag: None,
-            rows: Some(samples),
-            label: None,
-            unit,
-        })
-        .collect();
+    let inputs = ranges.zip(0..).map(|(samples, unit)| PlannedInput {
+        uri: PlannedInput::SAMPLES.to_owned(),
+        size: 0,
+        etag: None,
+        rows: Some(samples),
+        label: None,
+        unit,
+    });
     Arc::new(Plan::try_new(settings, Vec::new(), inputs).expect("a plan"))
 }
 
@@ -190,22 +187,18 @@ async fn the_tokens_of_a_table_become_the_pictures_of_their_samples() {
     assert!(!contents(&tokens).await.keys().any(|path| path.starts_with("pictures/")));
     let tables = TableReader::open(&tokens).await.expect("an output");
     let mut first = 0;
-    let inputs = tables
-        .reports()
-        .iter()
-        .map(|report| {
-            let rows = first..first + report.books.written;
-            first = rows.end;
-            PlannedInput {
-                uri: format!("tokens/{}", report.tokens.path),
-                size: report.tokens.bytes,
-                etag: None,
-                rows: Some(rows),
-                label: None,
-                unit: report.unit,
-            }
-        })
-        .collect();
+    let inputs = tables.reports().iter().map(|report| {
+        let rows = first..first + report.books.written;
+        first = rows.end;
+        PlannedInput {
+            uri: format!("tokens/{}", report.tokens.path),
+            size: report.tokens.bytes,
+            etag: None,
+            rows: Some(rows),
+            label: None,
+            unit: report.unit,
+        }
+    });
     let origin = TokenOrigin { tokens_plan: drawn.hash().clone(), pictures: pictures(&[PictureFormat::Png]) };
     let settings = PlanSettings { origin: Origin::Tokens(origin), ..drawn.settings().clone() };
     let plan = Arc::new(Plan::try_new(settings, Vec::new(), inputs).expect("a plan"));
@@ -306,7 +299,7 @@ async fn a_set_of_another_seed_is_refused_by_name() {
     let mut other = origin(5, &[]);
     other.sampling.seed = 8;
     let settings = PlanSettings { origin: Origin::Samples(other), ..plan.settings().clone() };
-    let other = Arc::new(Plan::try_new(settings, Vec::new(), plan.inputs().to_vec()).expect("a plan"));
+    let other = Arc::new(Plan::try_new(settings, Vec::new(), plan.inputs().iter()).expect("a plan"));
     let error = generate_with(&other, &output, &sampler()).await.expect_err("another plan").to_string();
     assert!(error.contains("sampling: ") && error.contains("\"seed\":7"), "{error}");
 }

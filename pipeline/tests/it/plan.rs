@@ -3,11 +3,11 @@
 use crate::source_support::settings;
 use pipeline::{ListedInput, SourceListing, plan_units};
 use proptest::prelude::*;
-use schemas::{ImageIdRule, Plan, SourceAccount, SourceLayout};
+use schemas::{ImageIdRule, PackedList, Plan, SourceAccount, SourceLayout};
 
 fn listing() -> impl Strategy<Value = SourceListing> {
     let layouts = proptest::sample::select(SourceLayout::ALL.to_vec());
-    let objects = proptest::collection::vec((1_u64..1000, proptest::option::of("[a-f0-9]{4}"), 1_u64..300), 1..60);
+    let objects = proptest::collection::vec((1_u64..1000, proptest::option::of("[a-f0-9]{4}"), 1_u64..300), 1..20);
     (layouts, objects).prop_map(|(layout, objects)| {
         let inputs = objects.into_iter().enumerate().map(|(index, (size, etag, rows))| ListedInput {
             uri: format!("s3://bucket/{index:05}"),
@@ -33,8 +33,8 @@ proptest! {
         let plan = plan_units(settings(unit_size, ImageIdRule::Stem), listing.clone()).expect("a plan");
         prop_assert_eq!((&plan.settings().source, plan.settings().origin.images().map(|images| images.layout)), (&listing.source, Some(listing.layout)));
         let mut expected = listing.inputs.iter();
-        let mut current: Option<(&ListedInput, u64)> = None;
-        for input in plan.inputs() {
+        let mut current: Option<(ListedInput, u64)> = None;
+        for input in plan.inputs().iter() {
             // The next part of the current object, or the first of the next one.
             let (listed, start) = match current {
                 Some((listed, start)) if listed.rows.is_some_and(|rows| start < rows) => (listed, start),
@@ -67,10 +67,11 @@ proptest! {
         let plan = plan_units(settings(unit_size, ImageIdRule::Stem), listing.clone()).expect("a plan");
         let again = plan_units(settings(unit_size, ImageIdRule::Stem), listing.clone()).expect("a plan");
         prop_assert_eq!(plan.hash(), again.hash());
-        let lines = plan.to_json_lines().expect("lines");
-        prop_assert_eq!(&Plan::from_json_lines(&lines).expect("reads back"), &plan);
-        let mut other = listing;
-        other.inputs[0].size += 1;
+        let lines = plan.to_json_lines();
+        prop_assert_eq!(&Plan::from_json_lines(lines.as_slice()).expect("reads back"), &plan);
+        let mut inputs: Vec<_> = listing.inputs.iter().collect();
+        inputs[0].size += 1;
+        let other = SourceListing { inputs: inputs.into_iter().collect(), ..listing };
         let other = plan_units(settings(unit_size, ImageIdRule::Stem), other).expect("a plan");
         prop_assert!(plan.hash() != other.hash(), "another size is another plan");
     }
@@ -83,13 +84,13 @@ fn a_sampled_tar_is_read_as_far_as_it_was_sampled() {
     let listing = SourceListing {
         source,
         layout: SourceLayout::Webdataset,
-        inputs: vec![input],
+        inputs: PackedList::from_iter([input]),
         class_names: vec![],
         images: Some(3),
         left_out: SourceAccount::default(),
     };
     let plan = plan_units(settings(10, ImageIdRule::Stem), listing).expect("a plan");
-    assert_eq!(plan.inputs()[0].rows, Some(0..3));
+    assert_eq!(plan.unit_inputs(0)[0].rows, Some(0..3));
 }
 
 #[test]
@@ -97,7 +98,7 @@ fn nothing_to_plan_and_units_of_nothing_are_refused() {
     let listing = SourceListing {
         source: "s3://bucket/".to_owned(),
         layout: SourceLayout::Folder,
-        inputs: vec![],
+        inputs: PackedList::default(),
         class_names: vec![],
         images: Some(0),
         left_out: SourceAccount::default(),

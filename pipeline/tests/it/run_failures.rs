@@ -150,7 +150,7 @@ async fn a_source_without_one_image_is_an_error() {
     // Shards with labels and no image would list nothing; an empty tar does too.
     let store = InMemory::new();
     let empty = Storage::from_store(Arc::new(store), object_store::path::Path::from("in"), "memory:///in");
-    for input in plan.inputs() {
+    for input in plan.inputs().iter() {
         let name = input.uri.rsplit('/').next().expect("a name");
         empty.put_create(name, vec![0; 1024].into()).await.expect("memory");
     }
@@ -189,7 +189,7 @@ async fn other_inputs_are_named_five_of_them_with_a_count() {
     let (_, output) = memory_output();
     claim_output(&output, &plan).await.expect("claimed");
     assert_eq!(read_plan(&output).await.expect("reads").as_ref(), Some(plan.as_ref()));
-    let mut inputs = plan.inputs().to_vec();
+    let mut inputs: Vec<_> = plan.inputs().iter().collect();
     for input in &mut inputs[..7] {
         input.size += 1;
     }

@@ -24,8 +24,8 @@ async fn problem(store: &Arc<dyn ObjectStore>, pattern: &str, options: &SourceOp
     list_storage(&storage(store, "set"), pattern, options, &limits()).await.expect_err(pattern).to_string()
 }
 
-fn names(listing: &SourceListing) -> Vec<&str> {
-    listing.inputs.iter().map(|input| input.uri.trim_start_matches("memory:///set/")).collect()
+fn names(listing: &SourceListing) -> Vec<String> {
+    listing.inputs.iter().map(|input| input.uri.trim_start_matches("memory:///set/").to_owned()).collect()
 }
 
 #[tokio::test]

@@ -69,30 +69,26 @@ pub(super) fn of_tokens(
         .into());
     }
     let mut first = 0;
-    let inputs = tables
-        .reports()
-        .iter()
-        .zip(0_u32..)
-        .map(|(report, unit)| {
-            let rows = first..first + report.books.written;
-            first = rows.end;
-            let etag = Some(report.tokens.sha256.clone());
-            PlannedInput {
-                uri: format!("{}/{}", shown.trim_end_matches('/'), report.tokens.path),
-                size: report.tokens.bytes,
-                etag,
-                rows: Some(rows),
-                label: None,
-                unit,
-            }
-        })
-        .collect();
+    let inputs = tables.reports().iter().zip(0_u32..).map(|(report, unit)| {
+        let rows = first..first + report.books.written;
+        first = rows.end;
+        let etag = Some(report.tokens.sha256.clone());
+        PlannedInput {
+            uri: format!("{}/{}", shown.trim_end_matches('/'), report.tokens.path),
+            size: report.tokens.bytes,
+            etag,
+            rows: Some(rows),
+            label: None,
+            unit,
+        }
+    });
     let origin = TokenOrigin { tokens_plan: theirs.hash().clone(), pictures: pictures(settings, loaded) };
     let class_names = match loaded.class_names.is_empty() {
         true => theirs.class_names().to_vec(),
         false => loaded.class_names.clone(),
     };
-    Ok(Plan::try_new(plan_settings(settings, loaded, shown, Origin::Tokens(origin)), class_names, inputs)?)
+    let plan_settings = plan_settings(settings, loaded, shown.clone(), Origin::Tokens(origin));
+    Ok(Plan::try_new(plan_settings, class_names, inputs)?)
 }
 
 fn plan_settings(settings: &GenerateSettings, loaded: &Loaded, source: String, origin: Origin) -> PlanSettings {

@@ -10,7 +10,6 @@ use anyhow::Result;
 use pipeline::{Storage, TableReader};
 use schemas::{Plan, SourceAccount};
 use serde::Serialize;
-use std::collections::HashSet;
 
 /// A plan and the state of its output.
 #[derive(Debug, Serialize)]
@@ -51,9 +50,14 @@ pub(super) async fn print(
     left_out: &SourceAccount,
     memory: Option<BatchNeeds>,
 ) -> Result<()> {
-    // One object may be many inputs: row ranges of a Parquet file.
-    let mut seen = HashSet::new();
-    let bytes = plan.inputs().iter().filter(|input| seen.insert(&input.uri)).map(|input| input.size).sum();
+    // One object may be many inputs in a row: row ranges of a Parquet file.
+    let (mut bytes, mut last) = (0, String::new());
+    for input in plan.inputs().iter() {
+        if input.uri != last {
+            bytes += input.size;
+            last = input.uri;
+        }
+    }
     let dry_run = DryRun {
         plan: plan.hash().as_str(),
         settings: plan.settings(),

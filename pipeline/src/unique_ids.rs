@@ -1,4 +1,4 @@
-//! Whether every image id of an output is there once, in eight bytes an image.
+//! Whether every image id of a listing or an output is there once, in eight bytes an image.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
@@ -7,45 +7,45 @@ use std::{
 
 /// First pass: the hashes of all ids. Two equal hashes only mean that a second pass must look at the ids themselves.
 #[derive(Debug, Default)]
-pub(super) struct IdHashes {
+pub(crate) struct IdHashes {
     hashes: Vec<u64>,
 }
 
 impl IdHashes {
-    /// Takes the ids of a unit.
-    pub(super) fn add<'a>(&mut self, image_ids: impl IntoIterator<Item = &'a str>) {
+    /// Takes some ids.
+    pub(crate) fn add<'a>(&mut self, image_ids: impl IntoIterator<Item = &'a str>) {
         self.hashes.extend(image_ids.into_iter().map(hash));
     }
 
     /// The hashes that appeared more than once; almost always none.
-    pub(super) fn into_repeated(mut self) -> Repeated {
+    pub(crate) fn into_repeated<P: Clone>(mut self) -> Repeated<P> {
         self.hashes.sort_unstable();
         let hashes = self.hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
-        Repeated { hashes, units_by_id: HashMap::new() }
+        Repeated { hashes, places: HashMap::new() }
     }
 }
 
-/// Second pass: only ids whose hash repeated.
+/// Second pass: only ids whose hash repeated, each with its place: a unit, a path.
 #[derive(Debug)]
-pub(super) struct Repeated {
+pub(crate) struct Repeated<P> {
     hashes: HashSet<u64>,
-    units_by_id: HashMap<String, u32>,
+    places: HashMap<String, P>,
 }
 
-impl Repeated {
+impl<P: Clone> Repeated<P> {
     /// Whether there is nothing to look at.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
-    /// Takes the ids of a unit again; gives those that were there before, with the unit that had them.
-    pub(super) fn add<'a>(&mut self, unit: u32, image_ids: impl IntoIterator<Item = &'a str>) -> Vec<(String, u32)> {
+    /// Takes the ids of a place again; gives those that were there before, with the place that had them.
+    pub(crate) fn add<'a>(&mut self, place: &P, image_ids: impl IntoIterator<Item = &'a str>) -> Vec<(String, P)> {
         let mut found = Vec::new();
         for image_id in image_ids.into_iter().filter(|image_id| self.hashes.contains(&hash(image_id))) {
-            match self.units_by_id.get(image_id) {
-                Some(&first) => found.push((image_id.to_owned(), first)),
+            match self.places.get(image_id) {
+                Some(first) => found.push((image_id.to_owned(), first.clone())),
                 None => {
-                    self.units_by_id.insert(image_id.to_owned(), unit);
+                    self.places.insert(image_id.to_owned(), place.clone());
                 }
             }
         }
@@ -76,7 +76,7 @@ mod tests {
             let mut repeated = hashes.into_repeated();
             let (mut found, mut expected, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
             for (unit, ids) in units.iter().enumerate() {
-                found.extend(repeated.add(unit as u32, ids.iter().map(String::as_str)));
+                found.extend(repeated.add(&(unit as u32), ids.iter().map(String::as_str)));
                 for id in ids {
                     let first = *seen.entry(id.clone()).or_insert(unit as u32);
                     expected.push((id.clone(), first));
