@@ -21,6 +21,8 @@ const MASKS: u32 = 3;
 
 /// What the header says.
 struct Header {
+    /// Its own bytes.
+    size: u32,
     width: u32,
     height: u32,
     top_down: bool,
@@ -53,7 +55,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
     let (width, height) = (header.width, header.height);
     check_dimensions(width, height, limits)?;
     let in_pixels = |failure: DecodeFailure| failure.with_dimensions(width, height);
-    let header_end = FILE_HEADER + header.length(bytes)?;
+    let header_end = FILE_HEADER + header.size as usize;
     if offset == header_end && header.bits <= 8 {
         offset = offset.saturating_add(header.colour_bytes.saturating_mul(header.palette_length()));
     }
@@ -81,7 +83,17 @@ impl Header {
             let (width, height) = (fields.u16(what)?.into(), fields.u16(what)?.into());
             fields.u16(what)?;
             let bits = fields.u16(what)?;
-            Self { width, height, top_down: false, bits, compression: NONE, masks: [0; 4], colours: 0, colour_bytes: 3 }
+            Self {
+                size,
+                width,
+                height,
+                top_down: false,
+                bits,
+                compression: NONE,
+                masks: [0; 4],
+                colours: 0,
+                colour_bytes: 3,
+            }
         } else {
             let (width, height) = (fields.u32(what)?, fields.u32(what)?);
             // Pillow looks at the upper byte alone.
@@ -91,7 +103,7 @@ impl Header {
             fields.take(12, what)?;
             let colours = fields.u32(what)?;
             let height = if top_down { height.wrapping_neg() } else { height };
-            Self { width, height, top_down, bits, compression, masks: [0; 4], colours, colour_bytes: 4 }
+            Self { size, width, height, top_down, bits, compression, masks: [0; 4], colours, colour_bytes: 4 }
         };
         if header.compression == MASKS {
             // Headers of 40 bytes have three masks behind them, the longer ones have them within, from 56 bytes on with alpha's.
@@ -110,14 +122,9 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of the header, as it says itself.
-    fn length(&self, bytes: &[u8]) -> Result<usize, DecodeFailure> {
-        Reader::at(bytes, FILE_HEADER).u32("the header").map(|length| length as usize)
-    }
-
     fn palette_length(&self) -> usize {
         match self.colours {
-            0 => 1_usize.checked_shl(self.bits.into()).unwrap_or(usize::MAX),
+            0 => 1 << self.bits,
             colours => colours as usize,
         }
     }
@@ -204,9 +211,9 @@ impl Header {
         let mut reader = Reader::at(bytes, offset);
         let mut pixels = Vec::with_capacity(width * height * 3);
         for row in 0..height {
-            // Rows are filled up to four bytes, the last one needs not be.
-            let filled = if row + 1 < height { row_bytes.next_multiple_of(4) } else { row_bytes };
-            let line = &reader.take(filled, &format!("row {row} of {height} in the file"))?[..row_bytes];
+            // Rows are padded to four bytes; the last one need not be.
+            let padded = if row + 1 < height { row_bytes.next_multiple_of(4) } else { row_bytes };
+            let line = &reader.take(padded, &format!("row {row} of {height} in the file"))?[..row_bytes];
             match layout {
                 Layout::Indexed(bits, palette) => {
                     pixels.extend(unpacked(line, *bits).take(width).flat_map(|index| palette.colour(index)));

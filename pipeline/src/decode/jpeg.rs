@@ -7,7 +7,7 @@
 //! | Found | Answer |
 //! |---|---|
 //! | an error | [`RejectReason::Corrupt`], or [`RejectReason::Truncated`] where the bytes end without an end-of-image marker |
-//! | a warning that pixels are lost: a scan cut short by a marker, bad codes, a restart marker out of place | corrupt; Pillow fills in grey |
+//! | a warning that pixels are lost: a scan cut short by a marker, bad codes, a restart marker out of place | corrupt, or truncated without an end-of-image marker; Pillow fills in grey |
 //! | another warning, the end-of-image marker is there (junk before a marker, numbers that nobody uses) | decoded |
 //! | a warning, no end-of-image marker, several scans | truncated |
 //! | the same with one scan | decoded if a marker closes the scan, or it is whole and [`READ_AHEAD`] bytes follow; else truncated |
@@ -17,10 +17,10 @@
 
 use super::{
     DecodeFailure, DecodeLimits, RgbImage, check_dimensions,
-    rgb::{grey, light_through},
+    rgb::{cmyk, grey},
 };
 use schemas::RejectReason;
-use std::ffi::CStr;
+use std::{ffi::CStr, ops::RangeInclusive};
 use turbojpeg::raw;
 
 /// Bytes that libjpeg's bit reader may ask for beyond the last one it needs: its register holds eight.
@@ -36,29 +36,36 @@ const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
 /// Decodes a file that begins as a JPEG.
 pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeFailure> {
     let mut decompressor = Decompressor::new()?;
-    let outcome = decompressor.read_header(bytes);
-    if let Outcome::Failed(message) = outcome {
-        let reason = if is_unsupported(&message) { RejectReason::Unsupported } else { reason_of_failure(bytes) };
-        return Err(DecodeFailure::new(reason, message));
-    }
-    let (width, height) = decompressor.dimensions();
+    let (width, height) = decompressor.size(bytes)?;
     check_dimensions(width, height, limits)?;
     decode_pixels(&mut decompressor, bytes, width, height).map_err(|failure| failure.with_dimensions(width, height))
 }
 
-/// Decodes a JPEG that is a part of another image, which wants it as wide as `width` and at least as high as `height`; rows beyond
-/// that are left out.
-pub(super) fn decode_part(bytes: &[u8], width: usize, height: usize) -> Result<RgbImage, DecodeFailure> {
-    // JPEG has no more; a part that is not wanted is not decoded.
-    let limits = DecodeLimits { max_bytes: u64::MAX, max_pixels: width as u64 * u64::from(u16::MAX) };
-    let mut image = decode(bytes, &limits)?;
-    if image.width as usize != width || (image.height as usize) < height {
-        let message = format!("a JPEG of {}x{} pixels, expected {width}x{height}", image.width, image.height);
+/// Decodes a JPEG that is a part of another image, which has said how wide the part is, how many channels it has, and how many rows there
+/// may be. The first of these rows, as many as there must be, are the answer. Another JPEG is not decoded.
+pub(super) fn decode_part(
+    bytes: &[u8],
+    width: usize,
+    rows: RangeInclusive<usize>,
+    channels: u8,
+    limits: &DecodeLimits,
+) -> Result<Vec<u8>, DecodeFailure> {
+    let mut decompressor = Decompressor::new()?;
+    let (found_width, found_rows) = decompressor.size(bytes)?;
+    let found_channels = decompressor.channels();
+    if found_width as usize != width || !rows.contains(&(found_rows as usize)) || found_channels != channels {
+        let message = format!(
+            "a JPEG of {found_width}x{found_rows} pixels in {found_channels} channels, expected {width}x{} in {channels}",
+            rows.start()
+        );
         return Err(DecodeFailure::corrupt(message));
     }
-    image.pixels.truncate(width * height * 3);
-    image.height = height as u32;
-    Ok(image)
+    if found_rows as usize > *rows.start() {
+        check_dimensions(found_width, found_rows, limits)?;
+    }
+    let mut pixels = decode_pixels(&mut decompressor, bytes, found_width, found_rows)?.pixels;
+    pixels.truncate(width * rows.start() * 3);
+    Ok(pixels)
 }
 
 /// What follows the start of an image or of its tables, without the segments of applications in front of the first scan, which say what
@@ -80,6 +87,27 @@ pub(super) fn without_application_data(bytes: &[u8]) -> Vec<u8> {
     kept
 }
 
+/// Horizontal and vertical sampling of each channel, as the frame's header says; empty without one.
+pub(super) fn samplings(bytes: &[u8]) -> Vec<[u64; 2]> {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    while let [0xFF, code, high, low, ref fields @ ..] = *rest {
+        if code == 0xFF {
+            // Fill in front of a marker.
+            rest = &rest[1..];
+            continue;
+        }
+        // Start-of-frame markers, less those of tables and conditions that lie among them.
+        if matches!(code, 0xC0..=0xCF) && !matches!(code, 0xC4 | 0xC8 | 0xCC) {
+            let &[_, _, _, _, _, count, ref channels @ ..] = fields else { break };
+            let channels = channels.as_chunks::<3>().0.iter().take(count.into());
+            return channels.map(|[_, sampling, _]| [sampling >> 4, sampling & 15].map(u64::from)).collect();
+        }
+        let length = 2 + usize::from(u16::from_be_bytes([high, low]));
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Vec::new()
+}
+
 fn decode_pixels(
     decompressor: &mut Decompressor,
     bytes: &[u8],
@@ -88,37 +116,25 @@ fn decode_pixels(
 ) -> Result<RgbImage, DecodeFailure> {
     let precision = decompressor.get(raw::TJPARAM_TJPARAM_PRECISION);
     if precision != 8 {
-        let message = format!("{precision} bits a channel, only 8 are read");
-        return Err(DecodeFailure::new(RejectReason::Unsupported, message));
+        return Err(DecodeFailure::unsupported(format!("{precision} bits a channel, only 8 are read")));
     }
-    let colorspace = decompressor.get(raw::TJPARAM_TJPARAM_COLORSPACE);
-    let four_channels = [raw::TJCS_TJCS_CMYK, raw::TJCS_TJCS_YCCK].iter().any(|&four| four as i32 == colorspace);
-    // The library converts no colours of lossless files, grey to RGB included.
-    let lossless_grey =
-        colorspace == raw::TJCS_TJCS_GRAY as i32 && decompressor.get(raw::TJPARAM_TJPARAM_LOSSLESS) == 1;
-    let layout = match (four_channels, lossless_grey) {
-        (true, _) => Layout::Cmyk,
-        (_, true) => Layout::Grey,
+    let channels = decompressor.channels();
+    let layout = match channels {
+        4 => Layout::Cmyk,
+        // The library converts no colours of lossless files, grey to RGB included.
+        1 if decompressor.get(raw::TJPARAM_TJPARAM_LOSSLESS) == 1 => Layout::Grey,
         _ => Layout::Rgb,
     };
     let mut pixels = vec![0; width as usize * height as usize * layout.channels()];
     match decompressor.decompress(bytes, layout, &mut pixels) {
         Outcome::Done => {}
-        Outcome::Failed(message) if is_unsupported(&message) => return Err(DecodeFailure::unsupported(message)),
-        Outcome::Failed(message) => {
-            return Err(DecodeFailure::new(reason_of_failure(bytes), message));
-        }
+        Outcome::Failed(message) => return Err(failed(bytes, message)),
         Outcome::Warned(message) if pixels_are_lost(&message) => {
             let message = format!("{message}: pixels are lost, of which other readers make grey or noise");
             return Err(DecodeFailure::new(reason_of_failure(bytes), message));
         }
         Outcome::Warned(message) => {
             let structure = Structure::read(bytes);
-            let channels = match colorspace {
-                _ if four_channels => 4,
-                _ if colorspace == raw::TJCS_TJCS_GRAY as i32 => 1,
-                _ => 3,
-            };
             let one_scan =
                 structure.first_scan_channels == channels && decompressor.get(raw::TJPARAM_TJPARAM_PROGRESSIVE) == 0;
             let scan_whole = |decompressor, pixels| {
@@ -138,6 +154,12 @@ fn decode_pixels(
         Layout::Cmyk => pixels = inverted_cmyk_to_rgb(&pixels),
     }
     Ok(RgbImage { width, height, pixels })
+}
+
+/// The library has given up on a file.
+fn failed(bytes: &[u8], message: String) -> DecodeFailure {
+    let reason = if is_unsupported(&message) { RejectReason::Unsupported } else { reason_of_failure(bytes) };
+    DecodeFailure::new(reason, message)
 }
 
 /// A file that the library gives up on is cut short where its end is missing, and damaged where it is there.
@@ -171,14 +193,8 @@ fn scan_is_whole_before_its_last_bytes(
 }
 
 /// Pillow's `CMYK;I` and `cmyk2rgb`: Adobe writes ink inverted, and Pillow takes every four-channel JPEG for Adobe's.
-fn inverted_cmyk_to_rgb(cmyk: &[u8]) -> Vec<u8> {
-    let pixels = cmyk.as_chunks::<4>().0.iter();
-    // The file holds 255 less the ink, so its key is the light that black ink leaves.
-    pixels
-        .flat_map(|&[cyan, magenta, yellow, key]| {
-            [cyan, magenta, yellow].map(|stored| light_through(255 - stored, key))
-        })
-        .collect()
+fn inverted_cmyk_to_rgb(stored: &[u8]) -> Vec<u8> {
+    stored.as_chunks::<4>().0.iter().flat_map(|stored| cmyk(stored.map(|value| 255 - value))).collect()
 }
 
 /// Whether a warning says that pixels are not those of the file.
@@ -283,7 +299,7 @@ const WARNINGS: [&str; 7] = [
     "Warning: ",
 ];
 
-/// Beginnings of those warnings after which pixels are not those of the file: a marker in the middle of a scan, codes that are none, a
+/// Beginnings of those warnings after which pixels are not those of the file: a marker in the middle of a scan, invalid codes, a
 /// restart marker that is not the next one.
 const PIXELS_LOST: [&str; 4] = [
     "Corrupt JPEG data: premature end of data segment",
@@ -336,6 +352,14 @@ impl Decompressor {
         }
     }
 
+    /// Reads the header, and gives width and height.
+    fn size(&mut self, bytes: &[u8]) -> Result<(u32, u32), DecodeFailure> {
+        match self.read_header(bytes) {
+            Outcome::Failed(message) => Err(failed(bytes, message)),
+            Outcome::Done | Outcome::Warned(_) => Ok(self.dimensions()),
+        }
+    }
+
     /// Decodes the file whose header was just read from the same `bytes` into `pixels` in `layout`.
     fn decompress(&mut self, bytes: &[u8], layout: Layout, pixels: &mut [u8]) -> Outcome {
         let (width, height) = self.dimensions();
@@ -359,6 +383,16 @@ impl Decompressor {
     fn dimensions(&self) -> (u32, u32) {
         let side = |parameter| u32::try_from(self.get(parameter)).unwrap_or(0);
         (side(raw::TJPARAM_TJPARAM_JPEGWIDTH), side(raw::TJPARAM_TJPARAM_JPEGHEIGHT))
+    }
+
+    /// Channels by the header that was read last.
+    fn channels(&self) -> u8 {
+        let colourspace = self.get(raw::TJPARAM_TJPARAM_COLORSPACE);
+        match u32::try_from(colourspace) {
+            Ok(raw::TJCS_TJCS_CMYK | raw::TJCS_TJCS_YCCK) => 4,
+            Ok(raw::TJCS_TJCS_GRAY) => 1,
+            _ => 3,
+        }
     }
 
     fn get(&self, parameter: raw::TJPARAM) -> i32 {

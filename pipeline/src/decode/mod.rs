@@ -85,7 +85,7 @@ impl DecodeFailure {
         Self::new(RejectReason::Corrupt, message)
     }
 
-    /// Sound for all one knows, and not read here.
+    /// Perhaps sound, but not read here.
     fn unsupported(message: impl Into<String>) -> Self {
         Self::new(RejectReason::Unsupported, message)
     }
@@ -95,10 +95,9 @@ impl DecodeFailure {
     }
 }
 
-/// The format that a file's first bytes say, in lower case: `jpeg`, `png`, `webp`, …; `None` for what is no image.
+/// The format that a file's first bytes say, in lower case: `jpeg`, `png`, `webp`, …; `None` for what is not read.
 pub(crate) fn format_name(bytes: &[u8]) -> Option<String> {
-    let name = Format::of(bytes).map(Format::name).or_else(|| format::name_of_unread(bytes));
-    name.map(str::to_ascii_lowercase)
+    Format::of(bytes).map(|format| format.name().to_ascii_lowercase())
 }
 
 /// Decodes one image file.

@@ -7,10 +7,10 @@
 //! |---|---|
 //! | a checksum that is wrong, in front of the pixels | a reject |
 //! | a checksum of the pixels' chunks that is wrong, and the one within their data is right or missing | decoded |
-//! | the checksum within the pixels' data is wrong | a reject: a pixel is |
+//! | the checksum within the pixels' data is wrong | a reject |
 //! | the end is missing, every row is there | decoded |
 //! | rows are missing | a reject, also where the data say that they are complete, of which Pillow makes black rows |
-//! | a text or a profile that is broken | decoded; not if it unpacks to more than [`MAX_UNPACKED`] |
+//! | a text or a profile that is broken | decoded; not if it unpacks to more than [`MAX_UNPACKED`], or all texts to more than [`MAX_TEXTS`] |
 //! | an animation | the image that viewers without animation show |
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
 use crc_fast::{CrcAlgorithm, Digest};
 use flate2::{Decompress, FlushDecompress, Status};
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
-use std::{io::Cursor, iter};
+use std::{borrow::Cow, io::Cursor, iter};
 
 /// The first bytes of each PNG.
 pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -29,18 +29,12 @@ pub(super) const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Bytes beyond which Pillow refuses to unpack a text or a profile.
 const MAX_UNPACKED: u64 = 1 << 20;
 
+/// Characters beyond which Pillow refuses all texts of a file together.
+const MAX_TEXTS: u64 = 64 << 20;
+
 /// Bytes of a chunk that Pillow wants at least.
-const SHORTEST: [(&[u8; 4], usize); 9] = [
-    (b"IHDR", 13),
-    (b"gAMA", 4),
-    (b"cHRM", 32),
-    (b"sRGB", 1),
-    (b"pHYs", 9),
-    (b"acTL", 8),
-    (b"fcTL", 26),
-    (b"iCCP", 3),
-    (b"fdAT", 4),
-];
+const SHORTEST: [(&[u8; 4], usize); 8] =
+    [(b"IHDR", 13), (b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"pHYs", 9), (b"acTL", 8), (b"fcTL", 26), (b"fdAT", 4)];
 
 /// First column, first row, and the steps of both, of the passes of an interlaced image.
 const PASSES: [[u32; 4]; 7] =
@@ -48,11 +42,11 @@ const PASSES: [[u32; 4]; 7] =
 
 pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeFailure> {
     let mut reader = Reader::at(bytes, SIGNATURE.len());
-    let file = File::read(&mut reader)?;
+    let mut file = File::read(&mut reader)?;
     let (width, height) = (file.header.width, file.header.height);
     check_dimensions(width, height, limits)?;
     let pixels = file.pixels(limits).map_err(|failure| failure.with_dimensions(width, height))?;
-    check_chunks_behind_pixels(&mut reader).map_err(|failure| failure.with_dimensions(width, height))?;
+    check_chunks_behind_pixels(&mut reader, &mut file).map_err(|failure| failure.with_dimensions(width, height))?;
     Ok(RgbImage { width, height, pixels })
 }
 
@@ -72,12 +66,26 @@ struct File<'bytes> {
     palette: &'bytes [u8],
     /// The data of all chunks of pixels, one zlib stream.
     data: Vec<u8>,
+    seen: Seen,
+    /// More than one image follows, by Pillow's count.
+    animated: bool,
+}
+
+/// What was seen so far of chunks that are counted.
+#[derive(Default)]
+struct Seen {
+    /// Characters of texts.
+    texts: u64,
+    /// Frames that an animation's header announces.
+    frames: Option<u32>,
+    /// The last number of those that count the controls and the data of an animation's frames together.
+    number: Option<u32>,
 }
 
 impl<'bytes> File<'bytes> {
     /// Reads up to the chunk behind the pixels.
     fn read(reader: &mut Reader<'bytes>) -> Result<Self, DecodeFailure> {
-        let mut header = None;
+        let (mut header, mut seen) = (None, Seen::default());
         let mut palette = [].as_slice();
         let first_length = loop {
             let (kind, length) = chunk_header(reader)?;
@@ -92,15 +100,19 @@ impl<'bytes> File<'bytes> {
                 let message = format!("{} has the checksum {found:08x}, but {checksum:08x} is written", named(kind));
                 return Err(DecodeFailure::corrupt(message));
             }
-            check_chunk(kind, chunk)?;
+            seen.check(kind, chunk, header.as_ref())?;
             match &kind {
                 b"IHDR" => header = Some(Header::read(chunk)?),
                 b"PLTE" => palette = chunk,
-                b"fcTL" => check_frame(chunk, header.as_ref())?,
+                b"fcTL" => check_first_frame(chunk, header.as_ref())?,
+                // Pillow takes it for the pixels, and what follows for the rest of them.
+                b"fdAT" => return Err(DecodeFailure::corrupt("a frame's data come before the pixels")),
                 _ => {}
             }
         };
         let header = header.ok_or_else(|| DecodeFailure::corrupt("pixels come before the header"))?;
+        // Without a control in front of it, the image is one more than the frames.
+        let animated = seen.frames.is_some_and(|frames| frames > 1 || seen.number.is_none());
         let mut data = Vec::new();
         let mut length = first_length;
         loop {
@@ -110,7 +122,7 @@ impl<'bytes> File<'bytes> {
             let mut ahead = reader.clone();
             match ahead.take(4, "a checksum").and_then(|_| chunk_header(&mut ahead)) {
                 Ok((kind, next)) if kind == *b"IDAT" => (*reader, length) = (ahead, next),
-                _ => return Ok(Self { header, palette, data }),
+                _ => return Ok(Self { header, palette, data, seen, animated }),
             }
         }
     }
@@ -134,7 +146,8 @@ impl<'bytes> File<'bytes> {
             file.extend((chunk.len() as u32).to_be_bytes());
             file.extend(kind);
             file.extend(chunk);
-            file.extend(checksum_of(kind, chunk).to_be_bytes());
+            // A checksum, which the decoder does not look at.
+            file.extend([0; 4]);
         }
         let mut options = DecodeOptions::default();
         options.set_ignore_adler32(false);
@@ -249,66 +262,175 @@ fn checksum_of(kind: [u8; 4], chunk: &[u8]) -> u32 {
     checksum.finalize() as u32
 }
 
-/// Fails on what Pillow does not let pass in a chunk of which only the pixels' owner knows what to do with it.
-fn check_chunk(kind: [u8; 4], chunk: &[u8]) -> Result<(), DecodeFailure> {
-    if let Some((_, shortest)) = SHORTEST.iter().find(|(name, shortest)| **name == kind && chunk.len() < *shortest) {
-        let message = format!("{} has {} bytes, expected at least {shortest}", named(kind), chunk.len());
+impl Seen {
+    /// Fails where Pillow refuses a chunk for its content: too short, or unpacking to too much.
+    fn check(&mut self, kind: [u8; 4], chunk: &[u8], header: Option<&Header<'_>>) -> Result<(), DecodeFailure> {
+        if let Some((_, shortest)) = SHORTEST.iter().find(|(name, shortest)| **name == kind && chunk.len() < *shortest)
+        {
+            let message = format!("{} has {} bytes, expected at least {shortest}", named(kind), chunk.len());
+            return Err(DecodeFailure::corrupt(message));
+        }
+        match &kind {
+            b"tRNS" => check_transparency(chunk, header),
+            b"iCCP" => check_profile(chunk),
+            b"tEXt" | b"zTXt" | b"iTXt" => {
+                self.texts += characters(kind, chunk)? as u64;
+                if self.texts <= MAX_TEXTS {
+                    return Ok(());
+                }
+                let message = format!("all texts together have more than {MAX_TEXTS} characters");
+                Err(DecodeFailure::new(schemas::RejectReason::TooLarge, message))
+            }
+            b"acTL" => {
+                let frames = Reader::at(chunk, 0).array("the animation's header").map(u32::from_be_bytes)?;
+                // Of two headers Pillow takes none.
+                self.frames = Some(frames).filter(|frames| self.frames.is_none() && (1..=1 << 31).contains(frames));
+                Ok(())
+            }
+            b"fcTL" | b"fdAT" => {
+                let number = Reader::at(chunk, 0).array("a frame's number").map(u32::from_be_bytes)?;
+                let expected = match self.number {
+                    None => (kind == *b"fcTL").then_some(0),
+                    Some(last) => last.checked_add(1),
+                };
+                if expected != Some(number) {
+                    let expected = expected.map_or("a control in front of it".to_owned(), |number| number.to_string());
+                    let message = format!("{} has the number {number}, expected {expected}", named(kind));
+                    return Err(DecodeFailure::corrupt(message));
+                }
+                self.number = expected;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Of grey and RGB, the transparent colour is one value of 16 bits a channel.
+fn check_transparency(chunk: &[u8], header: Option<&Header<'_>>) -> Result<(), DecodeFailure> {
+    let shortest = match header.map(|header| header.colour) {
+        Some(0) => 2,
+        Some(2) => 6,
+        _ => 0,
+    };
+    if chunk.len() < shortest {
+        let message = format!("the transparent colour has {} bytes, expected {shortest}", chunk.len());
         return Err(DecodeFailure::corrupt(message));
     }
-    // Up to the packed part: a name, and in international text two flags, a language and the name again.
-    let mut parts = chunk.splitn(2, |&byte| byte == 0);
-    let rest = parts.nth(1).unwrap_or_default();
-    let (method, packed) = match (&kind, rest) {
-        (b"iCCP" | b"zTXt", &[method, ref packed @ ..]) => (method, packed),
-        (b"iTXt", &[flag, 0, ref rest @ ..]) if flag != 0 => {
-            (0, rest.splitn(3, |&byte| byte == 0).nth(2).unwrap_or_default())
-        }
-        _ => return Ok(()),
-    };
-    if method != 0 {
-        return Err(DecodeFailure::corrupt(format!("{} is packed by the unknown method {method}", named(kind))));
+    Ok(())
+}
+
+/// A name, a zero, a method and packed data.
+fn check_profile(chunk: &[u8]) -> Result<(), DecodeFailure> {
+    match *name_and_rest(chunk).1 {
+        [0, ref packed @ ..] => unpacked(*b"iCCP", packed).map(|_| ()),
+        [method, ..] => Err(unknown_method(*b"iCCP", method)),
+        [] => Err(DecodeFailure::corrupt("the colour profile ends with its name")),
     }
+}
+
+/// What is in front of the first zero, and what behind it.
+fn name_and_rest(chunk: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = chunk.splitn(2, |&byte| byte == 0);
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+fn unknown_method(kind: [u8; 4], method: u8) -> DecodeFailure {
+    DecodeFailure::corrupt(format!("{} is packed by the unknown method {method}", named(kind)))
+}
+
+/// Characters of a text, as Pillow counts them: none of what it does not keep.
+fn characters(kind: [u8; 4], chunk: &[u8]) -> Result<usize, DecodeFailure> {
+    let (name, rest) = name_and_rest(chunk);
+    if kind == *b"iTXt" {
+        return international_characters(rest);
+    }
+    let length = match (&kind, rest) {
+        (b"zTXt", &[0, ref packed @ ..]) => unpacked(kind, packed)?.map_or(0, |text| text.len()),
+        (b"zTXt", &[method, ..]) => return Err(unknown_method(kind, method)),
+        (_, text) => text.len(),
+    };
+    Ok(if name.is_empty() { 0 } else { length })
+}
+
+/// Behind the name: a flag that says whether the text is packed, a method, a language, the name in that language, and the text.
+fn international_characters(rest: &[u8]) -> Result<usize, DecodeFailure> {
+    let &[flag, method, ref rest @ ..] = rest else { return Ok(0) };
+    let mut parts = rest.splitn(3, |&byte| byte == 0);
+    let (Some(language), Some(name), Some(text)) = (parts.next(), parts.next(), parts.next()) else { return Ok(0) };
+    let text = match (flag, method) {
+        (0, _) => Some(Cow::Borrowed(text)),
+        (_, 0) => unpacked(*b"iTXt", text)?.map(Cow::Owned),
+        _ => None,
+    };
+    let letters = |part: &[u8]| str::from_utf8(part).ok().map(|part| part.chars().count());
+    let kept = letters(language).is_some() && letters(name).is_some();
+    Ok(text.and_then(|text| letters(&text)).filter(|_| kept).unwrap_or(0))
+}
+
+/// What `packed` holds, as far as it is there; `None` where it is broken, which Pillow leaves alone.
+fn unpacked(kind: [u8; 4], packed: &[u8]) -> Result<Option<Vec<u8>>, DecodeFailure> {
     let mut inflater = Decompress::new(true);
-    let mut unpacked = Vec::with_capacity(1 << 16);
+    let mut unpacked = Vec::new();
     loop {
-        unpacked.clear();
+        // No further than a byte beyond the limit: what is broken behind that is too large all the same.
+        unpacked.reserve_exact((MAX_UNPACKED as usize + 1 - unpacked.len()).min(1 << 16));
         let (read, written) = (inflater.total_in(), inflater.total_out());
-        // What cannot be unpacked is left alone, as by Pillow.
         let Ok(status) = inflater.decompress_vec(&packed[read as usize..], &mut unpacked, FlushDecompress::None) else {
-            return Ok(());
+            return Ok(None);
         };
         if inflater.total_out() > MAX_UNPACKED {
             let message = format!("{} unpacks to more than {MAX_UNPACKED} bytes", named(kind));
             return Err(DecodeFailure::new(schemas::RejectReason::TooLarge, message));
         }
         if status == Status::StreamEnd || (inflater.total_in(), inflater.total_out()) == (read, written) {
-            return Ok(());
+            return Ok(Some(unpacked));
         }
     }
 }
 
-/// Fails where the first frame of an animation is not the whole image, which the format forbids.
-fn check_frame(chunk: &[u8], header: Option<&Header<'_>>) -> Result<(), DecodeFailure> {
+/// Width, height, left and top of a frame by its control.
+fn frame_place(chunk: &[u8]) -> Result<[u32; 4], DecodeFailure> {
     let mut fields = Reader::at(chunk, 4);
     let mut next = || fields.array("a frame's place").map(u32::from_be_bytes);
-    let [width, height, left, top] = [next()?, next()?, next()?, next()?];
+    Ok([next()?, next()?, next()?, next()?])
+}
+
+fn misplaced(which: &str, [width, height, left, top]: [u32; 4]) -> DecodeFailure {
+    DecodeFailure::corrupt(format!("{which} is {width}x{height} pixels at {left}, {top}"))
+}
+
+/// Fails where the first frame of an animation is not the whole image, which the format forbids.
+fn check_first_frame(chunk: &[u8], header: Option<&Header<'_>>) -> Result<(), DecodeFailure> {
+    let place = frame_place(chunk)?;
     match header {
-        Some(header) if [width, height, left, top] == [header.width, header.height, 0, 0] => Ok(()),
-        _ => Err(DecodeFailure::corrupt(format!("the first frame is {width}x{height} pixels at {left}, {top}"))),
+        Some(header) if place == [header.width, header.height, 0, 0] => Ok(()),
+        _ => Err(misplaced("the first frame", place)),
     }
 }
 
-/// Pillow reads on behind the pixels: what is there must be whole, its checksums may be wrong.
-fn check_chunks_behind_pixels(reader: &mut Reader<'_>) -> Result<(), DecodeFailure> {
+/// Pillow reads on behind the pixels, in an animation up to the next frame: what is there must be whole, its checksums may be wrong.
+fn check_chunks_behind_pixels<'bytes>(
+    reader: &mut Reader<'bytes>,
+    file: &mut File<'bytes>,
+) -> Result<(), DecodeFailure> {
     loop {
         let Ok((kind, length)) = reader.take(4, "a checksum").and_then(|_| chunk_header(reader)) else {
             return Ok(());
         };
-        // The next frame's begins with its control chunk.
-        if matches!(&kind, b"IEND" | b"fcTL") {
+        let control = kind == *b"fcTL";
+        if kind == *b"IEND" || control && file.animated {
             return Ok(());
         }
-        check_chunk(kind, reader.take(length, &named(kind))?)?;
+        let chunk = reader.take(length, &named(kind))?;
+        file.seen.check(kind, chunk, Some(&file.header))?;
+        if control {
+            let place = frame_place(chunk)?;
+            let [width, height, left, top] = place.map(u64::from);
+            if left + width > file.header.width.into() || top + height > file.header.height.into() {
+                return Err(misplaced("a frame", place));
+            }
+        }
     }
 }
 

@@ -25,15 +25,14 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
         b'2' | b'5' => (Kind::Grey, letter == b'2'),
         b'3' | b'6' => (Kind::Rgb, letter == b'3'),
         b'7' => return Err(DecodeFailure::unsupported("PAM (P7) is not read, only P1 to P6")),
-        b'f' | b'F' => {
+        // Pf and PF; no other letter is taken for a PNM.
+        _ => {
             let message = "float images (PFM) are not read: nothing says which value is white";
             return Err(DecodeFailure::unsupported(message));
         }
-        other => return Err(DecodeFailure::corrupt(format!("P{} is no kind of image", other.escape_ascii()))),
     };
-    if !is_space(reader.u8("the header")?) {
-        return Err(DecodeFailure::corrupt(format!("P{} is not followed by white space", letter as char)));
-    }
+    // White space, without which it is taken for no PNM.
+    reader.u8("the header")?;
     let (width, height) = (number(&mut reader, "the width")?, number(&mut reader, "the height")?);
     check_dimensions(width, height, limits)?;
     let image = Image { kind, width: width as usize, height: height as usize, maximum: 1 };
@@ -66,24 +65,24 @@ impl Image {
                 let bits = data.chunks_exact(row_bytes).flat_map(|row| unpacked(row, 1).take(self.width));
                 Ok(bits.flat_map(black_or_white).collect())
             }
-            (Kind::Grey, true) => self.grey(self.plain_values(reader.rest(), pixels)?.into_iter()),
-            (Kind::Grey, false) => self.grey(self.raw_values(&mut reader, pixels)?),
-            (Kind::Rgb, true) => self.rgb(self.plain_values(reader.rest(), pixels * 3)?.into_iter()),
-            (Kind::Rgb, false) => self.rgb(self.raw_values(&mut reader, pixels * 3)?),
+            (Kind::Grey, true) => Ok(self.grey(self.plain_values(reader.rest(), pixels)?.into_iter())),
+            (Kind::Grey, false) => Ok(self.grey(self.raw_values(&mut reader, pixels)?)),
+            (Kind::Rgb, true) => Ok(self.rgb(self.plain_values(reader.rest(), pixels * 3)?.into_iter())),
+            (Kind::Rgb, false) => Ok(self.rgb(self.raw_values(&mut reader, pixels * 3)?)),
         }
     }
 
     /// Pillow makes grey of more than 8 bits an image of 16 bits, and clips that.
-    fn grey(&self, values: impl Iterator<Item = u16>) -> Result<Vec<u8>, DecodeFailure> {
-        Ok(if self.maximum > 255 {
+    fn grey(&self, values: impl Iterator<Item = u16>) -> Vec<u8> {
+        if self.maximum > 255 {
             values.flat_map(|value| grey(clipped(self.scaled(value, u16::MAX)))).collect()
         } else {
             values.flat_map(|value| grey(self.scaled(value, 255) as u8)).collect()
-        })
+        }
     }
 
-    fn rgb(&self, values: impl Iterator<Item = u16>) -> Result<Vec<u8>, DecodeFailure> {
-        Ok(values.map(|value| self.scaled(value, 255) as u8).collect())
+    fn rgb(&self, values: impl Iterator<Item = u16>) -> Vec<u8> {
+        values.map(|value| self.scaled(value, 255) as u8).collect()
     }
 
     /// Pillow's arithmetic in floats, rounded to even.

@@ -29,11 +29,7 @@ impl<'bytes> Reader<'bytes> {
     pub(super) fn take(&mut self, length: usize, what: &str) -> Result<&'bytes [u8], DecodeFailure> {
         let end = self.position.saturating_add(length);
         let found = self.bytes.get(self.position..end).ok_or_else(|| {
-            DecodeFailure::truncated(format!(
-                "{what} is {length} bytes at byte {}, but the file ends after {}",
-                self.position,
-                self.bytes.len()
-            ))
+            DecodeFailure::truncated(format!("{what} is {length} bytes, but only {} are left", self.rest().len()))
         })?;
         self.position = end;
         Ok(found)

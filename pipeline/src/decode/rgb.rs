@@ -59,7 +59,7 @@ impl Palette {
 }
 
 /// Pillow's `cmyk2rgb`: what `ink` of one colour leaves of the `light` that black ink leaves, which is 255 less the black.
-pub(super) fn light_through(ink: u8, light: u8) -> u8 {
+fn light_through(ink: u8, light: u8) -> u8 {
     let product = u32::from(ink) * u32::from(light) + 128;
     let absorbed = ((product >> 8) + product) >> 8;
     u32::from(light).saturating_sub(absorbed) as u8

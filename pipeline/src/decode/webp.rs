@@ -1,4 +1,4 @@
-//! WebP: of an animation the first frame upon its canvas, as libwebp's own animation decoder, which is Pillow's, begins.
+//! WebP: of an animation the first frame upon its canvas, as by libwebp's own animation decoder, which Pillow uses.
 //!
 //! The canvas begins black and transparent, whatever background the file names, and nothing is blended onto it. Chunks are walked here;
 //! the `image-webp` crate decodes the one image that is looked for.
@@ -20,12 +20,15 @@ const ALPHA: u8 = 0x10;
 
 pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeFailure> {
     let length = Reader::at(bytes, 4).u32("the file's header")? as usize;
+    if length < FILE_HEADER - CHUNK_HEADER {
+        return Err(DecodeFailure::corrupt(format!("the header says that {length} bytes follow")));
+    }
     let Some(body) = bytes.get(FILE_HEADER..CHUNK_HEADER.saturating_add(length)) else {
         let message =
             format!("the header promises {length} bytes behind its first 8, but the file has {}", bytes.len());
         return Err(DecodeFailure::truncated(message));
     };
-    let mut chunks = Chunks(Reader::at(body, 0));
+    let mut chunks = Chunks { reader: Reader::at(body, 0), within_frame: false };
     let mut ahead = chunks.clone();
     let (kind, first) = ahead.following()?.ok_or_else(|| DecodeFailure::truncated("the file has no chunks"))?;
     match &kind {
@@ -62,7 +65,7 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
         let size = (u24(&mut fields)? + 1, u24(&mut fields)? + 1);
         // A duration and flags of blending, which the first frame has no use for.
         fields.take(4, "a frame's header")?;
-        let image = Image::read(&mut Chunks(fields))?;
+        let image = Image::read(&mut Chunks { reader: fields, within_frame: true })?;
         if image.size != size || left + size.0 > canvas.0 || top + size.1 > canvas.1 {
             return Err(mismatch(image.size, canvas));
         }
@@ -112,20 +115,25 @@ fn lossy_size(data: &[u8]) -> Result<(u32, u32), DecodeFailure> {
 type Chunk<'bytes> = ([u8; 4], &'bytes [u8]);
 
 #[derive(Clone, Debug)]
-struct Chunks<'bytes>(Reader<'bytes>);
+struct Chunks<'bytes> {
+    reader: Reader<'bytes>,
+    within_frame: bool,
+}
 
 impl<'bytes> Chunks<'bytes> {
     /// The next chunk; `None` at the end.
     fn following(&mut self) -> Result<Option<Chunk<'bytes>>, DecodeFailure> {
-        if self.0.rest().len() < CHUNK_HEADER {
+        let reader = &mut self.reader;
+        if reader.rest().len() < CHUNK_HEADER {
             return Ok(None);
         }
-        let kind: [u8; 4] = self.0.array("a chunk's header")?;
-        let length = self.0.u32("a chunk's header")? as usize;
-        let data = self.0.take(length, &format!("the chunk {}", kind.escape_ascii()))?;
-        // Chunks are filled up to an even length; the last one of some files is not.
-        if !length.is_multiple_of(2) && !self.0.rest().is_empty() {
-            self.0.u8("a chunk's filling")?;
+        let kind: [u8; 4] = reader.array("a chunk's header")?;
+        let length = reader.u32("a chunk's header")? as usize;
+        let data = reader.take(length, &format!("the chunk {}", kind.escape_ascii()))?;
+        // Chunks are padded to an even length; the last one of a frame has the frame's own padding where it has none.
+        let padded_by_frame = self.within_frame && reader.rest().is_empty();
+        if !length.is_multiple_of(2) && !padded_by_frame {
+            reader.u8("a chunk's padding")?;
         }
         Ok(Some((kind, data)))
     }

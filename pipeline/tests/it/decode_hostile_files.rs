@@ -3,6 +3,7 @@
 use crate::preprocessing_parity::fixtures;
 use pipeline::{DecodeLimits, decode_image};
 use proptest::prelude::*;
+use schemas::RejectReason;
 use std::{fs, sync::LazyLock};
 
 /// Small, so that a size made up by chance takes no memory.
@@ -51,7 +52,8 @@ proptest! {
     #[test]
     fn noise_behind_a_magic_number_gives_a_reject_or_an_image(
         magic in prop::sample::select(vec![
-            b"\xFF\xD8\xFF".as_slice(), b"\x89PNG\r\n\x1A\n", b"GIF89a", b"BM", b"RIFF\x40\0\0\0WEBPVP8 ", b"II*\0", b"MM\0*", b"P6",
+            b"\xFF\xD8\xFF".as_slice(), b"\x89PNG\r\n\x1A\n", b"GIF89a", b"BM", b"RIFF\x40\0\0\0WEBPVP8 ", b"II*\0", b"MM\0*",
+            b"II+\0\x08\0\0\0", b"P6\n",
         ]),
         noise in prop::collection::vec(any::<u8>(), 0..200),
     ) {
@@ -66,4 +68,20 @@ fn files_cut_anywhere_are_answered() {
             assert_image_or_reject(&bytes[..kept]);
         }
     }
+}
+
+#[test]
+fn a_tile_far_beyond_its_image_takes_no_memory() {
+    // Width and height, deflate, black at zero, 8 bits, tiles of 1048576x4096 pixels, of which there is one.
+    let tags =
+        [(256_u16, 9_u32), (257, 7), (258, 8), (259, 8), (262, 1), (322, 1 << 20), (323, 1 << 12), (324, 8), (325, 8)];
+    let mut bytes = b"II*\0\x08\0\0\0".to_vec();
+    bytes.extend((tags.len() as u16).to_le_bytes());
+    for (tag, value) in tags {
+        bytes.extend([tag, 4].map(u16::to_le_bytes).as_flattened());
+        bytes.extend([1, value].map(u32::to_le_bytes).as_flattened());
+    }
+    bytes.extend([0; 4]);
+    let failure = decode_image(&bytes, &LIMITS).expect_err("4294967296 pixels");
+    assert_eq!((failure.reason, failure.dimensions), (RejectReason::TooLarge, Some((9, 7))), "{failure}");
 }

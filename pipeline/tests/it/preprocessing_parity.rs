@@ -99,7 +99,7 @@ fn crops_of_noise_equal_those_of_pillow_at_every_size_and_shape() {
 }
 
 /// Files that Pillow reads and that are refused on purpose, with the reason and words of the message.
-const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 38] = [
+const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 46] = [
     // Pixels are missing, or damaged.
     ("broken_profile_and_end_marker_in_scan.jpg", Corrupt, "pixels are lost"),
     ("end_marker_in_scan.jpg", Corrupt, "pixels are lost"),
@@ -108,12 +108,17 @@ const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 38] = [
     ("segment_marker_in_scan.jpg", Corrupt, "pixels are lost"),
     ("segment_marker_without_segment_in_scan.jpg", Corrupt, "pixels are lost"),
     ("rows_missing.png", Truncated, "57 of 95 bytes"),
-    ("strip_missing.tiff", Corrupt, "2 places and 2 lengths of strips or tiles, expected 3"),
+    ("strip_missing.tiff", Corrupt, "2 offsets and 2 byte counts of strips or tiles, expected 3"),
     // The file says two things, or not what its numbers mean.
+    ("frame_in_front_of_pixels.png", Corrupt, "a frame's data come before the pixels"),
     ("frame_of_another_size.webp", Corrupt, "the headers do not agree"),
+    ("orientation_of_type_float.tiff", Corrupt, "the tag Orientation has values of type 11"),
+    ("orientation_of_type_signed.tiff", Corrupt, "the tag Orientation has values of type 8"),
+    ("two_orientations.tiff", Corrupt, "the tag Orientation has 2 values"),
     ("palette_missing.png", Corrupt, "palette"),
-    ("packed_without_lengths.tiff", Corrupt, "1 places and 0 lengths"),
+    ("packed_without_lengths.tiff", Corrupt, "1 offsets and 0 byte counts"),
     ("two_widths.tiff", Corrupt, "the tag Width has 2 values"),
+    ("unknown_compression.png", Unsupported, "compression 1"),
     ("palette_short.tiff", Corrupt, "a palette of 300 values, expected 768"),
     ("palette_8_black_and_white.bmp", Unsupported, "a palette of 2 shades of grey"),
     ("ycbcr_subsampled.tiff", Unsupported, "a subsampling of [2, 2]"),
@@ -126,11 +131,14 @@ const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 38] = [
     ("codes_of_eleven_bits.gif", Unsupported, "codes of 11 bits"),
     ("grey_12.tiff", Unsupported, "samples of [12] bits"),
     ("group_3_fax.tiff", Unsupported, "CCITT group 3 fax (3)"),
-    ("run_length_fax.tiff", Unsupported, "CCITT run lengths (2)"),
+    ("run_length_fax.tiff", Unsupported, "CCITT modified Huffman (2)"),
     ("jpeg_of_cmyk.tiff", Unsupported, "JPEG of 4 samples of 8 bits"),
+    ("jpeg_of_grey_white_is_zero.tiff", Unsupported, "JPEG of grey with white at zero"),
     ("lab.tiff", Unsupported, "L*a*b* pixels"),
+    ("lzw_of_the_old_kind.tiff", Unsupported, "LZW of the old kind"),
     ("planes_16.tiff", Unsupported, "planes of 16 bits"),
     ("ycbcr_packed.tiff", Unsupported, "YCbCr packed by Deflate"),
+    ("ycbcr_planes_packed.tiff", Unsupported, "planes of YCbCr"),
     // Formats of their own.
     ("avif.bin", Unsupported, "AVIF images are not read"),
     ("dds.bin", Unsupported, "DDS images are not read"),
@@ -217,16 +225,28 @@ fn a_refusal_names_its_reason() {
         ("bad/truncated_half.jpg", Truncated),
         ("bad/truncated_last_100.jpg", Truncated),
         ("bad/zero_width.png", Corrupt),
+        ("extra/any_map.pam", Unsupported),
+        ("extra/code_that_is_none.gif", Corrupt),
+        ("extra/cut.bmp", Truncated),
+        ("extra/cut.ppm", Truncated),
+        ("extra/cut.webp", Truncated),
+        ("extra/cut_in_data.gif", Truncated),
         ("extra/end_marker_halved.jpg", Truncated),
         ("extra/end_marker_missing.jpg", Truncated),
         ("extra/end_marker_replaced_by_fill.jpg", Truncated),
         ("extra/hierarchical.jpg", Unsupported),
         ("extra/jpeg_ls.jpg", Unsupported),
+        ("extra/jpeg_within.bmp", Unsupported),
         ("extra/no_pixels.png", Corrupt),
         ("extra/progressive_end_marker_missing.jpg", Truncated),
         ("extra/progressive_end_marker_replaced.jpg", Truncated),
+        ("extra/runs_8_end_early.bmp", Truncated),
         ("extra/second_scan_header_in_scan.jpg", Corrupt),
         ("extra/segment_longer_than_file.jpg", Corrupt),
+        ("extra/seven_samples.tiff", Unsupported),
+        ("extra/strip_short.tiff", Truncated),
+        ("extra/text_bomb.png", TooLarge),
+        ("extra/texts_of_64_mebibytes_and_a_letter.png", TooLarge),
         ("extra/truncated.png", Truncated),
         ("extra/truncated_in_scan.jpg", Truncated),
         ("extra/truncated_in_tables.jpg", Truncated),
@@ -246,13 +266,32 @@ fn a_refusal_names_its_reason() {
 
 #[test]
 fn an_image_above_the_limit_is_refused_with_its_size_whatever_its_format() {
-    for (file, size) in
-        [("in/rgb_420_q85.jpg", (600, 400)), ("in/rgba.png", (310, 280)), ("in/lossless.webp", (300, 301))]
-    {
+    let cases = [
+        ("in/rgb_420_q85.jpg", (600, 400)),
+        ("in/rgba.png", (310, 280)),
+        ("in/lossless.webp", (300, 301)),
+        ("extra/animated.gif", (52, 39)),
+        ("extra/rgb.bmp", (52, 39)),
+        ("extra/rgb.ppm", (52, 39)),
+        ("extra/rgb.tiff", (52, 39)),
+    ];
+    for (file, size) in cases {
         let limits = DecodeLimits { max_pixels: 1000, ..LIMITS };
         let failure = decode_image(&read(&fixtures(file)), &limits).expect_err(file);
         assert_eq!((failure.reason, failure.dimensions), (TooLarge, Some(size)), "{file}");
     }
+}
+
+/// Pillow gives what was in memory before for the rows that are missing, so that there is no digest of it.
+#[test]
+fn a_jpeg_with_fewer_rows_than_its_strip_is_refused() {
+    let mut bytes = read(&fixtures("extra/jpeg_strip_taller_alone.tiff"));
+    let height = [257_u16, 3, 1, 0, 24].map(u16::to_le_bytes).concat();
+    let place = bytes.windows(height.len()).position(|window| window == height).expect("the tag of the height");
+    bytes[place + 8] = 40;
+    let failure = decode_image(&bytes, &LIMITS).expect_err("32 rows");
+    assert_eq!((failure.reason, failure.dimensions), (Corrupt, Some((32, 40))), "{failure}");
+    assert!(failure.message.contains("a JPEG of 32x32 pixels in 3 channels, expected 32x40 in 3"), "{failure}");
 }
 
 /// One view as rows of pixels.

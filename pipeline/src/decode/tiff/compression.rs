@@ -1,12 +1,12 @@
 //! One strip or tile of a TIFF, unpacked.
 
-use super::super::{DecodeFailure, jpeg};
+use super::super::{DecodeFailure, DecodeLimits, jpeg};
 use super::directory::ByteOrder;
 use fax::{
     Color,
     decoder::{DecodeStatus, Group4Decoder, pels},
 };
-use std::{convert::Infallible, io::Read};
+use std::{convert::Infallible, io::Read, ops::RangeInclusive};
 use weezl::{BitOrder, decode::Decoder};
 
 /// How strips and tiles are packed.
@@ -31,7 +31,7 @@ impl Compression {
             8 | 32946 => return Ok(Self::Deflate),
             32773 => return Ok(Self::PackBits),
             50000 => return Ok(Self::Zstd),
-            2 => "CCITT run lengths",
+            2 => "CCITT modified Huffman",
             3 => "CCITT group 3 fax",
             6 => "JPEG of the old kind",
             32809 => "ThunderScan",
@@ -69,6 +69,9 @@ impl Piece {
         let unpacked = match compression {
             Compression::None => data[..data.len().min(expected)].to_vec(),
             Compression::PackBits => packbits(data, expected),
+            Compression::Lzw if matches!(data, [0, second, ..] if second & 1 == 1) => {
+                return Err(DecodeFailure::unsupported("LZW of the old kind is not read"));
+            }
             Compression::Lzw => {
                 let mut unpacked = vec![0; expected];
                 let mut decoder = Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
@@ -114,9 +117,9 @@ impl Piece {
             match decoder.advance() {
                 Ok(DecodeStatus::Incomplete) => {}
                 Ok(DecodeStatus::End) => break,
-                Err(_) => return Err(DecodeFailure::corrupt(format!("row {row} of a fax has codes that are none"))),
+                Err(_) => return Err(DecodeFailure::corrupt(format!("row {row} of a fax has invalid codes"))),
             }
-            // What goes beyond the row or back is damage, of which readers make different things.
+            // What goes back is damage, of which readers make different things; what goes beyond the row the crate cuts off.
             let changes = decoder.transition();
             if !changes.is_sorted_by(|before, after| before < after) {
                 return Err(DecodeFailure::corrupt(format!("row {row} of a fax goes back")));
@@ -132,8 +135,17 @@ impl Piece {
         Ok(rows)
     }
 
-    /// RGB of a JPEG that shares its `tables` with others.
-    pub(super) fn jpeg(&self, data: &[u8], tables: &[u8], colours: JpegColours) -> Result<Vec<u8>, DecodeFailure> {
+    /// RGB of a JPEG that shares its `tables` with others: of as many rows as it must have, of the `rows` that it may have. As for libtiff,
+    /// its first channel has the `sampling` that the TIFF's tag says, or without the tag the first JPEG; the other channels have 1 by 1.
+    pub(super) fn jpeg(
+        &self,
+        data: &[u8],
+        tables: &[u8],
+        colours: JpegColours,
+        rows: RangeInclusive<usize>,
+        sampling: &mut Option<[u64; 2]>,
+        limits: &DecodeLimits,
+    ) -> Result<Vec<u8>, DecodeFailure> {
         let marker = |transform: u8| [b"\xFF\xEE\x00\x0EAdobe\0\x64\0\0\0\0".as_slice(), &[transform]].concat();
         let mut file = b"\xFF\xD8".to_vec();
         match colours {
@@ -148,8 +160,14 @@ impl Piece {
                 part.strip_prefix(start).ok_or_else(|| DecodeFailure::corrupt("no JPEG where one is expected"))?;
             file.extend(jpeg::without_application_data(part));
         }
-        let image = jpeg::decode_part(&file, self.width, self.rows)?;
-        Ok(image.pixels)
+        if let [first, others @ ..] = jpeg::samplings(&file).as_slice() {
+            let expected = sampling.get_or_insert(*first);
+            if first != expected || others.iter().any(|&other| other != [1, 1]) {
+                let message = format!("a JPEG with a sampling of {first:?} and {others:?}, expected {expected:?}");
+                return Err(DecodeFailure::corrupt(message));
+            }
+        }
+        jpeg::decode_part(&file, self.width, rows, colours.channels(), limits)
     }
 }
 
@@ -159,6 +177,15 @@ pub(super) enum JpegColours {
     Grey,
     Rgb,
     YCbCr,
+}
+
+impl JpegColours {
+    fn channels(self) -> u8 {
+        match self {
+            Self::Grey => 1,
+            Self::Rgb | Self::YCbCr => 3,
+        }
+    }
 }
 
 /// Up to `expected` bytes, and with all of them there a look at what follows, where checksums are.

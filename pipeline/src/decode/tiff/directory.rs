@@ -28,6 +28,7 @@ pub(super) enum Tag {
     SampleFormat = 339,
     JpegTables = 347,
     ChromaSubsampling = 530,
+    Xmp = 700,
 }
 
 /// Order of the bytes of numbers.
@@ -98,18 +99,31 @@ impl<'bytes> Directory<'bytes> {
         reader.take(bytes, "the directory of tags").map(|bytes| self.order.number(bytes))
     }
 
-    /// The values' bytes, and how many make one; `None` without the tag. Of tags that are there twice, the first one counts.
+    /// Of tags that are there twice, the first one counts.
+    fn entry(&self, tag: Tag) -> Option<&Entry<'bytes>> {
+        self.entries.iter().find(|entry| entry.tag == tag as u16)
+    }
+
+    /// The number of the type that a tag's values have; `None` without the tag.
+    pub(super) fn value_type(&self, tag: Tag) -> Option<u16> {
+        self.entry(tag).map(|entry| entry.kind)
+    }
+
+    /// The values' bytes, and how many make one; `None` without the tag.
     fn raw(&self, tag: Tag) -> Result<Option<(&'bytes [u8], usize)>, DecodeFailure> {
-        let Some(entry) = self.entries.iter().find(|entry| entry.tag == tag as u16) else { return Ok(None) };
+        let Some(entry) = self.entry(tag) else { return Ok(None) };
+        if entry.count == 0 {
+            return Err(DecodeFailure::corrupt(format!("the tag {tag:?} has no values")));
+        }
         let width = match entry.kind {
-            1 => 1,
-            // Bytes of no type, which only tables are.
-            7 if tag == Tag::JpegTables => 1,
+            // Bytes, which are no numbers to Pillow.
+            1 | 7 if matches!(tag, Tag::JpegTables | Tag::Xmp) => 1,
             3 => 2,
             4 | 13 => 4,
-            16 | 18 => 8,
+            16 => 8,
             kind => {
-                let message = format!("the tag {tag:?} has values of type {kind}, expected whole numbers");
+                let message =
+                    format!("the tag {tag:?} has values of type {kind}, expected whole numbers of 16 bits or more");
                 return Err(DecodeFailure::corrupt(message));
             }
         };

@@ -3,11 +3,11 @@
 //! | What | How |
 //! |---|---|
 //! | grey and palettes of 1, 2, 4, 8 bits, RGB and CMYK of 8 and 16, YCbCr of 8 without subsampling | read |
-//! | grey of 16 bits | its values are cut off at 255, and white at zero is not turned round: see [`super::rgb::clipped`] |
+//! | grey of 16 bits | its values are cut off at 255, and WhiteIsZero is not inverted: see [`super::rgb::clipped`] |
 //! | alpha that colours were multiplied by | divided out again; of grey, Pillow refuses it |
-//! | further samples | left out |
+//! | extra samples | left out |
 //! | strips, tiles, planes; the packings of [`Compression`] | read |
-//! | the orientation tag | applied, as Pillow does for this format alone |
+//! | the orientation tag, or where it is missing that of the XMP | applied, as Pillow does for this format alone |
 //! | floats, signed numbers, 32 bits, L*a*b* | not read: nothing says which value is white, or it takes colour profiles |
 
 mod compression;
@@ -20,13 +20,14 @@ use super::{
 };
 use compression::{Compression, JpegColours, Piece, add_up};
 use directory::{ByteOrder, Directory, Tag};
+use schemas::RejectReason;
 
 /// Samples of a pixel that Pillow reads at most.
 const MOST_SAMPLES: usize = 6;
 
-/// Kinds of further samples.
+/// Kinds of extra samples.
 const UNSPECIFIED: u64 = 0;
-const MULTIPLIED_ALPHA: u64 = 1;
+const ASSOCIATED_ALPHA: u64 = 1;
 /// Corel's number for alpha, which Pillow knows.
 const COREL_ALPHA: u64 = 999;
 
@@ -39,38 +40,48 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, De
     };
     let (width, height) = (side(Tag::Width, "width")?, side(Tag::Height, "height")?);
     check_dimensions(width, height, limits)?;
-    let pixels = pixels(bytes, &tags, width as usize, height as usize);
-    let pixels = pixels.map_err(|failure| failure.with_dimensions(width, height))?;
-    let image = RgbImage { width, height, pixels };
-    Ok(match tags.value(Tag::Orientation)? {
-        Some(orientation @ 2..=8) => oriented(&image, orientation),
-        _ => image,
-    })
+    let pixels = pixels(bytes, &tags, width as usize, height as usize, limits);
+    let image = pixels.and_then(|pixels| {
+        let image = RgbImage { width, height, pixels };
+        Ok(match orientation(&tags)? {
+            orientation @ 2..=8 => oriented(&image, orientation),
+            _ => image,
+        })
+    });
+    image.map_err(|failure| failure.with_dimensions(width, height))
 }
 
-fn pixels(bytes: &[u8], tags: &Directory<'_>, width: usize, height: usize) -> Result<Vec<u8>, DecodeFailure> {
+fn pixels(
+    bytes: &[u8],
+    tags: &Directory<'_>,
+    width: usize,
+    height: usize,
+    limits: &DecodeLimits,
+) -> Result<Vec<u8>, DecodeFailure> {
     let compression = Compression::new(tags.value(Tag::Compression)?.unwrap_or(1))?;
     let samples = Samples::read(tags, compression)?;
     let colours = samples.colours(tags, compression)?;
     let jpeg = match (compression, &colours) {
         (Compression::Jpeg, Colours::Grey { bits: 8, inverted: false }) => Some(JpegColours::Grey),
-        (Compression::Jpeg, Colours::Rgb) if samples.count == 3 => Some(JpegColours::Rgb),
+        (Compression::Jpeg, Colours::Rgb) if samples.count == 3 && samples.bits == 8 => Some(JpegColours::Rgb),
         (Compression::Jpeg, Colours::YCbCr) => Some(JpegColours::YCbCr),
-        (Compression::Jpeg, _) => {
-            let (count, bits) = (samples.count, samples.bits);
-            let message =
-                format!("JPEG of {count} samples of {bits} bits is not read, only of grey, RGB and YCbCr of 8 bits");
+        (Compression::Jpeg, colours) => {
+            let what = match colours {
+                Colours::Grey { bits: 8, inverted: true } => "grey with white at zero".to_owned(),
+                _ => format!("{} samples of {} bits", samples.count, samples.bits),
+            };
+            let message = format!("JPEG of {what} is not read, only of grey, RGB and YCbCr of 8 bits");
             return Err(DecodeFailure::unsupported(message));
         }
         _ => None,
     };
-    let layout = Layout::read(tags, width, height, &samples, compression)?;
+    let layout = Layout::read(tags, width, height, &samples, compression, limits)?;
     let data = layout.assembled(bytes, tags, compression, &samples, jpeg)?;
     if jpeg.is_some() {
         return Ok(data);
     }
     Ok(match colours {
-        Colours::Rgb if samples.count == 3 => data,
+        Colours::Rgb if samples.count == 3 && samples.bits == 8 => data,
         colours => colours.rgb(&data, width, &samples, tags.order),
     })
 }
@@ -116,6 +127,13 @@ impl Samples {
         if bits.iter().any(|&other| other != depth) || ![1, 2, 4, 8, 16].contains(&depth) {
             return unsupported(format!("samples of {bits:?} bits are not read, only of 1, 2, 4, 8 or 16, all alike"));
         }
+        if compression == Compression::Fax4 && (count, depth) != (1, 1) {
+            return unsupported(format!("group 4 fax of {count} samples of {depth} bits is not read"));
+        }
+        let extra = tags.values(Tag::ExtraSamples)?;
+        if extra.len() > MOST_SAMPLES {
+            return unsupported(format!("{} extra samples are not read", extra.len()));
+        }
         let planar = match tags.value(Tag::Planar)?.unwrap_or(1) {
             1 => false,
             2 => count > 1,
@@ -130,7 +148,7 @@ impl Samples {
             2 => true,
             other => return Err(DecodeFailure::corrupt(format!("fill order {other}, expected 1 or 2"))),
         };
-        Ok(Self { count, bits: depth as u32, extra: tags.values(Tag::ExtraSamples)?, planar, reversed })
+        Ok(Self { count, bits: depth as u32, extra, planar, reversed })
     }
 
     /// Samples that lie beside each other.
@@ -147,7 +165,7 @@ impl Samples {
         let behind_alpha = extra.iter().skip(1).all(|&kind| kind == UNSPECIFIED);
         let refused = |what: &str| {
             Err(DecodeFailure::unsupported(format!(
-                "{what} of {count} samples of {bits} bits, further ones of kinds {extra:?}, are not read"
+                "{what} of {count} samples of {bits} bits, extra samples of kinds {extra:?}, are not read"
             )))
         };
         // What Pillow has in its table with the lower bits first.
@@ -155,7 +173,8 @@ impl Samples {
         if self.reversed && !(few_and_plain && matches!((photometric, count), (0 | 1 | 3, 1) | (2, 3))) {
             return refused("lower bits first in pixels");
         }
-        if self.planar && compression == Compression::None && extra.iter().any(|&kind| kind != 2) {
+        if self.planar && compression == Compression::None && extra.iter().any(|&kind| !matches!(kind, 2 | COREL_ALPHA))
+        {
             return refused("planes");
         }
         Ok(match (photometric, count - extra.len().min(count), bits) {
@@ -165,21 +184,25 @@ impl Samples {
             },
             (0 | 1, 1, _) if extra.is_empty() => Colours::Grey { bits, inverted: photometric == 0 },
             (1, 1, 8) if matches!(extra, [UNSPECIFIED | 2]) => Colours::Grey { bits, inverted: false },
-            (2, 3, 8) if matches!(extra, [MULTIPLIED_ALPHA, ..]) && behind_alpha => Colours::Multiplied,
+            (2, 3, 8) if matches!(extra, [ASSOCIATED_ALPHA, ..]) && behind_alpha => Colours::Premultiplied,
             (2, 3, 8) if only_unspecified || behind_alpha && extra[0] == 2 || extra == [COREL_ALPHA] => Colours::Rgb,
-            (2, 4, 8) if extra.is_empty() => Colours::Rgb,
-            (2, 3, 16) if extra == [MULTIPLIED_ALPHA] => Colours::Multiplied16,
-            (2, 3, 16) if matches!(extra, [] | [UNSPECIFIED | 2]) => Colours::Rgb16,
-            (2, 4, 16) if extra.is_empty() => Colours::Rgb16,
+            (2, 3, 16) if extra == [ASSOCIATED_ALPHA] => Colours::Premultiplied,
+            (2, 3, 16) if matches!(extra, [] | [UNSPECIFIED | 2]) => Colours::Rgb,
+            (2, 4, 8 | 16) if extra.is_empty() => Colours::Rgb,
             (3, 1, _) if bits <= 8 && (extra.is_empty() || bits == 8 && matches!(extra, [UNSPECIFIED | 2])) => {
                 Colours::Indexed(palette(tags, bits)?)
             }
             (5, 4, 8) if only_unspecified => Colours::Cmyk,
-            (5, 4, 16) if extra.is_empty() => Colours::Cmyk16,
-            (6, 1, 8) if extra.is_empty() => Colours::Grey { bits, inverted: false },
+            (5, 4, 16) if extra.is_empty() => Colours::Cmyk,
+            // Packed, libtiff has no size for it.
+            (6, 1, 8) if extra.is_empty() && compression == Compression::None => {
+                Colours::Grey { bits, inverted: false }
+            }
             (6, 3, 8) if extra.is_empty() => match (compression, tags.values(Tag::ChromaSubsampling)?.as_slice()) {
-                (Compression::Jpeg, _) | (Compression::None, [1, 1]) if !self.planar => Colours::YCbCr,
+                _ if self.planar => return refused("planes of YCbCr"),
+                (Compression::Jpeg, _) | (Compression::None, [1, 1, ..]) => Colours::YCbCr,
                 (Compression::None, subsampling) => {
+                    let subsampling = &subsampling[..subsampling.len().min(2)];
                     let message = format!("YCbCr with a subsampling of {subsampling:?} is not read, only [1, 1]");
                     return Err(DecodeFailure::unsupported(message));
                 }
@@ -214,23 +237,26 @@ enum Colours {
     Grey16,
     Indexed(Palette),
     Rgb,
-    Rgb16,
-    Multiplied,
-    Multiplied16,
+    Premultiplied,
     Cmyk,
-    Cmyk16,
     YCbCr,
 }
 
 impl Colours {
     /// RGB of rows of pixels whose samples lie beside each other.
     fn rgb(&self, data: &[u8], width: usize, samples: &Samples, order: ByteOrder) -> Vec<u8> {
+        let upper;
+        let data = match self {
+            Self::Grey16 => data,
+            _ if samples.bits == 16 => {
+                upper = upper_bytes(data, order);
+                &upper
+            }
+            _ => data,
+        };
         let count = samples.count;
-        let word = |bytes: &[u8], place: usize| order.u16([bytes[2 * place], bytes[2 * place + 1]]);
-        let bytes = || data.chunks_exact(count);
-        let words = || data.chunks_exact(2 * count);
+        let pixels = || data.chunks_exact(count);
         let rows = || data.chunks_exact((width * count * samples.bits as usize).div_ceil(8));
-        let upper_four = |pixel: &[u8]| [0, 1, 2, 3].map(|place| upper(word(pixel, place)));
         match self {
             &Self::Grey { bits, inverted } => {
                 let factor = 255 / (255 >> (8 - bits)) as u8;
@@ -239,22 +265,24 @@ impl Colours {
                     |row| unpacked(row, bits).step_by(count).take(width).flat_map(move |sample| grey(value(sample)));
                 rows().flat_map(row).collect()
             }
-            Self::Grey16 => words().flat_map(|pixel| grey(clipped(word(pixel, 0)))).collect(),
+            Self::Grey16 => data.as_chunks::<2>().0.iter().flat_map(|&value| grey(clipped(order.u16(value)))).collect(),
             Self::Indexed(palette) => {
                 let row = |row| unpacked(row, samples.bits).step_by(count).take(width);
                 rows().flat_map(row).flat_map(|index| palette.colour(index)).collect()
             }
-            Self::Rgb => bytes().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
-            Self::Rgb16 => words().flat_map(|pixel| [0, 1, 2].map(|place| upper(word(pixel, place)))).collect(),
-            Self::Multiplied => {
-                bytes().flat_map(|pixel| divided_by_alpha([pixel[0], pixel[1], pixel[2], pixel[3]])).collect()
+            Self::Rgb => pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+            Self::Premultiplied => {
+                pixels().flat_map(|pixel| divided_by_alpha([pixel[0], pixel[1], pixel[2], pixel[3]])).collect()
             }
-            Self::Multiplied16 => words().flat_map(|pixel| divided_by_alpha(upper_four(pixel))).collect(),
-            Self::Cmyk => bytes().flat_map(|pixel| cmyk([pixel[0], pixel[1], pixel[2], pixel[3]])).collect(),
-            Self::Cmyk16 => words().flat_map(|pixel| cmyk(upper_four(pixel))).collect(),
-            Self::YCbCr => bytes().flat_map(|pixel| ycbcr([pixel[0], pixel[1], pixel[2]])).collect(),
+            Self::Cmyk => pixels().flat_map(|pixel| cmyk([pixel[0], pixel[1], pixel[2], pixel[3]])).collect(),
+            Self::YCbCr => pixels().flat_map(|pixel| ycbcr([pixel[0], pixel[1], pixel[2]])).collect(),
         }
     }
+}
+
+/// The upper byte of each value of 16 bits.
+fn upper_bytes(values: &[u8], order: ByteOrder) -> Vec<u8> {
+    values.as_chunks::<2>().0.iter().map(|&value| upper(order.u16(value))).collect()
 }
 
 /// Where the strips or tiles are, and what they cover.
@@ -271,6 +299,7 @@ struct Layout {
     offsets: Vec<u64>,
     /// None where the file does not say.
     lengths: Vec<u64>,
+    limits: DecodeLimits,
 }
 
 impl Layout {
@@ -280,26 +309,31 @@ impl Layout {
         height: usize,
         samples: &Samples,
         compression: Compression,
+        limits: &DecodeLimits,
     ) -> Result<Self, DecodeFailure> {
         let strips = tags.values(Tag::StripOffsets)?;
         let tiled = strips.is_empty();
-        let size = |tag, whole: usize| -> Result<usize, DecodeFailure> {
-            let value = tags.value(tag)?.unwrap_or(whole as u64);
-            let value = usize::try_from(value).unwrap_or(usize::MAX);
-            if value == 0 { Err(DecodeFailure::corrupt(format!("the tag {tag:?} is 0"))) } else { Ok(value) }
+        let size = |tag, unsaid: Option<u64>| -> Result<usize, DecodeFailure> {
+            match tags.value(tag)?.or(unsaid) {
+                None => Err(DecodeFailure::corrupt(format!("the tag {tag:?} is missing"))),
+                Some(0) => Err(DecodeFailure::corrupt(format!("the tag {tag:?} is 0"))),
+                Some(value) => Ok(usize::try_from(value).unwrap_or(usize::MAX)),
+            }
         };
         let (piece_width, piece_height, offsets, lengths) = if tiled {
             let lengths = tags.values(Tag::TileByteCounts)?;
-            (size(Tag::TileWidth, width)?, size(Tag::TileHeight, height)?, tags.values(Tag::TileOffsets)?, lengths)
+            (size(Tag::TileWidth, None)?, size(Tag::TileHeight, None)?, tags.values(Tag::TileOffsets)?, lengths)
         } else {
-            let rows = size(Tag::RowsPerStrip, height)?.min(height);
+            let rows = size(Tag::RowsPerStrip, Some(height as u64))?.min(height);
             (width, rows, strips, tags.values(Tag::StripByteCounts)?)
         };
         let bits = if compression == Compression::Jpeg { 24 } else { samples.adjacent() * samples.bits as usize };
-        // A tile beyond the image is read whole: none is larger than this.
-        if tiled && (piece_width > width.next_multiple_of(1 << 12) || piece_height > height.next_multiple_of(1 << 12)) {
-            let message = format!("tiles of {piece_width}x{piece_height} pixels for {width}x{height} are not read");
-            return Err(DecodeFailure::unsupported(message));
+        // What a tile has beyond the image takes memory as well.
+        let sides = [width.div_ceil(piece_width), piece_width, height.div_ceil(piece_height), piece_height];
+        let covered = sides.iter().fold(1_u64, |area, &side| area.saturating_mul(side as u64));
+        if covered > limits.max_pixels.max(1 << 20).saturating_mul(2) {
+            let message = format!("tiles of {piece_width}x{piece_height} pixels for {width}x{height}");
+            return Err(DecodeFailure::new(RejectReason::TooLarge, message));
         }
         if tiled && piece_width * bits % 8 != 0 {
             let message = format!("tiles of {piece_width} pixels of {bits} bits do not end with a byte");
@@ -314,7 +348,8 @@ impl Layout {
         };
         if offsets.len() != expected || lengths_are_wrong {
             let (offsets, lengths) = (offsets.len(), lengths.len());
-            let message = format!("{offsets} places and {lengths} lengths of strips or tiles, expected {expected}");
+            let message =
+                format!("{offsets} offsets and {lengths} byte counts of strips or tiles, expected {expected}");
             return Err(DecodeFailure::corrupt(message));
         }
         Ok(Self {
@@ -328,6 +363,7 @@ impl Layout {
             planes,
             offsets,
             lengths,
+            limits: *limits,
         })
     }
 
@@ -341,6 +377,7 @@ impl Layout {
         jpeg: Option<JpegColours>,
     ) -> Result<Vec<u8>, DecodeFailure> {
         let tables = tags.data(Tag::JpegTables)?;
+        let mut sampling = stated_sampling(tags, jpeg)?;
         let summed = compression.has_predictor() && self.predictor(tags, samples)?;
         let mut image = vec![0; self.row_bytes * self.height * self.planes];
         let (across, down) = (self.width.div_ceil(self.piece_width), self.height.div_ceil(self.piece_height));
@@ -363,7 +400,15 @@ impl Layout {
                 data = &reversed;
             }
             let mut unpacked = match jpeg {
-                Some(colours) => piece.jpeg(data, tables, colours),
+                Some(colours) => {
+                    let jpeg_rows = match (self.tiled, row + 1 == down) {
+                        (true, _) => kept_rows..=self.piece_height,
+                        // The last strip of some files is as high as the others.
+                        (false, true) => kept_rows..=usize::MAX,
+                        (false, false) => kept_rows..=kept_rows,
+                    };
+                    piece.jpeg(data, tables, colours, jpeg_rows, &mut sampling, &self.limits)
+                }
                 None => piece.unpacked(data, compression),
             }
             .map_err(place)?;
@@ -408,6 +453,49 @@ impl Layout {
             }
         }
     }
+}
+
+/// The sampling of the first channel of JPEGs; `None` where the first one of them says it.
+fn stated_sampling(tags: &Directory<'_>, jpeg: Option<JpegColours>) -> Result<Option<[u64; 2]>, DecodeFailure> {
+    if jpeg != Some(JpegColours::YCbCr) {
+        return Ok(Some([1, 1]));
+    }
+    match *tags.values(Tag::ChromaSubsampling)?.as_slice() {
+        [] => Ok(None),
+        [across, down] => Ok(Some([across, down])),
+        ref values => {
+            let message = format!("the tag ChromaSubsampling has {} values, expected 2", values.len());
+            Err(DecodeFailure::corrupt(message))
+        }
+    }
+}
+
+/// How the image is to be turned: as the tag says, or where it is missing the XMP.
+fn orientation(tags: &Directory<'_>) -> Result<u64, DecodeFailure> {
+    /// No turn.
+    const UPRIGHT: u64 = 1;
+    match tags.value_type(Tag::Orientation) {
+        // Bytes, text and bytes of no type are no numbers to Pillow.
+        Some(1 | 2 | 7) => return Ok(UPRIGHT),
+        Some(3..=13 | 16) => return Ok(tags.value(Tag::Orientation)?.unwrap_or(UPRIGHT)),
+        // A type that it does not know is no tag.
+        _ => {}
+    }
+    let xmp = match tags.value_type(Tag::Xmp) {
+        // One that is not in the file changes nothing.
+        Some(1 | 7) => tags.data(Tag::Xmp).unwrap_or_default(),
+        Some(kind @ (2..=13 | 16)) => {
+            return Err(DecodeFailure::corrupt(format!("the tag Xmp has values of type {kind}, expected bytes")));
+        }
+        _ => return Ok(UPRIGHT),
+    };
+    // Pillow's `tiff:Orientation(="|>)([0-9])`.
+    let digit = |place: usize| {
+        let value = xmp[place..].strip_prefix(b"tiff:Orientation")?;
+        let value = value.strip_prefix(b"=\"").or_else(|| value.strip_prefix(b">"))?;
+        value.first().filter(|digit| digit.is_ascii_digit()).map(|digit| u64::from(digit - b'0'))
+    };
+    Ok((0..xmp.len()).find_map(digit).unwrap_or(UPRIGHT))
 }
 
 /// Planes of bytes as pixels.
