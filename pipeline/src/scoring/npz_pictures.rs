@@ -3,7 +3,7 @@
 //! In memory are pieces of the archive, a few for each unit in flight, and the pictures that wait for their turn.
 
 use super::{
-    npz_archive::{Member, NpzArchive},
+    npz_archive::{Checked, Member, NpzArchive},
     picture::{Body, Picture},
 };
 use crate::{
@@ -19,9 +19,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
 
 /// The member with the pixels: what `numpy.savez(path, array)` calls its first array.
 pub(super) const PIXELS: &str = "arr_0.npy";
+
+/// Bytes that are held to the checksum at once.
+const CHECKED_AT_ONCE: usize = 1 << 20;
 
 /// Pictures inflated ahead of the one in use.
 const INFLATED_AHEAD: usize = 8;
@@ -58,8 +62,7 @@ impl fmt::Debug for Inflating {
 }
 
 impl NpzPictures {
-    /// Opens the archive at `url` and reads the header of its pixels. The pixels themselves are not held to the archive's checksum,
-    /// which covers all of them at once.
+    /// Opens the archive at `url` and reads the header of its pixels.
     ///
     /// # Errors
     /// When it is no archive, has no pixels, or has others than `uint8` of shape `[rows, height, width, 3]` in C order.
@@ -117,6 +120,30 @@ impl NpzPictures {
     /// Checksum of the array, as the archive's directory has it.
     pub(super) fn crc32(&self) -> u32 {
         self.member.crc32
+    }
+
+    /// Reads the whole array once and holds it to the archive's checksum, which covers all pictures at once: units read parts of it.
+    /// To be polled in a tokio runtime; ends soon after it is dropped.
+    ///
+    /// # Errors
+    /// When the checksum is another, the array does not end where it should, or the archive cannot be read.
+    pub(super) async fn check(&self) -> Result<(), PipelineError> {
+        let dropped = CancellationToken::new();
+        let _guard = dropped.clone().drop_guard();
+        let (pictures, handle, span) = (self.clone(), Handle::current(), tracing::Span::current());
+        let checking = spawn_blocking(move || span.in_scope(|| pictures.check_all(handle, &dropped)));
+        joined(checking.await).await
+    }
+
+    fn check_all(&self, handle: Handle, dropped: &CancellationToken) -> Result<(), PipelineError> {
+        let mut reader = Checked::new(self.archive.reader(&self.member, handle)?);
+        let (mut left, mut piece) = (self.member.size, vec![0; CHECKED_AT_ONCE]);
+        while left > 0 && !dropped.is_cancelled() {
+            let length = left.min(CHECKED_AT_ONCE as u64);
+            reader.read_exact(&mut piece[..length as usize]).map_err(|error| self.archive.read_error(PIXELS, error))?;
+            left -= length;
+        }
+        if left > 0 { Ok(()) } else { reader.finish(&self.archive, &self.member) }
     }
 
     /// The pictures of these rows, in order. To be polled in a tokio runtime.

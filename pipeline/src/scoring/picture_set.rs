@@ -201,6 +201,21 @@ impl PictureSet {
         self.preparation.shape
     }
 
+    /// Holds an archive of which every picture is scored to its checksum: reads all of it once. Nothing to do for sets of files, whose formats have
+    /// their own.
+    ///
+    /// # Errors
+    /// When the archive is damaged or cannot be read.
+    pub(super) async fn check(&self) -> Result<(), PipelineError> {
+        match &self.pictures {
+            Pictures::Archive { pictures, .. } if self.images == Some(pictures.rows) => {
+                tracing::info!(set = self.address, "holding the archive to its checksum");
+                pictures.check().await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The pictures of one unit, in order; none for a unit that the set does not have. To be polled in a tokio runtime.
     pub(super) fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<Picture, PipelineError>> {
         match &self.pictures {

@@ -159,6 +159,7 @@ async fn score_units(
     todo: Vec<u32>,
 ) -> Result<(Vec<Done>, String), PipelineError> {
     let ScoreRun { set, key, batch_size, scorers, libtorch, limits, telemetry, cancel, .. } = run;
+    cancel.run_until_cancelled(set.check()).await.ok_or(PipelineError::Drained)??;
     let cpu = CpuPool::try_new(limits.decode_threads)?;
     telemetry.set_capacity(Stage::Decode, cpu.threads());
     let units_in_flight = match limits.units_in_flight {

@@ -4,10 +4,12 @@ mod fake_encoder;
 mod fake_generator;
 mod fake_scorer;
 mod fault_store;
+mod hostile;
 mod patience;
 
 pub use fake_encoder::{FakeEncoder, Gate};
 pub use fake_generator::{FakeDecoder, FakeSampler};
 pub use fake_scorer::FakeScorer;
 pub use fault_store::{Fault, FaultRule, FaultStore, Operation};
+pub use hostile::hold;
 pub use patience::{PATIENCE, arrives, returns, wait_until, wait_until_async};

@@ -10,95 +10,15 @@ use crate::{
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use pipeline::{
-    PictureSet, PictureSetOptions, PipelineError, SourceOptions, list_storage, plan_units, testing::arrives,
+    PictureSet, PictureSetOptions, PipelineError, SourceOptions, list_storage, plan_units,
+    testing::{arrives, hold},
 };
-use proptest::{
-    prelude::*,
-    sample::Index,
-    test_runner::{FileFailurePersistence, TestCaseError, TestRunner},
-};
+use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
 use schemas::{ImageIdRule, Plan};
-use std::{
-    sync::{Arc, LazyLock},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, LazyLock};
 use tokio::runtime::Runtime;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
-
-/// One thing that happens to a file.
-#[derive(Clone, Debug)]
-enum Damage {
-    Set(Index, u8),
-    Flip(Index, u8),
-    Cut(Index),
-    Remove(Index, Index),
-    Insert(Index, Vec<u8>),
-    /// A part of the file once more, somewhere else.
-    Copy(Index, Index, Index),
-}
-
-fn damage() -> impl Strategy<Value = Damage> {
-    let at = any::<Index>;
-    prop_oneof![
-        4 => (at(), any::<u8>()).prop_map(|(at, value)| Damage::Set(at, value)),
-        4 => (at(), 0..8_u8).prop_map(|(at, bit)| Damage::Flip(at, bit)),
-        1 => at().prop_map(Damage::Cut),
-        1 => (at(), at()).prop_map(|(from, to)| Damage::Remove(from, to)),
-        1 => (at(), prop::collection::vec(any::<u8>(), 1..24)).prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
-        1 => (at(), at(), at()).prop_map(|(from, to, at)| Damage::Copy(from, to, at)),
-    ]
-}
-
-fn damaged(mut bytes: Vec<u8>, all: &[Damage]) -> Vec<u8> {
-    let part = |bytes: &[u8], from: &Index, to: &Index| {
-        let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
-        from.min(to)..from.max(to)
-    };
-    for one in all {
-        if bytes.is_empty() {
-            break;
-        }
-        let length = bytes.len();
-        match one {
-            Damage::Set(at, value) => bytes[at.index(length)] = *value,
-            Damage::Flip(at, bit) => bytes[at.index(length)] ^= 1 << bit,
-            Damage::Cut(at) => bytes.truncate(at.index(length)),
-            Damage::Remove(from, to) => drop(bytes.drain(part(&bytes, from, to))),
-            Damage::Insert(at, more) => {
-                let at = at.index(length);
-                drop(bytes.splice(at..at, more.iter().copied()));
-            }
-            Damage::Copy(from, to, at) => {
-                let (more, at) = (bytes[part(&bytes, from, to)].to_vec(), at.index(length));
-                drop(bytes.splice(at..at, more));
-            }
-        }
-    }
-    bytes
-}
-
-/// Damages `sound` in many ways; `check` says what must hold of each.
-fn hold(cases: u32, sound: &[Vec<u8>], check: impl Fn(&[u8]) -> Result<(), TestCaseError>) {
-    #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the program")]
-    let seconds = std::env::var("RESTOK_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    let began = Instant::now();
-    loop {
-        let persistence = FileFailurePersistence::SourceParallel("proptest-regressions");
-        let config = ProptestConfig {
-            cases,
-            source_file: Some(file!()),
-            failure_persistence: Some(Box::new(persistence)),
-            ..ProptestConfig::default()
-        };
-        let strategy = (0..sound.len(), prop::collection::vec(damage(), 1..6));
-        let test = |(file, all): (usize, Vec<Damage>)| check(&damaged(sound[file].clone(), &all));
-        TestRunner::new(config).run(&strategy, test).unwrap_or_else(|failure| panic!("{failure}"));
-        if seconds.is_none_or(|seconds| began.elapsed() >= seconds) {
-            return;
-        }
-    }
-}
 
 /// An error must say which of the files it is about.
 fn names_the_file(error: &PipelineError) -> Result<(), TestCaseError> {
@@ -138,7 +58,7 @@ fn damaged_shards_are_read_or_refused_by_name() {
     let long = [(format!("{}.jpg", "name".repeat(40)), Bytes::from(vec![1; 700]))];
     let sound =
         RUNTIME.block_on(async { [tar_of(&members).await.expect("a tar"), tar_of(&long).await.expect("a tar")] });
-    hold(400, &sound, |bytes| read_as("a.tar", bytes));
+    hold(file!(), 400, &sound, |bytes| read_as("a.tar", bytes));
 }
 
 #[test]
@@ -148,7 +68,7 @@ fn damaged_parquet_files_are_read_or_refused_by_name() {
         SampleSet::numbered(9, 3, 40).write_parquet(store.as_ref(), "set", 9, 4).await.expect("written");
         store.get(&Path::from("set/part-00000.parquet")).await.expect("there").bytes().await.expect("read").to_vec()
     });
-    hold(400, &[sound], |bytes| read_as("a.parquet", bytes));
+    hold(file!(), 400, &[sound], |bytes| read_as("a.parquet", bytes));
 }
 
 #[test]
@@ -167,7 +87,7 @@ fn damaged_archives_are_opened_or_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("set").join("a.npz");
     std::fs::create_dir(file.parent().expect("a folder")).expect("made");
-    hold(200, &[sound], |bytes| {
+    hold(file!(), 200, &[sound], |bytes| {
         std::fs::write(&file, bytes).expect("written");
         let (options, limits) = (PictureSetOptions::new(file.display().to_string()), limits());
         let opening = PictureSet::open(&options, &limits);
@@ -187,7 +107,7 @@ fn damaged_plans_are_read_or_refused_by_line() {
             list_storage(&storage(&store, "set"), "", &SourceOptions::new(""), &limits()).await.expect("listed");
         plan_units(settings(2, ImageIdRule::Stem), listing).expect("a plan").to_json_lines()
     });
-    hold(500, &[sound], |bytes| match Plan::from_json_lines(bytes) {
+    hold(file!(), 500, &[sound], |bytes| match Plan::from_json_lines(bytes) {
         Ok(plan) => {
             let lines = plan.to_json_lines();
             let again =

@@ -5,6 +5,7 @@ use pipeline::{
     Limits, PictureSet, PictureSetOptions, PipelineError, Shard, ShardOrigin, SourceOptions, testing::FakeScorer,
 };
 use schemas::{Crop, ScoredUnit};
+use std::sync::Arc;
 use zip::CompressionMethod;
 
 const COUNT: u64 = 11;
@@ -275,4 +276,30 @@ async fn an_archive_that_is_damaged_or_changed_within_ends_the_run_by_name() {
     storage.put_replace("b.npz", npz_stored(8, SIZE).into()).await.expect("replaced");
     let error = score_with(&set, &output, &FakeScorer::new()).await.expect_err("changed");
     assert!(matches!(error, PipelineError::SourceChanged { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pixels_that_are_not_those_of_the_archives_checksum_are_not_scored() {
+    let storage = memory("checksum-npz");
+    for (name, archive) in [("stored", npz_stored(9, SIZE)), ("deflated", deflated(9, SIZE))] {
+        // What the directory says of the array: numpy writes it, and nothing else can tell that a stored pixel has changed.
+        let mut damaged = archive.clone();
+        let entry = archive.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").expect("a directory");
+        damaged[entry + 16] ^= 1;
+        let (sound, url) = (
+            put(&storage, &format!("{name}.npz"), archive).await,
+            put(&storage, &format!("{name}-damaged.npz"), damaged).await,
+        );
+        let (_, output) = memory_output();
+        score_with(&open(&sound, 3).await, &output, &FakeScorer::new()).await.expect("sound");
+        let (_, output) = memory_output();
+        let error = score_with(&open(&url, 3).await, &output, &FakeScorer::new()).await.expect_err(name);
+        assert!(error.to_string().contains("damaged.npz: arr_0.npy: it is damaged: its CRC-32"), "{error}");
+        assert!(output.list("").await.expect("a listing").is_empty(), "nothing was scored");
+        // A trial of the first pictures does not read the others.
+        let source = SourceOptions { max_images: Some(2), ..SourceOptions::new(url) };
+        let options = PictureSetOptions { source, ..PictureSetOptions::new("") };
+        let few = Arc::new(PictureSet::open(&options, &limits()).await.expect("opened"));
+        score_with(&few, &output, &FakeScorer::new()).await.expect("the first two");
+    }
 }
