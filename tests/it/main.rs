@@ -17,8 +17,12 @@ mod evaluate;
 mod full_disk;
 /// Generated sets: the same after any death and with any number of workers, tokens to pictures, sheets, sweeps.
 mod generate;
+/// Damaged weights and configurations: a model, or an error that names the file.
+mod hostile_models;
 /// Checkpoints from the model hub.
 mod hub;
+/// What an older version wrote: read, finished and gone on with.
+mod older_versions;
 /// The page about outputs, and the logs that runs leave for it.
 mod report;
 /// Killed twenty times at random instants: the tables of an undisturbed run, byte for byte.
