@@ -1,14 +1,12 @@
 //! The command line: what can be typed, and the help that teaches it.
 
-use crate::{
-    environment,
-    settings::{
-        EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions, Options,
-        ReconstructOptions, ReportOptions, STORAGE_HEADING, SettingsError, SweepOptions, TokenizeOptions,
-        TrainGeneratorOptions, TrainTokenizerOptions, VerifyOptions, WORK_HEADING, fields,
-    },
+use crate::settings::{
+    EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
+    ReconstructOptions, ReportOptions, STORAGE_HEADING, SweepOptions, TokenizeOptions, TrainGeneratorOptions,
+    TrainTokenizerOptions, VerifyOptions, WORK_HEADING, variable,
 };
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
+use std::any::TypeId;
 use std::path::PathBuf;
 
 /// Turns images in object storage into Parquet tables of visual tokens, and tables back into images; trains the tokenizer for it
@@ -29,7 +27,7 @@ pub(crate) struct Cli {
 pub(crate) struct SharedArguments {
     /// Read settings from this TOML file: a section for each command, `limits` and `general` for all; keys are flags
     /// without dashes. Flags win over environment variables, they over the file, the file over defaults
-    #[arg(long, global = true, value_name = "FILE", env = environment::SETTINGS, help_heading = "Settings")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     pub(crate) settings: Option<PathBuf>,
     /// Print the settings that would be used, and where each came from, as a settings file; then exit
     #[arg(long, global = true, help_heading = "Settings")]
@@ -89,78 +87,70 @@ pub(crate) struct Arguments<O: Args> {
     pub(crate) limits: LimitOptions,
 }
 
-/// The command line with every default in its help, taken from where the default is decided.
-///
-/// # Errors
-/// When the defaults do not serialize, which their types do not give them reason to.
-pub(crate) fn command() -> Result<clap::Command, SettingsError> {
+/// The command line: every option with its environment variable, and only the limits that a command obeys in its help.
+pub(crate) fn command() -> clap::Command {
     let version = format!(
         "{}\nlibtorch {}\ndecoders {}",
         env!("CARGO_PKG_VERSION"),
         models::libtorch_version(),
         pipeline::decoder_versions()
     );
-    let general = fields(&GeneralOptions::defaults())?;
-    let limits = fields(&LimitOptions::defaults())?;
-    let own = [
-        ("tokenize", fields(&TokenizeOptions::defaults())?),
-        ("train-tokenizer", fields(&TrainTokenizerOptions::defaults())?),
-        ("train-generator", fields(&TrainGeneratorOptions::defaults())?),
-        ("generate", fields(&GenerateOptions::defaults())?),
-        ("sweep", fields(&SweepOptions::defaults())?),
-        ("evaluate", fields(&EvaluateOptions::defaults())?),
-        ("finalize", fields(&FinalizeOptions::defaults())?),
-        ("verify", fields(&VerifyOptions::defaults())?),
-        ("inspect", fields(&InspectOptions::defaults())?),
-        ("reconstruct", fields(&ReconstructOptions::defaults())?),
-        ("report", fields(&ReportOptions::defaults())?),
-    ];
-    let mut command = Cli::command().long_version(version).mut_args(|argument| with_default(argument, &[&general]));
-    for (name, options) in own {
-        command = command.mut_subcommand(name, |command| {
-            command.mut_args(|argument| {
-                let argument = with_default(argument, &[&options, &limits]);
+    let mut program = Cli::command().long_version(version).mut_args(complete);
+    let names: Vec<String> = program.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for name in names {
+        program = program.mut_subcommand(&name, |command| {
+            command.mut_args(|option| {
                 // Every command obeys the limits on storage; those on work say nothing where nothing is encoded.
-                let is_work = argument.get_help_heading() == Some(WORK_HEADING);
-                let is_limit = is_work || argument.get_help_heading() == Some(STORAGE_HEADING);
+                let is_work = option.get_help_heading() == Some(WORK_HEADING);
+                let is_limit = is_work || option.get_help_heading() == Some(STORAGE_HEADING);
                 // Training has no units, no queue in front of many devices and no watchdog.
                 let is_running = ["decode_threads", "units_in_flight", "queued_batches_per_device", "stall_seconds"];
                 let is_tokenizing = ["units_in_flight", "queued_batches_per_device", "stall_seconds"];
-                let unused = match name {
+                let unused = match name.as_str() {
                     "tokenize" | "evaluate" => false,
                     // Nothing is fetched and no image is decoded.
-                    "generate" | "sweep" => is_work && !is_running.contains(&argument.get_id().as_str()),
+                    "generate" | "sweep" => is_work && !is_running.contains(&option.get_id().as_str()),
                     // Files of tables are decoded, but no image.
-                    "train-generator" => is_work && argument.get_id() != "decode_threads",
-                    "train-tokenizer" => is_tokenizing.contains(&argument.get_id().as_str()),
+                    "train-generator" => is_work && option.get_id() != "decode_threads",
+                    "train-tokenizer" => is_tokenizing.contains(&option.get_id().as_str()),
                     _ => is_work,
                 };
-                argument.hide(unused).hide_short_help(is_limit)
+                // The variable of that name is the rule by which `tokenize` makes keys.
+                if (name.as_str(), option.get_id().as_str()) == ("reconstruct", "image_id") {
+                    return option;
+                }
+                complete(option).hide(unused).hide_short_help(is_limit)
             })
         });
     }
-    Ok(command)
+    program
 }
 
-/// An argument whose help ends with its default, if it has one.
-fn with_default(argument: clap::Arg, defaults: &[&serde_json::Map<String, serde_json::Value>]) -> clap::Arg {
-    // A variable's value may be a signed URL, and help is pasted into tickets.
-    let argument = argument.hide_env_values(true);
-    let key = argument.get_id().as_str().replace('_', "-");
-    let default = defaults.iter().find_map(|fields| fields.get(&key)).and_then(|value| match value {
-        serde_json::Value::Bool(_) => None,
-        // Stored as a share, shown as it is spoken of.
-        serde_json::Value::String(share) if key == "max-reject-rate" => {
-            share.parse::<crate::settings::RejectRate>().ok().map(|rate| rate.to_string())
-        }
-        serde_json::Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    });
-    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-    match default {
-        Some(default) => argument.help(format!("{help} [default: {default}]")),
-        None => argument,
+/// An option with its environment variable, where it has none of another name. Switches take `true` and `false`, so that one that a file
+/// turned on can be turned off.
+fn complete(option: Arg) -> Arg {
+    if !matches!(option.get_action(), ArgAction::Set | ArgAction::Append) {
+        return option;
     }
+    let option = match option.get_env() {
+        Some(_) => option,
+        None => {
+            let name = variable(option.get_id().as_str());
+            option.env(name)
+        }
+    };
+    // A variable's value may be a signed URL, and help is pasted into tickets.
+    let option = option.hide_env_values(true);
+    if option.get_value_parser().type_id() != TypeId::of::<bool>() {
+        return option;
+    }
+    option
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .hide_possible_values(true)
+        .hide_default_value(true)
+        .value_name("BOOL")
 }
 
 // Paragraphs are one line each, for the terminal's width decides where they break; examples are written to fit in 100 columns.
@@ -388,42 +378,26 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        command().expect("the defaults serialize").debug_assert();
+        command().debug_assert();
     }
 
     #[test]
-    fn every_argument_has_a_variable_named_after_it() {
-        let command = command().expect("the defaults serialize");
-        // The output is one thing under three names; the rest are said for one run, not for a machine.
-        let exceptions = ["tokens", "image_id", "show_settings", "log_level", "help", "version"];
-        for subcommand in command.get_subcommands() {
-            for argument in
-                subcommand.get_arguments().filter(|argument| !exceptions.contains(&argument.get_id().as_str()))
-            {
-                let expected = match (subcommand.get_name(), argument.get_id().as_str()) {
-                    // A file here and a folder elsewhere: no one value does for both.
-                    ("report", "to") => environment::REPORT.to_owned(),
-                    (_, id) => format!("RESTOK_{}", id.to_uppercase()),
+    fn every_option_is_explained_and_has_a_variable_of_its_name() {
+        for command in command().get_subcommands() {
+            for option in command.get_arguments() {
+                let id = option.get_id().as_str();
+                assert!(option.get_help().is_some(), "{id} has no help");
+                let expected = match (command.get_name(), id) {
+                    // Said for one run, not for a machine.
+                    ("reconstruct", "image_id") => None,
+                    // The output is one thing under two names, and a page is not an output.
+                    ("reconstruct", "tokens") => Some("RESTOK_OUTPUT".to_owned()),
+                    ("report", "to") => Some("RESTOK_REPORT".to_owned()),
+                    (_, id) => Some(variable(id)),
                 };
-                assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
+                let found = option.get_env().map(|name| name.to_string_lossy().into_owned());
+                assert_eq!(found, expected, "{} {id}", command.get_name());
             }
         }
-    }
-
-    #[test]
-    fn every_argument_is_explained_and_defaults_are_shown() {
-        let command = command().expect("the defaults serialize");
-        for subcommand in command.get_subcommands() {
-            for argument in subcommand.get_arguments() {
-                assert!(argument.get_help().is_some(), "{} has no help", argument.get_id());
-            }
-        }
-        let tokenize = command.find_subcommand("tokenize").expect("it is there");
-        let help = |id: &str| {
-            let argument = tokenize.get_arguments().find(|argument| argument.get_id() == id).expect(id);
-            argument.get_help().map(ToString::to_string).expect(id)
-        };
-        assert!(help("max_reject_rate").ends_with("[default: 1%]"));
-        assert!(help("fetch_requests").ends_with("[default: 64]"));
     }
 }

@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(code(encoder(true)), ExitCode::Temporary);
         assert_eq!(code(encoder(false)), ExitCode::Permanent);
         assert_eq!(code(PipelineError::Stalled { seconds: 9, stages: String::new() }), ExitCode::Temporary);
-        assert_eq!(code(SettingsError::Internal(String::new())), ExitCode::Permanent);
+        assert_eq!(code(SettingsError::invalid("--count", "0", "at least 1")), ExitCode::Permanent);
         assert_eq!(code(ModelError::Torch { message: "CUDA error: device lost".to_owned() }), ExitCode::Temporary);
         assert_eq!(code(ModelError::Torch { message: "CUDA out of memory".to_owned() }), ExitCode::Permanent);
         assert_eq!(code(HubError::Offline { repository: "a/b".to_owned() }), ExitCode::Permanent);

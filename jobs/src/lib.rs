@@ -29,13 +29,12 @@ mod workers;
 
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches};
-use cli::{Arguments, Cli, Command};
+use cli::{Arguments, Cli, Command, SharedArguments};
 use models::{Device, DeviceChoice};
-use pipeline::Limits;
 use process::Stopping;
 use progress::Progress;
-use settings::{GeneralOptions, Layered, LimitOptions, Options, SettingsError, SettingsFile, layer, show};
-use std::future::Future;
+use settings::{GeneralOptions, SettingsError, SettingsFile, show};
+use std::{future::Future, path::PathBuf};
 use tokio_util::sync::CancellationToken;
 use workers::Workers;
 
@@ -43,7 +42,7 @@ use workers::Workers;
 pub fn main() -> std::process::ExitCode {
     let code = match parse() {
         Err(code) => return code.into(),
-        Ok((cli, matches)) => match run(cli, &matches) {
+        Ok((cli, line)) => match run(cli, &line) {
             Ok(()) => exit_code::ExitCode::Done,
             Err(error) => {
                 let code = exit_code::of(&error);
@@ -58,42 +57,53 @@ pub fn main() -> std::process::ExitCode {
     code.into()
 }
 
+/// What was typed, with the environment and the settings file behind it.
+struct CommandLine {
+    program: clap::Command,
+    file: SettingsFile,
+    /// The command's name.
+    command: String,
+    /// Of the command, in which clap knows the options of every command as well.
+    matches: ArgMatches,
+}
+
 /// Reads the command line. Help and version are printed and end the program well; anything that does not parse is bad
 /// settings, like a settings file that does not read.
-fn parse() -> Result<(Cli, ArgMatches), exit_code::ExitCode> {
-    let command = cli::command().map_err(|error| {
-        output::complain(&output::describe(&error.into()));
-        exit_code::ExitCode::Permanent
-    })?;
-    let parsed = command.try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
-    parsed.map_err(|error| {
+fn parse() -> Result<(Cli, CommandLine), exit_code::ExitCode> {
+    let typed = |error: clap::Error| {
         // Nobody is left to tell when this fails.
         drop(error.print());
         if error.use_stderr() { exit_code::ExitCode::Permanent } else { exit_code::ExitCode::Done }
-    })
+    };
+    let program = cli::command();
+    // Once without the file, which is named in it.
+    let matches = program.clone().try_get_matches().map_err(typed)?;
+    let path = matches.get_one::<PathBuf>("settings");
+    let file = SettingsFile::read(path.map(PathBuf::as_path), &program).map_err(|error| {
+        output::complain(&output::describe(&error.into()));
+        exit_code::ExitCode::Permanent
+    })?;
+    let program = match matches.subcommand_name() {
+        Some(command) => file.apply(program, command),
+        None => program,
+    };
+    let mut matches = program.clone().try_get_matches().map_err(typed)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(typed)?;
+    let (command, matches) = matches.remove_subcommand().ok_or(exit_code::ExitCode::Permanent)?;
+    Ok((cli, CommandLine { program, file, command, matches }))
 }
 
-/// What every command starts from.
-struct Start<'a> {
-    file: SettingsFile,
-    matches: &'a ArgMatches,
-    general: Layered<GeneralOptions>,
-    show_settings: bool,
-}
-
-fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
-    let file = SettingsFile::read(cli.shared.settings.as_deref())?;
-    // Options that hold for every command may stand before or after its name; clap knows them in the command's matches.
-    let (_, matches) =
-        matches.subcommand().ok_or_else(|| SettingsError::invalid("command", "none", "one of --help"))?;
-    let general = layer(&cli.shared.general, |name| matches.value_source(name), &file.general)?;
-    let start = Start { file, matches, general, show_settings: cli.shared.show_settings };
+fn run(cli: Cli, line: &CommandLine) -> Result<()> {
+    let SharedArguments { settings: _, show_settings, general } = cli.shared;
+    if show_settings {
+        let sections = [line.command.as_str(), "limits", "general"];
+        let shown = sections.map(|section| show(&line.program, section, &line.matches, &line.file));
+        output::print(&shown.join("\n"))?;
+        return Ok(());
+    }
     match cli.command {
-        Command::Tokenize(arguments) => {
-            let Some((options, limits)) = start.prepare("tokenize", &arguments, |file| &file.tokenize)? else {
-                return Ok(());
-            };
-            let progress = start.log()?;
+        Command::Tokenize(Arguments { options, limits }) => {
+            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -101,11 +111,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             })
         }
         Command::TrainTokenizer(arguments) => {
-            let Some((options, limits)) = start.prepare("train-tokenizer", &arguments, |file| &file.train_tokenizer)?
-            else {
-                return Ok(());
-            };
-            let progress = start.log()?;
+            let Arguments { options, limits } = *arguments;
+            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
             let settings = options.resolve()?;
             let device = one_device(settings.run.device, settings.run.device_threads)?;
             until_stopped(Stopping::TRAINING, |cancel| async move {
@@ -114,11 +121,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             })
         }
         Command::TrainGenerator(arguments) => {
-            let Some((options, limits)) = start.prepare("train-generator", &arguments, |file| &file.train_generator)?
-            else {
-                return Ok(());
-            };
-            let progress = start.log()?;
+            let Arguments { options, limits } = *arguments;
+            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
             let settings = options.resolve()?;
             let device = one_device(settings.run.device, settings.run.device_threads)?;
             until_stopped(Stopping::TRAINING, |cancel| async move {
@@ -127,10 +131,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             })
         }
         Command::Generate(arguments) => {
-            let Some((options, limits)) = start.prepare("generate", &arguments, |file| &file.generate)? else {
-                return Ok(());
-            };
-            let progress = start.log()?;
+            let Arguments { options, limits } = *arguments;
+            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -138,64 +140,50 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             })
         }
         Command::Sweep(arguments) => {
-            let Some((options, limits)) = start.prepare("sweep", &arguments, |file| &file.sweep)? else {
-                return Ok(());
-            };
-            let progress = start.log()?;
+            let Arguments { options, limits } = *arguments;
+            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| commands::sweep::run(settings, limits, workers, progress, cancel))
         }
         Command::Evaluate(arguments) => {
-            let Some((options, limits)) = start.prepare("evaluate", &arguments, |file| &file.evaluate)? else {
-                return Ok(());
-            };
-            let progress = start.log()?;
+            let Arguments { options, limits } = *arguments;
+            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
                 commands::evaluate::run(settings, limits, workers, progress, cancel)
             })
         }
-        Command::Finalize(arguments) => {
-            let Some((options, limits)) = start.prepare("finalize", &arguments, |file| &file.finalize)? else {
-                return Ok(());
-            };
-            start.log()?;
+        Command::Finalize(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            start_log(&general)?;
             let output = options.output()?;
             let max_reject_rate = options.max_reject_rate.unwrap_or_default();
             block_on(commands::finalize::run(&output, max_reject_rate, options.format.unwrap_or_default(), &limits))
         }
-        Command::Verify(arguments) => {
-            let Some((options, limits)) = start.prepare("verify", &arguments, |file| &file.verify)? else {
-                return Ok(());
-            };
-            start.log()?;
+        Command::Verify(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            start_log(&general)?;
             let output = options.output()?;
             let fast = options.fast == Some(true);
             block_on(commands::verify::run(&output, fast, options.format.unwrap_or_default(), &limits))
         }
-        Command::Inspect(arguments) => {
-            let Some((options, limits)) = start.prepare("inspect", &arguments, |file| &file.inspect)? else {
-                return Ok(());
-            };
-            start.log()?;
+        Command::Inspect(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            start_log(&general)?;
             let output = options.output()?;
             let rows = options.rows.unwrap_or_default();
             block_on(commands::inspect::run(&output, rows, options.format.unwrap_or_default(), &limits))
         }
-        Command::Report(arguments) => {
-            let Some((options, limits)) = start.prepare("report", &arguments, |file| &file.report)? else {
-                return Ok(());
-            };
-            start.log()?;
+        Command::Report(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            start_log(&general)?;
             block_on(commands::report::run(options.resolve()?, limits))
         }
-        Command::Reconstruct(arguments) => {
-            let Some((options, limits)) = start.prepare("reconstruct", &arguments, |file| &file.reconstruct)? else {
-                return Ok(());
-            };
-            start.log()?;
+        Command::Reconstruct(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            start_log(&general)?;
             let settings = options.resolve()?;
             let device = one_device(settings.device, None)?;
             block_on(commands::reconstruct::run(settings, limits, device))
@@ -203,39 +191,13 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     }
 }
 
-impl Start<'_> {
-    /// Lays a command's options over each other. With `--show-settings` prints them instead, and gives nothing.
-    fn prepare<O: Options + clap::Args>(
-        &self,
-        section: &str,
-        arguments: &Arguments<O>,
-        of_file: impl Fn(&SettingsFile) -> &O,
-    ) -> Result<Option<(O, Limits)>> {
-        let source_of = |name: &str| self.matches.value_source(name);
-        let options = layer(&arguments.options, source_of, of_file(&self.file))?;
-        let limits: Layered<LimitOptions> = layer(&arguments.limits, source_of, &self.file.limits)?;
-        if self.show_settings {
-            let sections = [show(section, &options)?, show("limits", &limits)?, show("general", &self.general)?];
-            output::print(&sections.join("\n"))?;
-            return Ok(None);
-        }
-        Ok(Some((options.options, limits.options.resolve()?)))
-    }
-
-    /// Starts logging, and decides how progress is shown.
-    fn log(&self) -> Result<Progress, SettingsError> {
-        let general = &self.general.options;
-        models::use_fused_kernels(general.fused_kernels == Some(true));
-        let format = general.log_format.unwrap_or_default();
-        let bars = indicatif::MultiProgress::new();
-        logging::start(general.log_level.as_deref().unwrap_or("info"), format, bars.clone())?;
-        Ok(Progress::new(
-            general.progress.unwrap_or_default(),
-            general.progress_seconds.unwrap_or_default(),
-            format,
-            bars,
-        ))
-    }
+/// Starts logging, and decides how progress is shown.
+fn start_log(general: &GeneralOptions) -> Result<Progress, SettingsError> {
+    models::use_fused_kernels(general.fused_kernels == Some(true));
+    let format = general.log_format.unwrap_or_default();
+    let bars = indicatif::MultiProgress::new();
+    logging::start(general.log_level.as_deref().unwrap_or("info"), format, bars.clone())?;
+    Ok(Progress::new(general.progress.unwrap_or_default(), general.progress_seconds.unwrap_or_default(), format, bars))
 }
 
 /// The device of a command that computes on one, found before anything else touches torch.

@@ -48,7 +48,7 @@ pub(crate) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let shard = Shard::detect(settings.work.rank, settings.work.world, environment::lookup)?;
+    let shard = Shard::detect(settings.work.process.rank, settings.work.process.world, environment::lookup)?;
     tracing::info!("{shard}");
     let scoring = Scoring {
         output: Storage::open_output(&settings.output, &limits)?,
@@ -66,6 +66,7 @@ pub(crate) async fn run(
         max_images: settings.max_images,
         // Keys are only said again: sets whose stems repeat are scored like any other.
         image_id: ImageIdRule::Position,
+        reading: settings.reading.clone(),
         ..SourceOptions::new(settings.source.clone())
     };
     let records = match &settings.task {

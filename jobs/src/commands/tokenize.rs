@@ -35,7 +35,7 @@ pub(crate) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let shard = Shard::detect(settings.rank, settings.world, environment::lookup)?;
+    let shard = Shard::detect(settings.process.rank, settings.process.world, environment::lookup)?;
     tracing::info!("{shard}");
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(&settings.output, &limits)?;

@@ -131,7 +131,13 @@ fn image_options(settings: &TrainTokenizerSettings, limits: &Limits) -> Training
 }
 
 fn source_options(settings: &TrainTokenizerSettings, url: &str, max_images: Option<u64>) -> SourceOptions {
-    SourceOptions { layout: settings.layout, image_id: ImageIdRule::Position, max_images, ..SourceOptions::new(url) }
+    SourceOptions {
+        layout: settings.layout,
+        image_id: ImageIdRule::Position,
+        max_images,
+        reading: settings.reading.clone(),
+        ..SourceOptions::new(url)
+    }
 }
 
 impl Training for TokenizerTraining {

@@ -1,6 +1,6 @@
 //! What can be wrong with settings.
 
-use std::{fmt::Display, path::PathBuf};
+use std::path::PathBuf;
 
 /// A setting that cannot be used; nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub(crate) enum SettingsError {
         /// The flag or argument with the name of its value.
         usage: &'static str,
         /// The environment variable.
-        variable: &'static str,
+        variable: String,
         /// Section of the settings file.
         section: &'static str,
     },
@@ -37,17 +37,9 @@ pub(crate) enum SettingsError {
         /// What it must be.
         expected: String,
     },
-    /// A fault of the program itself.
-    #[error("settings do not resolve, which is a fault of this program: {0}")]
-    Internal(String),
 }
 
 impl SettingsError {
-    /// A fault of the program itself.
-    pub(super) fn internal(problem: impl Display) -> Self {
-        Self::Internal(problem.to_string())
-    }
-
     /// A value that does not fit.
     pub(crate) fn invalid(key: &'static str, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Invalid { key, found: found.into(), expected: expected.into() }

@@ -1,23 +1,21 @@
 //! Options and settings of `restok evaluate`.
 
 use super::{
-    Devices, ModelReference, Options, RejectRate, ReportFormat, SettingsError,
-    table_commands::{OUTPUT_USAGE, required},
+    Devices, ModelReference, RejectRate, ReportFormat, SettingsError,
+    shared::{
+        HOW, ImageOptions, LabelOptions, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions, at_least_one, required,
+    },
     tokenize::precision,
-    values::{crop_parser, layout_parser, named, precision_parser},
+    values::{crop_parser, named, precision_parser},
 };
-use crate::environment;
 use clap::builder::TypedValueParser;
 use models::Precision;
 use pipeline::PictureSetOptions;
-use schemas::{Crop, DeviationKind, Protocol, SourceLayout};
-use serde::{Deserialize, Serialize};
+use schemas::{Crop, DeviationKind, Protocol, SourceLayout, SourceReading};
 use std::{collections::BTreeSet, path::PathBuf};
 
-const WHAT: &str = "What and where";
 const NETWORKS: &str = "Networks that score";
 const REBUILDING: &str = "Reconstructions (--protocol rfid)";
-const HOW: &str = "How it runs";
 
 /// Images of a batch where nobody says otherwise.
 const BATCH_SIZE: usize = 32;
@@ -26,100 +24,79 @@ const BATCH_SIZE: usize = 32;
 const UNIT_SIZE: usize = PictureSetOptions::UNIT_SIZE;
 
 /// Options of `restok evaluate`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct EvaluateOptions {
     /// The images: an output of `restok generate`, an archive (.npz), a folder, tar shards or Parquet; for reconstructions, the originals
-    #[arg(long, value_name = "URL", env = environment::SOURCE, help_heading = WHAT)]
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) source: Option<String>,
     /// Where features and scores go: s3://, gs://, az://, file:// or a plain path; one folder may hold the scores of many sets
-    #[arg(long, value_name = "URL", env = environment::OUTPUT, help_heading = WHAT)]
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) output: Option<String>,
     /// Which numbers are meant
-    #[arg(long, value_name = "PROTOCOL", env = environment::PROTOCOL, value_parser = protocol_parser(), help_heading = WHAT)]
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol_parser(), help_heading = WHAT, default_value = "gfid-adm")]
     pub(crate) protocol: Option<String>,
     /// What the set is compared with: VIRTUAL_imagenet256_labeled.npz, an archive with mu and sigma, or one that --make-reference made
-    #[arg(long, value_name = "URL", env = environment::REFERENCE, help_heading = WHAT)]
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) reference: Option<String>,
     /// Score nothing: write this archive, the reference that the images of --source are
-    #[arg(long, value_name = "FILE", env = environment::MAKE_REFERENCE, help_heading = WHAT)]
+    #[arg(long, value_name = "FILE", help_heading = WHAT)]
     pub(crate) make_reference: Option<String>,
     /// Rules of the protocol that may be broken, with commas; the result says so: count, order, resize, jpeg, reference, rejects,
     /// precision
-    #[arg(long, value_name = "RULES", env = environment::ALLOW, value_delimiter = ',', help_heading = WHAT)]
+    #[arg(long, value_name = "RULES", value_delimiter = ',', help_heading = WHAT)]
     pub(crate) allow: Option<Vec<String>>,
-    /// How the images lie in the source; recognised from its file names when absent
-    #[arg(long, value_name = "LAYOUT", env = environment::LAYOUT, value_parser = layout_parser(), help_heading = WHAT)]
-    pub(crate) layout: Option<SourceLayout>,
+    /// How images are found.
+    #[command(flatten)]
+    pub(crate) images: ImageOptions,
+    /// How labels are found.
+    #[command(flatten)]
+    pub(crate) labels: LabelOptions,
     /// Crop of one view: adm-center-SIZE or torchvision-center-SIZE; when absent, generated images are taken as they are, and originals
     /// of reconstructions by torchvision-center- with the tokenizer's resolution
-    #[arg(long, value_name = "NAME", env = environment::CROP, value_parser = crop_parser, help_heading = WHAT)]
+    #[arg(long, value_name = "NAME", value_parser = crop_parser, help_heading = WHAT)]
     pub(crate) crop: Option<Crop>,
     /// Take only the first images of the source, for a trial
-    #[arg(long, value_name = "IMAGES", env = environment::MAX_IMAGES, help_heading = WHAT)]
+    #[arg(long, value_name = "IMAGES", help_heading = WHAT)]
     pub(crate) max_images: Option<u64>,
 
     /// The Inception network of 2015-12-05, safetensors under the names of its PyTorch port; without it, no FID and no inception score
-    #[arg(long, value_name = "FILE", env = environment::INCEPTION, help_heading = NETWORKS)]
+    #[arg(long, value_name = "FILE", help_heading = NETWORKS)]
     pub(crate) inception: Option<PathBuf>,
     /// AlexNet, safetensors under torchvision's names, for LPIPS
-    #[arg(long, value_name = "FILE", env = environment::ALEXNET, help_heading = NETWORKS)]
+    #[arg(long, value_name = "FILE", help_heading = NETWORKS)]
     pub(crate) alexnet: Option<PathBuf>,
     /// The linear layers of LPIPS 0.1 over AlexNet, safetensors
-    #[arg(long, value_name = "FILE", env = environment::LPIPS, help_heading = NETWORKS)]
+    #[arg(long, value_name = "FILE", help_heading = NETWORKS)]
     pub(crate) lpips: Option<PathBuf>,
 
     /// The tokenizer that is judged: a folder or hf://owner/name or hf://owner/name@revision
-    #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER, help_heading = REBUILDING)]
+    #[arg(long, value_name = "PATH|hf://…", help_heading = REBUILDING)]
     pub(crate) tokenizer: Option<String>,
     /// Rebuild from the first 1, 2, 4 … tokens, with commas; all tokens when absent
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', env = environment::KEEP, help_heading = REBUILDING)]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', help_heading = REBUILDING)]
     pub(crate) keep: Option<Vec<usize>>,
     /// Arithmetic of the tokenizer
-    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = REBUILDING)]
+    #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = REBUILDING, default_value = "fp32")]
     pub(crate) precision: Option<String>,
 
     /// Images of a batch
-    #[arg(long, value_name = "IMAGES", env = environment::BATCH_SIZE, help_heading = HOW)]
+    #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "32")]
     pub(crate) batch_size: Option<usize>,
     /// Images of a unit of work: each makes one file of features, 16 KB an image (8 for each form of a reconstruction)
-    #[arg(long, value_name = "IMAGES", env = environment::UNIT_SIZE, help_heading = HOW)]
+    #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "1000")]
     pub(crate) unit_size: Option<usize>,
-    /// Devices that score: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or cpu*N for N
-    /// workers
-    #[arg(long, value_name = "DEVICES", env = environment::DEVICES, help_heading = HOW)]
-    pub(crate) devices: Option<Devices>,
-    /// Threads that torch uses for one CPU worker; the cores divided by the workers when absent
-    #[arg(long, value_name = "COUNT", env = environment::DEVICE_THREADS, help_heading = HOW)]
-    pub(crate) device_threads: Option<usize>,
-    /// Number of this process among those that share the output, from 0; else JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID,
-    /// SLURM_PROCID or RANK
-    #[arg(long, value_name = "NUMBER", env = environment::RANK, help_heading = HOW)]
-    pub(crate) rank: Option<u32>,
-    /// Processes that share the output; else SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE (Kubernetes gives none)
-    #[arg(long, value_name = "COUNT", env = environment::WORLD, help_heading = HOW)]
-    pub(crate) world: Option<u32>,
+    /// Devices.
+    #[command(flatten)]
+    pub(crate) workers: WorkerOptions,
+    /// This process among those that share the output.
+    #[command(flatten)]
+    pub(crate) process: ProcessOptions,
     /// Share of broken images above which nothing is scored, such as 1% or 0.01
-    #[arg(long, value_name = "SHARE", env = environment::MAX_REJECT_RATE, help_heading = HOW)]
+    #[arg(long, value_name = "SHARE", help_heading = HOW, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
     /// Shape of the result on standard output
-    #[arg(long, value_name = "FORMAT", env = environment::FORMAT, help_heading = HOW)]
+    #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
-}
-
-impl Options for EvaluateOptions {
-    fn defaults() -> Self {
-        Self {
-            protocol: Some(Protocol::GfidAdm.name().to_owned()),
-            precision: Some(Precision::Fp32.name().to_owned()),
-            batch_size: Some(BATCH_SIZE),
-            unit_size: Some(UNIT_SIZE),
-            devices: Some(Devices::default()),
-            max_reject_rate: Some(RejectRate::default()),
-            format: Some(ReportFormat::Text),
-            ..Self::default()
-        }
-    }
 }
 
 /// What is to be done.
@@ -173,6 +150,8 @@ pub(crate) struct EvaluateSettings {
     pub(crate) allow: BTreeSet<DeviationKind>,
     /// How the images lie; `None` to recognise it.
     pub(crate) layout: Option<SourceLayout>,
+    /// How images and labels are found.
+    pub(crate) reading: SourceReading,
     /// The crop that was asked for.
     pub(crate) crop: Option<Crop>,
     /// Only the first images.
@@ -196,15 +175,13 @@ pub(crate) struct ScoringWork {
     pub(crate) batch_size: usize,
     /// Images of a unit.
     pub(crate) unit_size: usize,
-    /// Rank as given.
-    pub(crate) rank: Option<u32>,
-    /// World as given.
-    pub(crate) world: Option<u32>,
+    /// Rank and world as given.
+    pub(crate) process: ProcessOptions,
 }
 
 impl Default for ScoringWork {
     fn default() -> Self {
-        Self { batch_size: BATCH_SIZE, unit_size: UNIT_SIZE, rank: None, world: None }
+        Self { batch_size: BATCH_SIZE, unit_size: UNIT_SIZE, process: ProcessOptions { rank: None, world: None } }
     }
 }
 
@@ -215,8 +192,8 @@ impl EvaluateOptions {
     /// When something needed is absent, or a value cannot be.
     pub(crate) fn resolve(self) -> Result<EvaluateSettings, SettingsError> {
         const SECTION: &str = "evaluate";
-        let source = required(self.source.clone(), "source", "--source URL", environment::SOURCE, SECTION)?;
-        let output = required(self.output.clone(), "output", OUTPUT_USAGE, environment::OUTPUT, SECTION)?;
+        let source = required(self.source.clone(), "source", "--source URL", SECTION)?;
+        let output = required(self.output.clone(), "output", OUTPUT_USAGE, SECTION)?;
         let protocol = self.protocol.clone().unwrap_or_default();
         let protocol: Protocol = protocol.parse().map_err(|_| {
             SettingsError::invalid(
@@ -229,42 +206,36 @@ impl EvaluateOptions {
             let found = format!("{crop}, {} views an image", crop.views());
             return Err(SettingsError::invalid("--crop", found, "a crop of one view"));
         }
-        let at_least_one = |key: &'static str, value: Option<usize>| match value {
-            Some(0) | None => Err(SettingsError::invalid(key, "0", "at least 1")),
-            Some(value) => Ok(value),
-        };
         if self.max_images == Some(0) {
             return Err(SettingsError::invalid("--max-images", "0", "at least 1"));
         }
-        if self.device_threads == Some(0) {
-            return Err(SettingsError::invalid("--device-threads", "0", "at least 1"));
-        }
+        let task = self.task(protocol)?;
+        let (devices, device_threads) = self.workers.resolve()?;
         Ok(EvaluateSettings {
-            task: self.task(protocol)?,
+            task,
             source,
             output,
             protocol,
             allow: allowed(self.allow.as_deref().unwrap_or_default())?,
-            layout: self.layout,
+            layout: self.images.layout,
+            reading: self.images.reading(Some(self.labels), None),
             crop: self.crop,
             max_images: self.max_images,
             work: ScoringWork {
                 batch_size: at_least_one("--batch-size", self.batch_size)?,
                 unit_size: at_least_one("--unit-size", self.unit_size)?,
-                rank: self.rank,
-                world: self.world,
+                process: self.process,
             },
             max_reject_rate: self.max_reject_rate.unwrap_or_default(),
-            devices: self.devices.unwrap_or_default(),
-            device_threads: self.device_threads,
+            devices,
+            device_threads,
             format: self.format.unwrap_or_default(),
         })
     }
 
     fn task(&self, protocol: Protocol) -> Result<EvaluationTask, SettingsError> {
         const SECTION: &str = "evaluate";
-        let inception =
-            || required(self.inception.clone(), "inception", "--inception FILE", environment::INCEPTION, SECTION);
+        let inception = || required(self.inception.clone(), "inception", "--inception FILE", SECTION);
         if let Some(archive) = self.make_reference.clone() {
             if !archive.ends_with(".npz") {
                 return Err(SettingsError::invalid(
@@ -289,8 +260,7 @@ impl EvaluateOptions {
             let expected = "none under --protocol rfid: reconstructions are compared with their own originals";
             return Err(SettingsError::invalid("--reference", "an archive", expected));
         }
-        let tokenizer =
-            required(self.tokenizer.clone(), "tokenizer", "--tokenizer PATH", environment::TOKENIZER, SECTION)?;
+        let tokenizer = required(self.tokenizer.clone(), "tokenizer", "--tokenizer PATH", SECTION)?;
         let keep = self.keep.clone().map(|mut keep| {
             keep.sort_unstable();
             keep.dedup();
@@ -344,15 +314,12 @@ fn protocol_parser() -> impl TypedValueParser<Value = String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parsed, *};
+
+    const COMPLETE: &str = "--source samples --output scores --inception inception.safetensors";
 
     fn complete() -> EvaluateOptions {
-        EvaluateOptions {
-            source: Some("samples".to_owned()),
-            output: Some("scores".to_owned()),
-            inception: Some("inception.safetensors".into()),
-            ..EvaluateOptions::defaults()
-        }
+        parsed(COMPLETE)
     }
 
     #[test]
@@ -382,6 +349,17 @@ mod tests {
             let error = options.resolve().expect_err(flag).to_string();
             assert!(error.contains(flag), "{error}");
         }
+    }
+
+    #[test]
+    fn images_and_labels_are_found_as_for_tokenizing() {
+        assert_eq!(complete().resolve().expect("complete").reading, SourceReading::default());
+        let options: EvaluateOptions = parsed(&format!(
+            "{COMPLETE} --image-column photo --label-column kind --labels none --image-extensions jpg"
+        ));
+        let reading = options.resolve().expect("complete").reading;
+        assert_eq!((reading.columns.image.as_deref(), reading.columns.label.as_deref()), (Some("photo"), Some("kind")));
+        assert_eq!((reading.labels.name(), reading.image_extensions.contain(Some("png"))), ("none", false));
     }
 
     #[test]

@@ -1,91 +1,223 @@
 //! The settings file: a section for each command, `[limits]` and `[general]` for all of them.
 
-use super::{
-    EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
-    ReconstructOptions, ReportOptions, SettingsError, SweepOptions, TokenizeOptions, TrainGeneratorOptions,
-    TrainTokenizerOptions, VerifyOptions,
+use super::{GeneralOptions, LimitOptions, SettingsError};
+use clap::{Arg, Args, Command};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
 };
-use serde::Deserialize;
-use std::path::Path;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
-/// What a settings file may say. Keys are flags without their dashes.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// Sections of every command.
+const LIMITS: &str = "limits";
+const GENERAL: &str = "general";
+
+/// What a settings file says, held to what can be typed. Keys are flags without their dashes.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SettingsFile {
-    /// `[general]`: logs and progress.
-    pub(crate) general: GeneralOptions,
-    /// `[limits]`: limits on fetching, decoding, queues and waiting.
-    pub(crate) limits: LimitOptions,
-    /// `[tokenize]`.
-    pub(crate) tokenize: TokenizeOptions,
-    /// `[train-tokenizer]`.
-    #[serde(rename = "train-tokenizer")]
-    pub(crate) train_tokenizer: TrainTokenizerOptions,
-    /// `[train-generator]`.
-    #[serde(rename = "train-generator")]
-    pub(crate) train_generator: TrainGeneratorOptions,
-    /// `[generate]`.
-    pub(crate) generate: GenerateOptions,
-    /// `[sweep]`.
-    pub(crate) sweep: SweepOptions,
-    /// `[evaluate]`.
-    pub(crate) evaluate: EvaluateOptions,
-    /// `[finalize]`.
-    pub(crate) finalize: FinalizeOptions,
-    /// `[verify]`.
-    pub(crate) verify: VerifyOptions,
-    /// `[inspect]`.
-    pub(crate) inspect: InspectOptions,
-    /// `[reconstruct]`.
-    pub(crate) reconstruct: ReconstructOptions,
-    /// `[report]`.
-    pub(crate) report: ReportOptions,
+    /// By section, then by the option's name; several values where the option takes several.
+    sections: BTreeMap<String, BTreeMap<String, Vec<String>>>,
 }
 
 impl SettingsFile {
-    /// Reads a file; no file is an empty one.
+    /// Reads a file; no file is an empty one. All of its sections are checked, whichever command is to run.
     ///
     /// # Errors
-    /// When it cannot be read, is no TOML, or holds a section, key or value that no command knows.
-    pub(crate) fn read(path: Option<&Path>) -> Result<Self, SettingsError> {
+    /// When it cannot be read, is no TOML, or holds a section, key or value that no command of `program` knows.
+    pub(crate) fn read(path: Option<&Path>, program: &Command) -> Result<Self, SettingsError> {
         let Some(path) = path else { return Ok(Self::default()) };
-        let problem = |problem: String| SettingsError::File { path: path.to_owned(), problem };
-        let text = std::fs::read_to_string(path).map_err(|error| problem(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| problem(error.to_string().trim_end().to_owned()))
+        let wrong = |problem: String| SettingsError::File { path: path.to_owned(), problem };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let table = DeTable::parse(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
+        let text = FileText { path: path.to_owned(), text: &text };
+        let known: Vec<&str> = program.get_subcommands().map(Command::get_name).chain([LIMITS, GENERAL]).collect();
+        let mut sections = BTreeMap::new();
+        for (name, value) in table.get_ref() {
+            let Some(options) = options_of(program, name.get_ref()) else {
+                let problem = format!("unknown section `{}`, expected one of {}", name.get_ref(), known.join(", "));
+                return Err(text.wrong(name.span(), problem));
+            };
+            let DeValue::Table(keys) = value.get_ref() else {
+                return Err(text.wrong(value.span(), format!("{}: expected a section with keys", name.get_ref())));
+            };
+            let mut values = BTreeMap::new();
+            for (key, value) in keys {
+                let option = find(&options, key.get_ref()).ok_or_else(|| {
+                    let keys: Vec<_> = options.iter().map(key_of).collect();
+                    let problem = format!("unknown key `{}`, expected one of {}", key.get_ref(), keys.join(", "));
+                    text.wrong(key.span(), problem)
+                })?;
+                let words = text.words(key.get_ref(), value)?;
+                text.check(option, key, &words)?;
+                values.insert(option.get_id().to_string(), words);
+            }
+            sections.insert(name.get_ref().to_string(), values);
+        }
+        Ok(Self { sections })
+    }
+
+    /// The command line with what the file says of a command in place of defaults.
+    pub(crate) fn apply(&self, program: Command, command: &str) -> Command {
+        let program = program.mut_args(|option| self.with_default(option, &[GENERAL]));
+        program.mut_subcommand(command, |command| {
+            let sections = [command.get_name().to_owned(), LIMITS.to_owned()];
+            command.mut_args(|option| self.with_default(option, &sections))
+        })
+    }
+
+    fn with_default(&self, option: Arg, sections: &[impl AsRef<str>]) -> Arg {
+        let mut values = sections.iter().filter_map(|section| self.values(section.as_ref(), option.get_id().as_str()));
+        match values.next() {
+            Some(values) => option.default_values(values.clone()),
+            None => option,
+        }
+    }
+
+    /// Whether a section gives an option a value.
+    pub(super) fn has(&self, section: &str, option: &str) -> bool {
+        self.values(section, option).is_some()
+    }
+
+    fn values(&self, section: &str, option: &str) -> Option<&Vec<String>> {
+        self.sections.get(section)?.get(option)
+    }
+}
+
+/// The options that a section may set, in the order of their declaration; `None` for a section that nobody knows.
+pub(super) fn options_of(program: &Command, section: &str) -> Option<Vec<Arg>> {
+    let of = |command: Command| command.get_arguments().cloned().collect::<Vec<_>>();
+    let (limits, general) =
+        (of(LimitOptions::augment_args(Command::new(LIMITS))), of(GeneralOptions::augment_args(Command::new(GENERAL))));
+    let names = |options: &[Arg]| options.iter().map(|option| option.get_id().clone()).collect::<Vec<_>>();
+    match section {
+        GENERAL => Some(general),
+        LIMITS => Some(limits),
+        command => {
+            let command = program.find_subcommand(command)?;
+            let others = [names(&limits), names(&general)].concat();
+            Some(command.get_arguments().filter(|option| !others.contains(option.get_id())).cloned().collect())
+        }
+    }
+}
+
+/// An option's key.
+pub(super) fn key_of(option: &Arg) -> String {
+    option.get_id().as_str().replace('_', "-")
+}
+
+/// The option of a key, by its name now or an older one.
+fn find<'a>(options: &'a [Arg], key: &str) -> Option<&'a Arg> {
+    let is_named =
+        |option: &&Arg| key_of(option) == key || option.get_all_aliases().is_some_and(|aliases| aliases.contains(&key));
+    options.iter().find(is_named)
+}
+
+/// A file and its text, for errors with their line.
+struct FileText<'a> {
+    path: PathBuf,
+    text: &'a str,
+}
+
+impl FileText<'_> {
+    fn wrong(&self, span: Range<usize>, problem: String) -> SettingsError {
+        let line = self.text[..span.start].matches('\n').count() + 1;
+        SettingsError::File { path: self.path.clone(), problem: format!("line {line}: {problem}") }
+    }
+
+    /// A value as it would be typed.
+    fn words(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, SettingsError> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(vec![text.to_string()]),
+            DeValue::Boolean(_) | DeValue::Integer(_) | DeValue::Float(_) => {
+                Ok(vec![self.text[value.span()].replace('_', "")])
+            }
+            DeValue::Array(values) => {
+                let words = values.iter().map(|value| self.words(key, value)).collect::<Result<Vec<_>, _>>()?;
+                Ok(words.concat())
+            }
+            DeValue::Datetime(_) | DeValue::Table(_) => {
+                let problem = format!("{key}: expected text, a number, true or false, or a list of them");
+                Err(self.wrong(value.span(), problem))
+            }
+        }
+    }
+
+    /// Has clap read a value as if it had been typed.
+    fn check(&self, option: &Arg, key: &Spanned<impl AsRef<str>>, words: &[String]) -> Result<(), SettingsError> {
+        let typed: Vec<String> = words
+            .iter()
+            .map(|word| option.get_long().map_or(word.clone(), |flag| format!("--{flag}={word}")))
+            .collect();
+        let alone = Command::new("settings").no_binary_name(true).disable_help_flag(true);
+        let read = alone.arg(option.clone()).try_get_matches_from(typed);
+        read.map(drop).map_err(|error| {
+            let told = error.to_string();
+            // What follows is advice for those who type.
+            let told: Vec<&str> = told.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let told = told.join(" ");
+            let told = told.strip_prefix("error: ").unwrap_or(&told);
+            self.wrong(key.span(), format!("{}: {told}", key.get_ref().as_ref()))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli;
 
     fn read(text: &str) -> Result<SettingsFile, SettingsError> {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), text).expect("it can be written");
-        SettingsFile::read(Some(file.path()))
+        SettingsFile::read(Some(file.path()), &cli::command())
+    }
+
+    /// What the program would run with, with this file and these arguments.
+    fn values(file: &str, arguments: &str, option: &str) -> Vec<String> {
+        let program = read(file).expect("this file is right").apply(cli::command(), "tokenize");
+        let typed = ["restok", "tokenize"].into_iter().chain(arguments.split_whitespace());
+        let matches = program.try_get_matches_from(typed).expect("these arguments are right");
+        let (_, matches) = matches.subcommand().expect("tokenize");
+        let values = matches.get_raw(option).expect(option);
+        values.map(|value| value.to_str().expect("text").to_owned()).collect()
     }
 
     #[test]
     fn a_file_sets_any_option_in_its_section() {
-        let file = read(
-            r#"
+        let file = r#"
             [general]
             log-format = "json"
             [limits]
-            fetch-requests = 8
+            fetch-requests = 1_8
             [tokenize]
             source = "s3://bucket/train"
             crop = "adm-center-256-flip"
-            max-reject-rate = "2%"
+            max-reject-rate = 0.02
             devices = "cuda:0,cuda:1"
             dry-run = true
-            "#,
-        )
-        .expect("this file is right");
-        assert_eq!(file.limits.fetch_requests, Some(8));
-        assert_eq!(file.tokenize.crop.map(|crop| crop.to_string()).as_deref(), Some("adm-center-256-flip"));
-        assert_eq!(file.tokenize.max_reject_rate.map(|rate| rate.share()), Some(0.02));
-        assert_eq!(file.tokenize.dry_run, Some(true));
+            [generate]
+            classes = "1,2"
+            [train-generator]
+            source = ["a", "b"]
+            "#;
+        for (option, value) in [
+            ("log_format", "json"),
+            ("fetch_requests", "18"),
+            ("source", "s3://bucket/train"),
+            ("crop", "adm-center-256-flip"),
+            ("max_reject_rate", "0.02"),
+            ("devices", "cuda:0,cuda:1"),
+            ("dry_run", "true"),
+            ("unit_size", "16384"),
+        ] {
+            assert_eq!(values(file, "", option), [value], "{option}");
+        }
+        assert_eq!(values(file, "--dry-run=false --fetch-requests 3", "dry_run"), ["false"]);
+        assert_eq!(values(file, "--dry-run=false --fetch-requests 3", "fetch_requests"), ["3"]);
     }
 
     #[test]
@@ -94,21 +226,85 @@ mod tests {
         assert!(error.contains("batchsize") && error.contains("line 3") && error.contains("batch-size"), "{error}");
         let error = read("[tokenise]\n").expect_err("tokenise is no section").to_string();
         assert!(error.contains("tokenise") && error.contains("settings file"), "{error}");
+        let error = read("tokenize = 3\n").expect_err("a key is no section").to_string();
+        assert!(error.contains("line 1") && error.contains("section"), "{error}");
     }
 
     #[test]
     fn a_value_of_the_wrong_kind_is_refused_by_its_line() {
-        for wrong in
-            ["batch-size = 'many'", "max-reject-rate = 1.5", "crop = 'center'", "precision = 32", "image-id = 'x'"]
-        {
+        for wrong in [
+            "batch-size = 'many'",
+            "max-reject-rate = 1.5",
+            "crop = 'center'",
+            "precision = 32",
+            "image-id = 'x'",
+            "unit-size = -1",
+            "dry-run = 'perhaps'",
+            "split = 2026-11-27",
+            "source = ['a', 'b']",
+        ] {
             let error = read(&format!("[tokenize]\n{wrong}\n")).expect_err(wrong).to_string();
             assert!(error.contains("line 2"), "{error}");
         }
     }
 
     #[test]
+    fn hostile_files_are_read_or_refused_by_name() {
+        let sound = br#"# every kind of value
+            [general]
+            log-format = "json"
+            [tokenize]
+            source = "s3://bucket/{0000..1023}.tar"
+            crop = "adm-ten-crop-281-256"
+            batch-size = "auto"
+            max-reject-rate = "2%"
+            devices = "cuda:0,cuda:1"
+            image-extensions = "jpg,png"
+            dry-run = true
+            [generate]
+            classes = "207,360"
+            guidance = 4.5
+            [evaluate]
+            keep = [1, 2, 4]
+            "#;
+        let (file, program) = (tempfile::NamedTempFile::new().expect("a temporary file"), cli::command());
+        SettingsFile::read(Some(file.path()), &program).expect("an empty file says nothing");
+        pipeline::testing::hold(file!(), 400, &[sound.to_vec()], |bytes| {
+            std::fs::write(file.path(), bytes).expect("it can be written");
+            let name = file.path().display().to_string();
+            match SettingsFile::read(Some(file.path()), &program) {
+                Err(error) if !error.to_string().contains(&name) => {
+                    Err(proptest::test_runner::TestCaseError::fail(error.to_string()))
+                }
+                _ => Ok(()),
+            }
+        });
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
-        let error = SettingsFile::read(Some(Path::new("/nowhere/restok.toml"))).expect_err("there is none").to_string();
+        let read = SettingsFile::read(Some(Path::new("/nowhere/restok.toml")), &cli::command());
+        let error = read.expect_err("there is none").to_string();
         assert!(error.contains("/nowhere/restok.toml"), "{error}");
+    }
+
+    #[test]
+    fn every_flag_and_variable_of_an_older_version_is_still_there() {
+        let program = cli::command();
+        let older = include_str!("../../../tests/fixtures/older/flags.txt");
+        for line in older.lines() {
+            let [command, flag, variable] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let key = flag.trim_start_matches('-');
+            let sections = [command, LIMITS, GENERAL];
+            let options: Vec<_> =
+                sections.iter().filter_map(|section| options_of(&program, section)).flatten().collect();
+            let option = find(&options, key).unwrap_or_else(|| panic!("{line}"));
+            // Those of every command have theirs at the program.
+            let found = option.get_env().map_or_else(
+                || super::super::variable(option.get_id().as_str()),
+                |name| name.to_string_lossy().into_owned(),
+            );
+            assert_eq!(found, variable, "{line}");
+        }
     }
 }

@@ -1,167 +1,125 @@
 //! Options and settings of `restok generate`.
 
 use super::{
-    Devices, ModelReference, Options, ReportFormat, SettingsError,
-    sampling::{SamplingChoice, sampling},
-    table_commands::{OUTPUT_USAGE, required},
+    Devices, ModelReference, ReportFormat, SettingsError,
+    sampling::{SamplingChoice, ScheduleOptions, sampling, schedule_parser},
+    shared::{HOW, OUTPUT_USAGE, PLAN, ProcessOptions, WHAT, WorkerOptions, at_least_one, required},
     tokenize::{partition_value, precision},
     values::precision_parser,
 };
-use crate::environment;
 use models::Precision;
 use schemas::{PictureFormat, Rounding, Sampling};
-use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-const WHAT: &str = "What and where";
-const PLAN: &str = "What the plan fixes (another value needs another output)";
-const HOW: &str = "How it runs";
 const LOOK: &str = "Looking at samples (no output is written)";
 
 /// Options of `restok generate`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct GenerateOptions {
     /// The generator: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
-    #[arg(long, value_name = "PATH|hf://…", env = environment::GENERATOR, help_heading = WHAT)]
+    #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) generator: Option<String>,
     /// The tokenizer whose codes the generator gives, likewise; its decoder makes the pictures
-    #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER, help_heading = WHAT)]
+    #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) tokenizer: Option<String>,
     /// Where tables and pictures go: s3://, gs://, az://, file:// or a plain path
-    #[arg(long, value_name = "URL", env = environment::OUTPUT, help_heading = WHAT)]
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) output: Option<String>,
     /// Draw nothing: turn the tokens of --tokens, the first view of each image, into pictures
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::DECODE_ONLY, help_heading = WHAT)]
+    #[arg(long, help_heading = WHAT, default_value = "false")]
     pub(crate) decode_only: Option<bool>,
     /// The finished output whose tokens --decode-only takes
-    #[arg(long, value_name = "OUTPUT", env = environment::TOKENS, help_heading = WHAT)]
+    #[arg(long, value_name = "OUTPUT", help_heading = WHAT)]
     pub(crate) tokens: Option<String>,
     /// Value of the tables' split= partition
-    #[arg(long, value_name = "NAME", env = environment::SPLIT, help_heading = WHAT)]
+    #[arg(long, value_name = "NAME", help_heading = WHAT, default_value = "generated")]
     pub(crate) split: Option<String>,
 
     /// Number of samples
-    #[arg(long, value_name = "SAMPLES", env = environment::COUNT, help_heading = PLAN)]
+    #[arg(long, value_name = "SAMPLES", help_heading = PLAN)]
     pub(crate) count: Option<u64>,
     /// Classes, in turn so that the set is balanced and mixed: all, a list such as 0,7,10-19, or a file with one on each line
-    #[arg(long, value_name = "all|LIST|FILE", env = environment::CLASSES, help_heading = PLAN)]
+    #[arg(long, value_name = "all|LIST|FILE", help_heading = PLAN)]
     pub(crate) classes: Option<String>,
     /// A recipe with everything that a set depends on, to the letter; a flag that says otherwise is refused. paper: 50,000 samples of
     /// all classes, guidance 3.75 from a quarter of the steps on, top-p 0.95, tf32, batches of 50, truncated pixels
-    #[arg(long, value_name = "NAME", env = environment::RECIPE, value_parser = ["paper"], help_heading = PLAN)]
+    #[arg(long, value_name = "NAME", value_parser = ["paper"], help_heading = PLAN)]
     pub(crate) recipe: Option<String>,
     /// Scale of classifier-free guidance; 1 for none; 3.75 when absent
-    #[arg(long, value_name = "SCALE", env = environment::GUIDANCE, help_heading = PLAN)]
+    #[arg(long, value_name = "SCALE", help_heading = PLAN)]
     pub(crate) guidance: Option<f64>,
     /// How the scale moves from the first step (ratio 0) to the last (ratio 1); step when absent
-    #[arg(long, value_name = "NAME", env = environment::SCHEDULE, value_parser = super::sampling::schedule_parser(), help_heading = PLAN)]
+    #[arg(long, value_name = "NAME", value_parser = schedule_parser(), help_heading = PLAN)]
     pub(crate) schedule: Option<String>,
-    /// Ratio at which step and rectangular begin; 0.25 for step, 0.05 for rectangular when absent
-    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_START, help_heading = PLAN)]
-    pub(crate) schedule_start: Option<f64>,
-    /// Ratio after which rectangular ends; 1 when absent
-    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_END, help_heading = PLAN)]
-    pub(crate) schedule_end: Option<f64>,
-    /// Ratio at which linear_constant and triangular reach the full scale; 0.5 when absent
-    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_PEAK, help_heading = PLAN)]
-    pub(crate) schedule_peak: Option<f64>,
-    /// Scale of step and rectangular where they have not begun or have ended; 1 when absent
-    #[arg(long, value_name = "SCALE", env = environment::SCHEDULE_FLOOR, help_heading = PLAN)]
-    pub(crate) schedule_floor: Option<f64>,
+    /// Numbers of the schedule.
+    #[command(flatten)]
+    pub(crate) schedule_numbers: ScheduleOptions,
     /// Leave steps unguided whose first token is more than one after this one, from 0 (the published cfg_interval)
-    #[arg(long, value_name = "TOKEN", env = environment::GUIDANCE_INTERVAL, help_heading = PLAN)]
+    #[arg(long, value_name = "TOKEN", help_heading = PLAN)]
     pub(crate) guidance_interval: Option<usize>,
     /// Only the likeliest codes that together have this probability; 0.95 when absent
-    #[arg(long, value_name = "SHARE", env = environment::TOP_P, help_heading = PLAN)]
+    #[arg(long, value_name = "SHARE", help_heading = PLAN)]
     pub(crate) top_p: Option<f64>,
     /// Only this many likeliest codes, and those as likely as the last; 0, when absent, for all
-    #[arg(long, value_name = "CODES", env = environment::TOP_K, help_heading = PLAN)]
+    #[arg(long, value_name = "CODES", help_heading = PLAN)]
     pub(crate) top_k: Option<usize>,
     /// Logits are divided by it; 1 when absent
-    #[arg(long, value_name = "NUMBER", env = environment::TEMPERATURE, help_heading = PLAN)]
+    #[arg(long, value_name = "NUMBER", help_heading = PLAN)]
     pub(crate) temperature: Option<f64>,
     /// With its number, all that a sample's randomness follows from
-    #[arg(long, value_name = "NUMBER", env = environment::SEED, help_heading = PLAN)]
+    #[arg(long, value_name = "NUMBER", help_heading = PLAN, default_value = "0")]
     pub(crate) seed: Option<u64>,
     /// Files of pictures, with commas: npz (the evaluation archive, and Parquet with it), parquet (PNG files in a column, as Hugging
     /// Face reads them), webdataset (tars), png; none for the tables alone
-    #[arg(long, value_name = "FORMATS", env = environment::PICTURES, value_delimiter = ',', help_heading = PLAN)]
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', help_heading = PLAN, default_value = "npz")]
     pub(crate) pictures: Option<Vec<String>>,
     /// From decoded values to bytes: truncate, as the published evaluation sets, or nearest; truncate when absent
-    #[arg(long, value_name = "RULE", env = environment::ROUNDING, value_parser = ["truncate", "nearest"], help_heading = PLAN)]
+    #[arg(long, value_name = "RULE", value_parser = ["truncate", "nearest"], help_heading = PLAN)]
     pub(crate) rounding: Option<String>,
     /// Arithmetic of the generator; fp32 when absent
-    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = PLAN)]
+    #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = PLAN)]
     pub(crate) precision: Option<String>,
     /// Arithmetic of the tokenizer's decoder; the generator's when absent
-    #[arg(long, value_name = "PRECISION", env = environment::DECODER_PRECISION, value_parser = precision_parser(), help_heading = PLAN)]
+    #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = PLAN)]
     pub(crate) decoder_precision: Option<String>,
     /// Samples of a batch, guidance not counted; the last one of a unit is padded; 50 when absent
-    #[arg(long, value_name = "SAMPLES", env = environment::BATCH_SIZE, help_heading = PLAN)]
+    #[arg(long, value_name = "SAMPLES", help_heading = PLAN)]
     pub(crate) batch_size: Option<usize>,
     /// Samples of a unit of work, of retry and of output
-    #[arg(long, value_name = "SAMPLES", env = environment::UNIT_SIZE, help_heading = PLAN)]
+    #[arg(long, value_name = "SAMPLES", help_heading = PLAN, default_value = "1000")]
     pub(crate) unit_size: Option<usize>,
 
     /// Draw a sheet of samples, a row for each class of --classes, into this PNG file
-    #[arg(long, value_name = "FILE", env = environment::GRID, help_heading = LOOK)]
+    #[arg(long, value_name = "FILE", help_heading = LOOK)]
     pub(crate) grid: Option<PathBuf>,
     /// Samples of each class on the sheet
-    #[arg(long, value_name = "COUNT", env = environment::GRID_COLUMNS, help_heading = LOOK)]
+    #[arg(long, value_name = "COUNT", help_heading = LOOK, default_value = "10")]
     pub(crate) grid_columns: Option<usize>,
     /// Draw what is there of samples after each step, a row for each class of --classes, into this PNG file
-    #[arg(long, value_name = "FILE", env = environment::REVEAL, help_heading = LOOK)]
+    #[arg(long, value_name = "FILE", help_heading = LOOK)]
     pub(crate) reveal: Option<PathBuf>,
     /// Names of the classes for the sheets, by number, with commas
-    #[arg(long, value_name = "NAMES", env = environment::CLASS_NAMES, value_delimiter = ',', help_heading = LOOK)]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = LOOK)]
     pub(crate) class_names: Option<Vec<String>>,
 
-    /// Devices that draw and decode: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or
-    /// cpu*N for N workers
-    #[arg(long, value_name = "DEVICES", env = environment::DEVICES, help_heading = HOW)]
-    pub(crate) devices: Option<Devices>,
-    /// Threads that torch uses for one CPU worker; the cores divided by the workers when absent
-    #[arg(long, value_name = "COUNT", env = environment::DEVICE_THREADS, help_heading = HOW)]
-    pub(crate) device_threads: Option<usize>,
-    /// Number of this process among those that share the output, from 0; else JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID,
-    /// SLURM_PROCID or RANK
-    #[arg(long, value_name = "NUMBER", env = environment::RANK, help_heading = HOW)]
-    pub(crate) rank: Option<u32>,
-    /// Processes that share the output; else SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE (Kubernetes gives none)
-    #[arg(long, value_name = "COUNT", env = environment::WORLD, help_heading = HOW)]
-    pub(crate) world: Option<u32>,
+    /// Devices.
+    #[command(flatten)]
+    pub(crate) workers: WorkerOptions,
+    /// This process among those that share the output.
+    #[command(flatten)]
+    pub(crate) process: ProcessOptions,
     /// Longest pause before the start, shared out over the ranks, so that an array of jobs does not storm the store
-    #[arg(long, value_name = "SECONDS", env = environment::START_JITTER_SECONDS, help_heading = HOW)]
+    #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "0")]
     pub(crate) start_jitter_seconds: Option<u64>,
     /// Leave the output unfinished when all units are done; `restok finalize` then checks and closes it
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::NO_FINALIZE, help_heading = HOW)]
+    #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) no_finalize: Option<bool>,
     /// Take a tokenizer that is not the one whose codes the generator was trained on, if it fits
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_TOKENIZER, help_heading = HOW)]
+    #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) allow_other_tokenizer: Option<bool>,
     /// Shape of the report on standard output
-    #[arg(long, value_name = "FORMAT", env = environment::FORMAT, help_heading = HOW)]
+    #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
-}
-
-impl Options for GenerateOptions {
-    fn defaults() -> Self {
-        Self {
-            split: Some("generated".to_owned()),
-            decode_only: Some(false),
-            seed: Some(0),
-            pictures: Some(vec![PictureFormat::Npz.name().to_owned()]),
-            unit_size: Some(1_000),
-            grid_columns: Some(10),
-            devices: Some(Devices::default()),
-            start_jitter_seconds: Some(0),
-            no_finalize: Some(false),
-            allow_other_tokenizer: Some(false),
-            format: Some(ReportFormat::Text),
-            ..Self::default()
-        }
-    }
 }
 
 /// What to generate from.
@@ -233,10 +191,8 @@ pub(crate) struct GenerateSettings {
     pub(crate) devices: Devices,
     /// Threads of a CPU worker; `None` to divide the cores.
     pub(crate) device_threads: Option<usize>,
-    /// Rank as given.
-    pub(crate) rank: Option<u32>,
-    /// World as given.
-    pub(crate) world: Option<u32>,
+    /// Rank and world as given.
+    pub(crate) process: ProcessOptions,
     /// Longest pause before the start.
     pub(crate) start_jitter: Duration,
     /// Whether to close the output when all units are done.
@@ -285,11 +241,10 @@ impl GenerateOptions {
                 return Err(SettingsError::invalid("--output", "together with --grid or --reveal", expected));
             }
             true => None,
-            false => Some(required(self.output.take(), "output", OUTPUT_USAGE, environment::OUTPUT, SECTION)?),
+            false => Some(required(self.output.take(), "output", OUTPUT_USAGE, SECTION)?),
         };
         let tokenizer = self.tokenizer.take();
-        let tokenizer =
-            required(tokenizer, "tokenizer", "--tokenizer PATH or hf://owner/name", environment::TOKENIZER, SECTION)?;
+        let tokenizer = required(tokenizer, "tokenizer", "--tokenizer PATH or hf://owner/name", SECTION)?;
         let formats = picture_formats(self.pictures.take().unwrap_or_default())?;
         let codes = self.codes(draws_sheets, SECTION)?;
         if matches!(codes, Codes::Read(_)) && formats.is_empty() {
@@ -315,6 +270,7 @@ impl GenerateOptions {
                 "fp32 for both or for neither (tf32 is the nearest to it)",
             ));
         }
+        let (devices, device_threads) = self.workers.resolve()?;
         Ok(GenerateSettings {
             codes,
             tokenizer: ModelReference::parse("tokenizer", &tokenizer)?,
@@ -327,13 +283,9 @@ impl GenerateOptions {
             batch_size: at_least_one("--batch-size", self.batch_size.or(Some(PAPER_BATCH)))?,
             unit_size: at_least_one("--unit-size", self.unit_size)?,
             sheets,
-            devices: self.devices.unwrap_or_default(),
-            device_threads: self
-                .device_threads
-                .map(|threads| at_least_one("--device-threads", Some(threads)))
-                .transpose()?,
-            rank: self.rank,
-            world: self.world,
+            devices,
+            device_threads,
+            process: self.process,
             start_jitter: Duration::from_secs(self.start_jitter_seconds.unwrap_or_default()),
             finalize: self.no_finalize != Some(true),
             allow_other_tokenizer: self.allow_other_tokenizer == Some(true),
@@ -344,7 +296,7 @@ impl GenerateOptions {
     /// Where codes come from.
     fn codes(&mut self, draws_sheets: bool, section: &'static str) -> Result<Codes, SettingsError> {
         if self.decode_only == Some(true) {
-            let tokens = required(self.tokens.take(), "tokens", "--tokens OUTPUT", environment::TOKENS, section)?;
+            let tokens = required(self.tokens.take(), "tokens", "--tokens OUTPUT", section)?;
             return match (draws_sheets, self.generator.is_some() || self.count.is_some()) {
                 (false, false) => Ok(Codes::Read(tokens)),
                 _ => Err(SettingsError::invalid(
@@ -357,26 +309,17 @@ impl GenerateOptions {
         if self.tokens.is_some() {
             return Err(SettingsError::invalid("--tokens", "without --decode-only", "both, or neither"));
         }
-        let generator = required(
-            self.generator.take(),
-            "generator",
-            "--generator PATH or hf://owner/name",
-            environment::GENERATOR,
-            section,
-        )?;
+        let generator = required(self.generator.take(), "generator", "--generator PATH or hf://owner/name", section)?;
         let count = match (self.count, draws_sheets) {
             (Some(0), _) => return Err(SettingsError::invalid("--count", "0", "at least 1")),
             (None, true) => None,
-            (count, _) => Some(required(count, "count", "--count SAMPLES", environment::COUNT, section)?),
+            (count, _) => Some(required(count, "count", "--count SAMPLES", section)?),
         };
         let choice = SamplingChoice {
             seed: self.seed.unwrap_or_default(),
             guidance: self.guidance,
             schedule: self.schedule.take(),
-            start: self.schedule_start,
-            end: self.schedule_end,
-            peak: self.schedule_peak,
-            floor: self.schedule_floor,
+            numbers: self.schedule_numbers,
             interval: self.guidance_interval,
             top_p: self.top_p,
             top_k: self.top_k,
@@ -417,8 +360,8 @@ impl GenerateOptions {
         fixed("--classes", &mut self.classes, "all".to_owned())?;
         fixed("--guidance", &mut self.guidance, 3.75)?;
         fixed("--schedule", &mut self.schedule, "step".to_owned())?;
-        fixed("--schedule-start", &mut self.schedule_start, 0.25)?;
-        fixed("--schedule-floor", &mut self.schedule_floor, 1.0)?;
+        fixed("--schedule-start", &mut self.schedule_numbers.schedule_start, 0.25)?;
+        fixed("--schedule-floor", &mut self.schedule_numbers.schedule_floor, 1.0)?;
         fixed("--top-p", &mut self.top_p, 0.95)?;
         fixed("--top-k", &mut self.top_k, 0)?;
         fixed("--temperature", &mut self.temperature, 1.0)?;
@@ -426,16 +369,9 @@ impl GenerateOptions {
         fixed("--precision", &mut self.precision, PAPER_PRECISION.name().to_owned())?;
         fixed("--decoder-precision", &mut self.decoder_precision, PAPER_PRECISION.name().to_owned())?;
         fixed("--batch-size", &mut self.batch_size, PAPER_BATCH)?;
-        absent("--schedule-end", self.schedule_end.is_some())?;
-        absent("--schedule-peak", self.schedule_peak.is_some())?;
+        absent("--schedule-end", self.schedule_numbers.schedule_end.is_some())?;
+        absent("--schedule-peak", self.schedule_numbers.schedule_peak.is_some())?;
         absent("--guidance-interval", self.guidance_interval.is_some())
-    }
-}
-
-pub(super) fn at_least_one(key: &'static str, value: Option<usize>) -> Result<usize, SettingsError> {
-    match value {
-        Some(0) | None => Err(SettingsError::invalid(key, "0", "at least 1")),
-        Some(value) => Ok(value),
     }
 }
 
@@ -486,17 +422,18 @@ fn class_list<'a>(words: impl Iterator<Item = &'a str>) -> Option<Vec<i32>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parsed, *};
     use schemas::GuidanceSchedule;
 
+    const COMPLETE: &str = "--generator generator --tokenizer tokenizer --output out --count 10";
+
     fn complete() -> GenerateOptions {
-        GenerateOptions {
-            generator: Some("generator".to_owned()),
-            tokenizer: Some("tokenizer".to_owned()),
-            output: Some("out".to_owned()),
-            count: Some(10),
-            ..GenerateOptions::defaults()
-        }
+        parsed(COMPLETE)
+    }
+
+    /// [`complete`] with more said.
+    fn with(more: &str) -> GenerateOptions {
+        parsed(&format!("{COMPLETE} {more}"))
     }
 
     fn drawn(options: GenerateOptions) -> (Sampling, ClassChoice, Option<u64>) {
@@ -534,14 +471,7 @@ mod tests {
 
     #[test]
     fn without_a_recipe_everything_can_be_changed() {
-        let options = GenerateOptions {
-            guidance: Some(2.0),
-            schedule: Some("triangular".to_owned()),
-            schedule_peak: Some(0.25),
-            top_k: Some(100),
-            classes: Some("0,3-5".to_owned()),
-            ..complete()
-        };
+        let options = with("--guidance 2 --schedule triangular --schedule-peak 0.25 --top-k 100 --classes 0,3-5");
         let (sampling, classes, count) = drawn(options);
         assert_eq!(sampling.guidance.schedule, GuidanceSchedule::Triangular { peak: 0.25 });
         assert_eq!((sampling.guidance.scale, sampling.top_k, sampling.top_p), (2.0, 100, 0.95));
@@ -577,7 +507,7 @@ mod tests {
             (GenerateOptions { tokens: None, ..read() }, "--tokens"),
             (GenerateOptions { count: None, ..complete() }, "--count"),
             (GenerateOptions { pictures: Some(vec!["jpeg".to_owned()]), ..complete() }, "--pictures"),
-            (GenerateOptions { schedule_peak: Some(0.5), ..complete() }, "--schedule-peak"),
+            (with("--schedule-peak 0.5"), "--schedule-peak"),
             (GenerateOptions { top_p: Some(0.0), ..complete() }, "top-p"),
             (
                 GenerateOptions {

@@ -1,26 +1,17 @@
 //! Options and settings of `restok report`.
 
-use super::{Options, SettingsError, table_commands::required};
-use crate::environment;
-use serde::{Deserialize, Serialize};
+use super::{SettingsError, shared::required};
 use std::path::PathBuf;
 
 /// Options of `restok report`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReportOptions {
     /// Outputs, folders of trainings, folders of sweeps, results of evaluations, sheets of pictures, in the order of the page
-    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<Vec<String>>,
     /// The page; one that is there is replaced. What is no file, such as /dev/stdout, is written to
-    #[arg(long, value_name = "FILE", env = environment::REPORT)]
+    #[arg(long, value_name = "FILE", env = "RESTOK_REPORT", default_value = "report.html")]
     pub(crate) to: Option<PathBuf>,
-}
-
-impl Options for ReportOptions {
-    fn defaults() -> Self {
-        Self { to: Some(PathBuf::from("report.html")), ..Self::default() }
-    }
 }
 
 /// Settings of `restok report`.
@@ -40,8 +31,8 @@ impl ReportOptions {
     pub(crate) fn resolve(self) -> Result<ReportSettings, SettingsError> {
         const SECTION: &str = "report";
         let outputs = self.output.filter(|outputs| !outputs.is_empty());
-        let outputs = required(outputs, "output", "OUTPUT as an argument", environment::OUTPUT, SECTION)?;
-        let to = required(self.to, "to", "--to FILE", environment::REPORT, SECTION)?;
+        let outputs = required(outputs, "output", "OUTPUT as an argument", SECTION)?;
+        let to = self.to.unwrap_or_default();
         if to.file_name().is_none() {
             return Err(SettingsError::invalid("--to", to.display().to_string(), "a file, such as report.html"));
         }
@@ -51,13 +42,13 @@ impl ReportOptions {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parsed, *};
 
     #[test]
     fn outputs_are_needed_and_the_page_has_a_name() {
-        let error = ReportOptions::defaults().resolve().expect_err("no output").to_string();
+        let error = parsed::<ReportOptions>("").resolve().expect_err("no output").to_string();
         assert!(error.contains("OUTPUT as an argument") && error.contains("[report]"), "{error}");
-        let named = ReportOptions { output: Some(vec!["a".to_owned(), "b".to_owned()]), ..ReportOptions::defaults() };
+        let named = ReportOptions { output: Some(vec!["a".to_owned(), "b".to_owned()]), ..parsed("") };
         let settings = named.clone().resolve().expect("complete");
         assert_eq!((settings.outputs.len(), settings.to), (2, PathBuf::from("report.html")));
         assert!(ReportOptions { to: Some("..".into()), ..named }.resolve().is_err());

@@ -4,16 +4,33 @@ use super::{SettingsError, values::named};
 use clap::builder::PossibleValuesParser;
 use schemas::{Guidance, GuidanceSchedule, Sampling};
 
+/// Numbers of schedules.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct ScheduleOptions {
+    /// Ratio at which step and rectangular begin; 0.25 for step, 0.05 for rectangular when absent
+    #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
+    pub(crate) schedule_start: Option<f64>,
+    /// Ratio after which rectangular ends; 1 when absent
+    #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
+    pub(crate) schedule_end: Option<f64>,
+    /// Ratio at which linear_constant and triangular reach the full scale; 0.5 when absent
+    #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
+    pub(crate) schedule_peak: Option<f64>,
+    /// Scale of step and rectangular where they have not begun or have ended; 1 when absent
+    #[arg(long, value_name = "SCALE", help_heading = SCHEDULE)]
+    pub(crate) schedule_floor: Option<f64>,
+}
+
+/// Heading of what a schedule takes.
+const SCHEDULE: &str = "Numbers of the guidance schedule";
+
 /// What was typed; absent for the published value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SamplingChoice {
     pub(super) seed: u64,
     pub(super) guidance: Option<f64>,
     pub(super) schedule: Option<String>,
-    pub(super) start: Option<f64>,
-    pub(super) end: Option<f64>,
-    pub(super) peak: Option<f64>,
-    pub(super) floor: Option<f64>,
+    pub(super) numbers: ScheduleOptions,
     pub(super) interval: Option<usize>,
     pub(super) top_p: Option<f64>,
     pub(super) top_k: Option<usize>,
@@ -51,16 +68,18 @@ pub(super) fn sampling(choice: SamplingChoice) -> Result<Sampling, SettingsError
 
 fn schedule(name: &str, choice: &SamplingChoice) -> Result<GuidanceSchedule, SettingsError> {
     use GuidanceSchedule as S;
-    let peak = choice.peak.unwrap_or(0.5);
-    let floor = choice.floor.unwrap_or(1.0);
+    let ScheduleOptions { schedule_start, schedule_end, schedule_peak, schedule_floor } = choice.numbers;
+    let (peak, floor) = (schedule_peak.unwrap_or(0.5), schedule_floor.unwrap_or(1.0));
     let schedule = match name {
         "constant" => S::Constant {},
         "linear" => S::Linear {},
         "linear_re" => S::LinearRe {},
         "linear_constant" => S::LinearConstant { peak },
         "triangular" => S::Triangular { peak },
-        "rectangular" => S::Rectangular { start: choice.start.unwrap_or(0.05), end: choice.end.unwrap_or(1.0), floor },
-        "step" => S::Step { start: choice.start.unwrap_or(0.25), floor },
+        "rectangular" => {
+            S::Rectangular { start: schedule_start.unwrap_or(0.05), end: schedule_end.unwrap_or(1.0), floor }
+        }
+        "step" => S::Step { start: schedule_start.unwrap_or(0.25), floor },
         "cosine" => S::Cosine {},
         "cosine_re" => S::CosineRe {},
         other => {
@@ -75,10 +94,10 @@ fn schedule(name: &str, choice: &SamplingChoice) -> Result<GuidanceSchedule, Set
         _ => (false, false, false),
     };
     for (flag, given, taken) in [
-        ("--schedule-start", choice.start.is_some(), takes_start),
-        ("--schedule-end", choice.end.is_some(), takes_end),
-        ("--schedule-peak", choice.peak.is_some(), takes_peak),
-        ("--schedule-floor", choice.floor.is_some(), takes_start),
+        ("--schedule-start", schedule_start.is_some(), takes_start),
+        ("--schedule-end", schedule_end.is_some(), takes_end),
+        ("--schedule-peak", schedule_peak.is_some(), takes_peak),
+        ("--schedule-floor", schedule_floor.is_some(), takes_start),
     ] {
         if given && !taken {
             let expected = format!("none: the schedule {name} has no such number");

@@ -1,70 +1,95 @@
 //! `--show-settings`: what a command would run with, as a settings file, and where each value came from.
 
-use super::{Layered, Options, SettingsError};
+use super::{
+    SettingsFile,
+    file::{key_of, options_of},
+};
+use clap::{Arg, ArgMatches, Command, parser::ValueSource};
+use std::{any::TypeId, path::PathBuf};
 
-/// Key whose value may hold credentials (a presigned URL, a user and password), which are never shown.
+/// Keys whose value may hold credentials (a presigned URL, a user and password), which are never shown.
 const ADDRESS_KEYS: [&str; 4] = ["source", "validation-source", "output", "tokens"];
 
 /// One section as TOML, each line with where its value came from; what has no value stands there as a comment.
-///
-/// # Errors
-/// When a value has no form in TOML, which the types of the options do not give it reason to.
-pub(crate) fn show<O: Options>(section: &str, layered: &Layered<O>) -> Result<String, SettingsError> {
-    let mut text = format!("[{section}]\n");
-    let all = match serde_json::to_value(&layered.options).map_err(SettingsError::internal)? {
-        serde_json::Value::Object(all) => all,
-        other => return Err(SettingsError::internal(format!("options serialize as {other}"))),
+pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file: &SettingsFile) -> String {
+    let mut options = options_of(program, section).unwrap_or_default();
+    options.sort_by_key(key_of);
+    let line = |option: &Arg| {
+        let (key, id) = (key_of(option), option.get_id().as_str());
+        let Some((values, source)) = matches.get_raw(id).zip(matches.value_source(id)) else {
+            return (format!("# {key} ="), "not set");
+        };
+        let values = values.map(|value| value.to_string_lossy().into_owned());
+        let values: Vec<toml::Value> = values.map(|value| shown(option, &key, value)).collect();
+        let value = match <[_; 1]>::try_from(values) {
+            Ok([value]) if option.get_value_delimiter().is_none() => value,
+            Ok(values) => toml::Value::Array(values.into()),
+            Err(values) => toml::Value::Array(values),
+        };
+        let origin = match source {
+            ValueSource::CommandLine => "flag",
+            ValueSource::EnvVariable => "environment",
+            _ if file.has(section, id) => "settings file",
+            _ => "default",
+        };
+        (format!("{key} = {value}"), origin)
     };
-    let lines: Vec<(String, String)> = all
-        .into_iter()
-        .map(|(key, value)| match (layered.origins.get(&key), value) {
-            (Some(origin), value) if !value.is_null() => {
-                let value = if ADDRESS_KEYS.contains(&key.as_str()) { without_secrets(value) } else { value };
-                let value = toml::Value::try_from(value).map_err(SettingsError::internal)?;
-                Ok((format!("{key} = {value}"), origin.to_string()))
-            }
-            _ => Ok((format!("# {key} ="), "not set".to_owned())),
-        })
-        .collect::<Result<_, SettingsError>>()?;
+    let lines: Vec<_> = options.iter().map(line).collect();
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
-    for (line, origin) in lines {
-        text.push_str(&format!("{line:width$}  # {origin}\n"));
-    }
-    Ok(text)
+    let lines = lines.into_iter().map(|(line, origin)| format!("{line:width$}  # {origin}\n"));
+    format!("[{section}]\n{}", lines.collect::<String>())
 }
 
-/// An address, or a list of them, without what must not be shown.
-fn without_secrets(value: serde_json::Value) -> serde_json::Value {
-    match value {
-        serde_json::Value::String(address) => pipeline::without_secrets(&address).into(),
-        serde_json::Value::Array(addresses) => addresses.into_iter().map(without_secrets).collect(),
-        other => other,
+/// A value as a settings file writes it. Addresses are shown without what must not be.
+fn shown(option: &Arg, key: &str, value: String) -> toml::Value {
+    let kind = option.get_value_parser().type_id();
+    let is_text = kind == TypeId::of::<String>() || kind == TypeId::of::<PathBuf>();
+    match () {
+        () if ADDRESS_KEYS.contains(&key) => pipeline::without_secrets(&value).into(),
+        () if is_text => value.into(),
+        () => value.parse::<toml::Value>().ok().filter(|read| !read.is_table()).unwrap_or_else(|| value.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{BatchSize, SettingsFile, TokenizeOptions, TrainGeneratorOptions, layer};
+    use crate::cli;
 
-    #[test]
-    fn what_is_shown_is_a_settings_file_with_origins() {
-        let typed = TokenizeOptions { source: Some("s3://bucket/a \"b\"".to_owned()), ..TokenizeOptions::default() };
-        let layered = layer(&typed, |_| None, &TokenizeOptions::default()).expect("layers");
-        let text = show("tokenize", &layered).expect("shows");
-        assert!(text.lines().any(|line| line.starts_with("batch-size = 32 ") && line.ends_with("# default")), "{text}");
-        assert!(text.lines().any(|line| line.starts_with("# crop =") && line.ends_with("# not set")), "{text}");
-        let file: SettingsFile = toml::from_str(&text).expect("it is a settings file");
-        assert_eq!(file.tokenize.source.as_deref(), Some("s3://bucket/a \"b\""));
-        assert_eq!(file.tokenize.batch_size, Some(BatchSize::Rows(32)));
+    fn shown(line: &str) -> String {
+        let section = line.split(' ').next().expect("a command");
+        let program = cli::command();
+        let matches = program.clone().try_get_matches_from(["restok"].into_iter().chain(line.split(' ')));
+        let matches = matches.expect("right arguments");
+        let (_, matches) = matches.subcommand().expect("a command");
+        show(&program, section, matches, &SettingsFile::default())
     }
 
     #[test]
-    fn no_address_of_a_list_shows_its_secrets() {
-        let sources = ["https://user:secret@host/a", "s3://bucket/b"].map(str::to_owned).to_vec();
-        let typed = TrainGeneratorOptions { source: Some(sources), ..TrainGeneratorOptions::default() };
-        let layered = layer(&typed, |_| None, &TrainGeneratorOptions::default()).expect("layers");
-        let text = show("train-generator", &layered).expect("shows");
-        assert!(!text.contains("secret") && text.contains("s3://bucket/b"), "{text}");
+    fn what_is_shown_is_a_settings_file_with_origins() {
+        let text = shown("tokenize --source s3://bucket/a\"b\" --max-reject-rate 2%");
+        for (key, value, origin) in [
+            ("batch-size", "32", "default"),
+            ("devices", "\"auto\"", "default"),
+            ("dry-run", "false", "default"),
+            ("max-reject-rate", "\"2%\"", "flag"),
+            ("source", "'s3://bucket/a\"b\"'", "flag"),
+        ] {
+            let line = text.lines().find(|line| line.starts_with(&format!("{key} = {value} ")));
+            assert!(line.is_some_and(|line| line.ends_with(&format!("# {origin}"))), "{key} in {text}");
+        }
+        assert!(text.lines().any(|line| line.starts_with("# crop =") && line.ends_with("# not set")), "{text}");
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(file.path(), &text).expect("it can be written");
+        let read = SettingsFile::read(Some(file.path()), &cli::command()).expect("it is a settings file");
+        assert!(read.has("tokenize", "source") && !read.has("tokenize", "crop"));
+    }
+
+    #[test]
+    fn a_list_is_shown_as_one_and_no_address_of_it_shows_its_secrets() {
+        let text = shown("train-generator --source https://user:secret@host/a,s3://bucket/b");
+        assert!(!text.contains("secret") && text.contains("\"s3://bucket/b\"]"), "{text}");
+        let text = shown("train-generator --source s3://bucket/b --sheet-guidance 2");
+        assert!(text.contains("source = [\"s3://bucket/b\"]"), "{text}");
     }
 }

@@ -1,123 +1,89 @@
 //! Options and settings of `restok sweep`: one [`GenerateSettings`] for each point of a grid.
 
 use super::{
-    Devices, GenerateOptions, GenerateSettings, Options, ReportFormat, SettingsError, evaluate::allowed,
-    sampling::schedule_parser, table_commands::OUTPUT_USAGE, table_commands::required, values::precision_parser,
+    Devices, GenerateOptions, GenerateSettings, ReportFormat, SettingsError,
+    evaluate::allowed,
+    sampling::{ScheduleOptions, schedule_parser},
+    shared::{HOW, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions, required},
+    values::precision_parser,
 };
-use crate::environment;
 use schemas::DeviationKind;
-use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, path::PathBuf};
 
-const WHAT: &str = "What and where";
 const GRID: &str = "The grid: every value of one with every value of the others";
 const ALL: &str = "The same at every point";
 const SCORES: &str = "Scores of every point (protocol gfid-adm)";
-const HOW: &str = "How it runs";
 
 /// Options of `restok sweep`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SweepOptions {
     /// The generator: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
-    #[arg(long, value_name = "PATH|hf://…", env = environment::GENERATOR, help_heading = WHAT)]
+    #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) generator: Option<String>,
     /// The tokenizer whose codes the generator gives, likewise
-    #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER, help_heading = WHAT)]
+    #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) tokenizer: Option<String>,
     /// Where the sets go, a folder below for each point: s3://, gs://, az://, file:// or a plain path
-    #[arg(long, value_name = "URL", env = environment::OUTPUT, help_heading = WHAT)]
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) output: Option<String>,
 
     /// Scales of guidance, with commas
-    #[arg(long, value_name = "SCALES", env = environment::GUIDANCE, value_delimiter = ',', help_heading = GRID)]
+    #[arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = GRID, default_value = "1,1.5,2,3,3.75,5")]
     pub(crate) guidance: Option<Vec<f64>>,
     /// Schedules of guidance, with commas
-    #[arg(long, value_name = "NAMES", env = environment::SCHEDULE, value_delimiter = ',', value_parser = schedule_parser(), help_heading = GRID)]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = schedule_parser(), help_heading = GRID, default_value = "step")]
     pub(crate) schedule: Option<Vec<String>>,
     /// Shares of top-p, with commas
-    #[arg(long, value_name = "SHARES", env = environment::TOP_P, value_delimiter = ',', help_heading = GRID)]
+    #[arg(long, value_name = "SHARES", value_delimiter = ',', help_heading = GRID, default_value = "0.95")]
     pub(crate) top_p: Option<Vec<f64>>,
     /// Temperatures, with commas
-    #[arg(long, value_name = "NUMBERS", env = environment::TEMPERATURE, value_delimiter = ',', help_heading = GRID)]
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', help_heading = GRID, default_value = "1")]
     pub(crate) temperature: Option<Vec<f64>>,
 
-    /// Ratio at which step and rectangular begin; 0.25 for step, 0.05 for rectangular when absent
-    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_START, help_heading = ALL)]
-    pub(crate) schedule_start: Option<f64>,
-    /// Ratio after which rectangular ends; 1 when absent
-    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_END, help_heading = ALL)]
-    pub(crate) schedule_end: Option<f64>,
-    /// Ratio at which linear_constant and triangular reach the full scale; 0.5 when absent
-    #[arg(long, value_name = "RATIO", env = environment::SCHEDULE_PEAK, help_heading = ALL)]
-    pub(crate) schedule_peak: Option<f64>,
-    /// Scale of step and rectangular where they have not begun or have ended; 1 when absent
-    #[arg(long, value_name = "SCALE", env = environment::SCHEDULE_FLOOR, help_heading = ALL)]
-    pub(crate) schedule_floor: Option<f64>,
+    /// Numbers of the schedule.
+    #[command(flatten)]
+    pub(crate) schedule_numbers: ScheduleOptions,
     /// Samples of each set
-    #[arg(long, value_name = "SAMPLES", env = environment::COUNT, help_heading = ALL)]
+    #[arg(long, value_name = "SAMPLES", help_heading = ALL, default_value = "1000")]
     pub(crate) count: Option<u64>,
     /// Classes, in turn: all, a list such as 0,7,10-19, or a file with one on each line
-    #[arg(long, value_name = "all|LIST|FILE", env = environment::CLASSES, help_heading = ALL)]
+    #[arg(long, value_name = "all|LIST|FILE", help_heading = ALL)]
     pub(crate) classes: Option<String>,
     /// Only this many likeliest codes; 0, when absent, for all
-    #[arg(long, value_name = "CODES", env = environment::TOP_K, help_heading = ALL)]
+    #[arg(long, value_name = "CODES", help_heading = ALL)]
     pub(crate) top_k: Option<usize>,
     /// With its number, all that a sample's randomness follows from: the same at every point, so that sets differ by the grid alone
-    #[arg(long, value_name = "NUMBER", env = environment::SEED, help_heading = ALL)]
+    #[arg(long, value_name = "NUMBER", help_heading = ALL, default_value = "0")]
     pub(crate) seed: Option<u64>,
     /// Files of pictures, with commas: npz, parquet, webdataset, png, or none
-    #[arg(long, value_name = "FORMATS", env = environment::PICTURES, value_delimiter = ',', help_heading = ALL)]
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', help_heading = ALL, default_value = "npz")]
     pub(crate) pictures: Option<Vec<String>>,
     /// Arithmetic of the networks; fp32 when absent
-    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser(), help_heading = ALL)]
+    #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = ALL)]
     pub(crate) precision: Option<String>,
     /// Samples of a batch, guidance not counted; 50 when absent
-    #[arg(long, value_name = "SAMPLES", env = environment::BATCH_SIZE, help_heading = ALL)]
+    #[arg(long, value_name = "SAMPLES", help_heading = ALL)]
     pub(crate) batch_size: Option<usize>,
 
     /// The Inception network of 2015-12-05, as for restok evaluate; without it, nothing is scored
-    #[arg(long, value_name = "FILE", env = environment::INCEPTION, help_heading = SCORES)]
+    #[arg(long, value_name = "FILE", help_heading = SCORES)]
     pub(crate) inception: Option<PathBuf>,
     /// What every set is compared with, as for restok evaluate; without it, there is an inception score alone
-    #[arg(long, value_name = "URL", env = environment::REFERENCE, help_heading = SCORES)]
+    #[arg(long, value_name = "URL", help_heading = SCORES)]
     pub(crate) reference: Option<String>,
     /// Rules of the protocol that may be broken, with commas; a sweep of few samples breaks count
-    #[arg(long, value_name = "RULES", env = environment::ALLOW, value_delimiter = ',', help_heading = SCORES)]
+    #[arg(long, value_name = "RULES", value_delimiter = ',', help_heading = SCORES, default_value = "count")]
     pub(crate) allow: Option<Vec<String>>,
 
-    /// Devices that draw and decode: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or
-    /// cpu*N for N workers
-    #[arg(long, value_name = "DEVICES", env = environment::DEVICES, help_heading = HOW)]
-    pub(crate) devices: Option<Devices>,
-    /// Threads that torch uses for one CPU worker; the cores divided by the workers when absent
-    #[arg(long, value_name = "COUNT", env = environment::DEVICE_THREADS, help_heading = HOW)]
-    pub(crate) device_threads: Option<usize>,
+    /// Devices.
+    #[command(flatten)]
+    pub(crate) workers: WorkerOptions,
     /// Take a tokenizer that is not the one whose codes the generator was trained on, if it fits
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_TOKENIZER, help_heading = HOW)]
+    #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) allow_other_tokenizer: Option<bool>,
     /// Shape of the table on standard output
-    #[arg(long, value_name = "FORMAT", env = environment::FORMAT, help_heading = HOW)]
+    #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
-}
-
-impl Options for SweepOptions {
-    fn defaults() -> Self {
-        Self {
-            guidance: Some(vec![1.0, 1.5, 2.0, 3.0, 3.75, 5.0]),
-            schedule: Some(vec!["step".to_owned()]),
-            top_p: Some(vec![0.95]),
-            temperature: Some(vec![1.0]),
-            count: Some(1_000),
-            seed: Some(0),
-            pictures: Some(vec!["npz".to_owned()]),
-            allow: Some(vec![DeviationKind::Count.name().to_owned()]),
-            devices: Some(Devices::default()),
-            allow_other_tokenizer: Some(false),
-            format: Some(ReportFormat::Text),
-            ..Self::default()
-        }
-    }
 }
 
 /// A point of the grid.
@@ -165,7 +131,7 @@ impl SweepOptions {
     /// # Errors
     /// When something needed is absent, or a value cannot be.
     pub(crate) fn resolve(self) -> Result<SweepSettings, SettingsError> {
-        let output = required(self.output.clone(), "output", OUTPUT_USAGE, environment::OUTPUT, "sweep")?;
+        let output = required(self.output.clone(), "output", OUTPUT_USAGE, "sweep")?;
         let output = output.trim_end_matches('/');
         let mut points: Vec<SweepPoint> = Vec::new();
         let (guidance, schedules) = (axis("--guidance", &self.guidance)?, axis("--schedule", &self.schedule)?);
@@ -176,14 +142,7 @@ impl SweepOptions {
                     for &temperature in temperatures {
                         let name = format!("guidance-{scale}-{schedule}-top-p-{top_p}-temperature-{temperature}");
                         let output = format!("{output}/{name}");
-                        let options = GenerateOptions {
-                            output: Some(output.clone()),
-                            guidance: Some(scale),
-                            schedule: Some(schedule.clone()),
-                            top_p: Some(top_p),
-                            temperature: Some(temperature),
-                            ..self.point_options(schedule)
-                        };
+                        let options = self.point_options(&output, scale, schedule, top_p, temperature);
                         let settings = options.resolve()?;
                         // A value that is named twice is one point.
                         if points.iter().all(|point| point.name != name) {
@@ -194,12 +153,13 @@ impl SweepOptions {
             }
         }
         let scoring = self.scoring()?;
+        let (devices, device_threads) = self.workers.resolve()?;
         Ok(SweepSettings {
             points,
             output: output.to_owned(),
             scoring,
-            devices: self.devices.unwrap_or_default(),
-            device_threads: self.device_threads,
+            devices,
+            device_threads,
             format: self.format.unwrap_or_default(),
         })
     }
@@ -222,28 +182,57 @@ impl SweepOptions {
         Ok(Some(SweepScoring { inception, reference: self.reference.clone(), allow }))
     }
 
-    /// What is the same at every point; of the numbers of schedules, those that this one takes.
-    fn point_options(&self, schedule: &str) -> GenerateOptions {
+    /// What `restok generate` would be told for a point; of the numbers of schedules, those that this one takes.
+    fn point_options(
+        &self,
+        output: &str,
+        guidance: f64,
+        schedule: &str,
+        top_p: f64,
+        temperature: f64,
+    ) -> GenerateOptions {
         let begins = matches!(schedule, "step" | "rectangular");
         let peaks = matches!(schedule, "linear_constant" | "triangular");
+        let ScheduleOptions { schedule_start, schedule_end, schedule_peak, schedule_floor } = self.schedule_numbers;
         GenerateOptions {
-            schedule_start: self.schedule_start.filter(|_| begins),
-            schedule_end: self.schedule_end.filter(|_| schedule == "rectangular"),
-            schedule_peak: self.schedule_peak.filter(|_| peaks),
-            schedule_floor: self.schedule_floor.filter(|_| begins),
             generator: self.generator.clone(),
             tokenizer: self.tokenizer.clone(),
+            output: Some(output.to_owned()),
+            decode_only: None,
+            tokens: None,
+            split: Some("generated".to_owned()),
             count: self.count,
             classes: self.classes.clone(),
+            recipe: None,
+            guidance: Some(guidance),
+            schedule: Some(schedule.to_owned()),
+            schedule_numbers: ScheduleOptions {
+                schedule_start: schedule_start.filter(|_| begins),
+                schedule_end: schedule_end.filter(|_| schedule == "rectangular"),
+                schedule_peak: schedule_peak.filter(|_| peaks),
+                schedule_floor: schedule_floor.filter(|_| begins),
+            },
+            guidance_interval: None,
+            top_p: Some(top_p),
             top_k: self.top_k,
+            temperature: Some(temperature),
             seed: self.seed,
             pictures: self.pictures.clone(),
+            rounding: None,
             precision: self.precision.clone(),
+            decoder_precision: None,
             batch_size: self.batch_size,
-            devices: self.devices.clone(),
-            device_threads: self.device_threads,
+            unit_size: Some(1_000),
+            grid: None,
+            grid_columns: Some(1),
+            reveal: None,
+            class_names: None,
+            workers: self.workers.clone(),
+            process: ProcessOptions { rank: None, world: None },
+            start_jitter_seconds: None,
+            no_finalize: None,
             allow_other_tokenizer: self.allow_other_tokenizer,
-            ..GenerateOptions::defaults()
+            format: None,
         }
     }
 }
@@ -257,15 +246,17 @@ fn axis<'a, T>(flag: &'static str, values: &'a Option<Vec<T>>) -> Result<&'a [T]
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parsed, *};
+
+    const COMPLETE: &str = "--generator generator --tokenizer tokenizer --output s3://bucket/sweep/";
 
     fn complete() -> SweepOptions {
-        SweepOptions {
-            generator: Some("generator".to_owned()),
-            tokenizer: Some("tokenizer".to_owned()),
-            output: Some("s3://bucket/sweep/".to_owned()),
-            ..SweepOptions::defaults()
-        }
+        parsed(COMPLETE)
+    }
+
+    /// [`complete`] with more said.
+    fn with(more: &str) -> SweepOptions {
+        parsed(&format!("{COMPLETE} {more}"))
     }
 
     #[test]
@@ -304,13 +295,7 @@ mod tests {
 
     #[test]
     fn a_number_of_schedules_goes_to_those_that_take_it() {
-        let options = SweepOptions {
-            guidance: Some(vec![2.0]),
-            schedule: Some(vec!["step".to_owned(), "triangular".to_owned(), "cosine".to_owned()]),
-            schedule_start: Some(0.5),
-            schedule_peak: Some(0.75),
-            ..complete()
-        };
+        let options = with("--guidance 2 --schedule step,triangular,cosine --schedule-start 0.5 --schedule-peak 0.75");
         let points = options.resolve().expect("each takes its own").points;
         let schedules: Vec<String> = points.iter().map(|point| format!("{:?}", point.settings.codes)).collect();
         assert!(schedules[0].contains("start: 0.5") && schedules[1].contains("peak: 0.75"), "{schedules:?}");

@@ -1,20 +1,17 @@
 //! Options of the commands that work on an output that is there: `finalize`, `verify`, `inspect` and `reconstruct`.
 
-use super::{ModelReference, Options, RejectRate, SettingsError, tokenize::precision, values::precision_parser};
-use crate::environment;
+use super::{
+    ModelReference, RejectRate, SettingsError, shared::required, tokenize::precision, values::precision_parser,
+};
 use clap::ValueEnum;
 use models::{DeviceChoice, Precision};
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// How `--output` is given.
-pub(super) const OUTPUT_USAGE: &str = "--output URL";
 /// How the output is given as an argument.
 const OUTPUT_ARGUMENT: &str = "OUTPUT as an argument";
 
 /// Shape of a report on standard output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportFormat {
     /// For a person
     #[default]
@@ -24,143 +21,106 @@ pub(crate) enum ReportFormat {
 }
 
 /// Options of `restok finalize`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct FinalizeOptions {
     /// The output, as `restok tokenize --output` was given it
-    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<String>,
     /// Share of rejected images above which the output is not closed, such as 1% or 0.01
-    #[arg(long, value_name = "SHARE", env = environment::MAX_REJECT_RATE)]
+    #[arg(long, value_name = "SHARE", default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
     /// Shape of the report on standard output
-    #[arg(long, value_name = "FORMAT", env = environment::FORMAT)]
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }
 
 /// Options of `restok verify`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct VerifyOptions {
     /// The output, finished or not
-    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<String>,
     /// Check books and file sizes only, and read no table
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::FAST)]
+    #[arg(long, default_value = "false")]
     pub(crate) fast: Option<bool>,
     /// Shape of the report on standard output
-    #[arg(long, value_name = "FORMAT", env = environment::FORMAT)]
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }
 
 /// Options of `restok inspect`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct InspectOptions {
     /// The output, finished or not
-    #[arg(value_name = "OUTPUT", env = environment::OUTPUT)]
+    #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<String>,
     /// Example rows to show
-    #[arg(long, value_name = "COUNT", env = environment::ROWS)]
+    #[arg(long, value_name = "COUNT", default_value = "3")]
     pub(crate) rows: Option<usize>,
     /// Shape of the report on standard output
-    #[arg(long, value_name = "FORMAT", env = environment::FORMAT)]
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }
 
 /// Options of `restok reconstruct`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReconstructOptions {
     /// The output with the tokens, finished or not
-    #[arg(long, value_name = "OUTPUT", env = environment::OUTPUT)]
+    #[arg(long, value_name = "OUTPUT", env = "RESTOK_OUTPUT")]
     pub(crate) tokens: Option<String>,
     /// The tokenizer that made them: a folder or hf://owner/name or hf://owner/name@revision
-    #[arg(long, value_name = "PATH|hf://…", env = environment::TOKENIZER)]
+    #[arg(long, value_name = "PATH|hf://…")]
     pub(crate) tokenizer: Option<String>,
     /// Folder for the PNG files and contact-sheet.png; made if it is not there
-    #[arg(long, value_name = "DIR", env = environment::TO)]
+    #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
     /// Images to rebuild, spread evenly over the table
-    #[arg(long, value_name = "COUNT", env = environment::IMAGES)]
+    #[arg(long, value_name = "COUNT", default_value = "8")]
     pub(crate) images: Option<usize>,
     /// Rebuild these images instead: keys with commas, or the flag several times
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub(crate) image_id: Option<Vec<String>>,
     /// View of the crop to rebuild, from 0
-    #[arg(long, value_name = "NUMBER", env = environment::VIEW)]
+    #[arg(long, value_name = "NUMBER", default_value = "0")]
     pub(crate) view: Option<i8>,
     /// Rebuild from the first 1, 2, 4 … tokens; the ends of the tokenizer's levels when absent
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', env = environment::KEEP)]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     pub(crate) keep: Option<Vec<usize>>,
     /// Leave out the originals, and do not read the source
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::NO_ORIGINALS)]
+    #[arg(long, default_value = "false")]
     pub(crate) no_originals: Option<bool>,
     /// Decode even if the tokens were made by another tokenizer; the pictures then mean little
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_TOKENIZER)]
+    #[arg(long, default_value = "false")]
     pub(crate) allow_other_tokenizer: Option<bool>,
     /// Device that decodes: auto (the first CUDA device, else the processor), cpu, cuda:N
-    #[arg(long, value_name = "DEVICE", env = environment::DEVICE)]
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Option<String>,
     /// Arithmetic of the networks
-    #[arg(long, value_name = "PRECISION", env = environment::PRECISION, value_parser = precision_parser())]
+    #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), default_value = "fp32")]
     pub(crate) precision: Option<String>,
     /// Images that are decoded at once
-    #[arg(long, value_name = "IMAGES", env = environment::BATCH_SIZE)]
+    #[arg(long, value_name = "IMAGES", default_value = "8")]
     pub(crate) batch_size: Option<usize>,
-}
-
-impl Options for FinalizeOptions {
-    fn defaults() -> Self {
-        Self { max_reject_rate: Some(RejectRate::default()), format: Some(ReportFormat::Text), ..Self::default() }
-    }
-}
-
-impl Options for VerifyOptions {
-    fn defaults() -> Self {
-        Self { fast: Some(false), format: Some(ReportFormat::Text), ..Self::default() }
-    }
-}
-
-impl Options for InspectOptions {
-    fn defaults() -> Self {
-        Self { rows: Some(3), format: Some(ReportFormat::Text), ..Self::default() }
-    }
-}
-
-impl Options for ReconstructOptions {
-    fn defaults() -> Self {
-        Self {
-            images: Some(8),
-            view: Some(0),
-            no_originals: Some(false),
-            allow_other_tokenizer: Some(false),
-            device: Some(DeviceChoice::Auto.to_string()),
-            precision: Some(Precision::Fp32.name().to_owned()),
-            batch_size: Some(8),
-            ..Self::default()
-        }
-    }
 }
 
 impl FinalizeOptions {
     /// The output.
     pub(crate) fn output(&self) -> Result<String, SettingsError> {
-        required(self.output.clone(), "output", OUTPUT_ARGUMENT, environment::OUTPUT, "finalize")
+        required(self.output.clone(), "output", OUTPUT_ARGUMENT, "finalize")
     }
 }
 
 impl VerifyOptions {
     /// The output.
     pub(crate) fn output(&self) -> Result<String, SettingsError> {
-        required(self.output.clone(), "output", OUTPUT_ARGUMENT, environment::OUTPUT, "verify")
+        required(self.output.clone(), "output", OUTPUT_ARGUMENT, "verify")
     }
 }
 
 impl InspectOptions {
     /// The output.
     pub(crate) fn output(&self) -> Result<String, SettingsError> {
-        required(self.output.clone(), "output", OUTPUT_ARGUMENT, environment::OUTPUT, "inspect")
+        required(self.output.clone(), "output", OUTPUT_ARGUMENT, "inspect")
     }
 }
 
@@ -207,9 +167,14 @@ impl ReconstructOptions {
     /// When something needed is absent, or a value cannot be.
     pub(crate) fn resolve(self) -> Result<ReconstructSettings, SettingsError> {
         const SECTION: &str = "reconstruct";
-        let tokens = required(self.tokens, "tokens", "--tokens OUTPUT", environment::OUTPUT, SECTION)?;
-        let tokenizer = required(self.tokenizer, "tokenizer", "--tokenizer PATH", environment::TOKENIZER, SECTION)?;
-        let to = required(self.to, "to", "--to DIR", environment::TO, SECTION)?;
+        let tokens = self.tokens.ok_or_else(|| SettingsError::Missing {
+            key: "tokens",
+            usage: "--tokens OUTPUT",
+            variable: super::variable("output"),
+            section: SECTION,
+        })?;
+        let tokenizer = required(self.tokenizer, "tokenizer", "--tokenizer PATH", SECTION)?;
+        let to = required(self.to, "to", "--to DIR", SECTION)?;
         let device = self.device.unwrap_or_default();
         let keep = self.keep.map(|mut keep| {
             keep.sort_unstable();
@@ -241,31 +206,14 @@ impl ReconstructOptions {
     }
 }
 
-/// A value without a default.
-///
-/// # Errors
-/// When it is absent, with every way to give it.
-pub(super) fn required<T>(
-    value: Option<T>,
-    key: &'static str,
-    usage: &'static str,
-    variable: &'static str,
-    section: &'static str,
-) -> Result<T, SettingsError> {
-    value.ok_or(SettingsError::Missing { key, usage, variable, section })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parsed, *};
+
+    const COMPLETE: &str = "--tokens out --tokenizer tokenizer --to pictures";
 
     fn complete() -> ReconstructOptions {
-        ReconstructOptions {
-            tokens: Some("out".to_owned()),
-            tokenizer: Some("tokenizer".to_owned()),
-            to: Some("pictures".into()),
-            ..ReconstructOptions::defaults()
-        }
+        parsed(COMPLETE)
     }
 
     #[test]
@@ -284,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_missing_output_is_named_with_every_way_to_give_it() {
-        let error = VerifyOptions::defaults().output().expect_err("no output").to_string();
+        let error = parsed::<VerifyOptions>("").output().expect_err("no output").to_string();
         for word in ["OUTPUT as an argument", "RESTOK_OUTPUT", "[verify]"] {
             assert!(error.contains(word), "{error}");
         }

@@ -1,199 +1,129 @@
 //! Options and settings of `restok train-tokenizer`.
 
 use super::{
-    Options, RejectRate, SettingsError,
-    table_commands::required,
+    RejectRate, SettingsError,
+    shared::{HOW, ImageOptions, WHAT, at_least_one, required},
     tokenize::precision,
-    training::{RecipeChoice, RecipeNumbers, RunChoice, RunSettings, at_least_one, batch_size, not_negative},
-    values::{layout_parser, training_precision_parser},
+    training::{RECIPE, RecipeNumbers, RecipeOptions, RunOptions, RunSettings, batch_size, not_negative},
+    values::training_precision_parser,
 };
-use crate::environment;
 use models::{
-    Adversary, CosineSchedule, DeviceChoice, FrozenFiles, Precision, ReconstructionKind, TokenizerConfig,
-    TokenizerPreset, TokenizerRecipe,
+    Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, TokenizerConfig, TokenizerPreset, TokenizerRecipe,
 };
-use schemas::SourceLayout;
-use serde::{Deserialize, Serialize};
+use schemas::{SourceLayout, SourceReading};
 use std::path::PathBuf;
 
+const OBJECTIVE: &str = "The objective (defaults are the preset's; a weight of 0 switches a term off)";
+const DATA: &str = "Data";
+
 /// Options of `restok train-tokenizer`.
-#[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TrainTokenizerOptions {
     /// Where the images to train on are, as for `restok tokenize`: s3://, gs://, az://, https://, file:// or a plain path; patterns name many
-    #[arg(long, value_name = "URL", env = environment::SOURCE, help_heading = "What and where")]
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) source: Option<String>,
     /// Where the images to validate on are; no validation when absent
-    #[arg(long, value_name = "URL", env = environment::VALIDATION_SOURCE, help_heading = "What and where")]
+    #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) validation_source: Option<String>,
     /// Folder for checkpoints, metrics, contact sheets and the trained tokenizer. A run that is there already goes on from its last checkpoint
-    #[arg(long, value_name = "FOLDER", env = environment::OUTPUT, help_heading = "What and where")]
+    #[arg(long, value_name = "FOLDER", help_heading = WHAT)]
     pub(crate) output: Option<PathBuf>,
-    /// How the images lie in the sources; recognised from file names when absent
-    #[arg(long, value_parser = layout_parser(), value_name = "LAYOUT", env = environment::LAYOUT, help_heading = "What and where")]
-    pub(crate) layout: Option<SourceLayout>,
+    /// How images are found.
+    #[command(flatten)]
+    pub(crate) images: ImageOptions,
     /// Take only the first images of the source, for a trial
-    #[arg(long, value_name = "IMAGES", env = environment::MAX_IMAGES, help_heading = "What and where")]
+    #[arg(long, value_name = "IMAGES", help_heading = WHAT)]
     pub(crate) max_images: Option<u64>,
     /// Share of broken images above which the job fails, such as 1% or 0.01
-    #[arg(long, value_name = "SHARE", env = environment::MAX_REJECT_RATE, help_heading = "What and where")]
+    #[arg(long, value_name = "SHARE", help_heading = WHAT, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
     /// Tokenizer and recipe: restok-l-128 (the published ones), restok-b-128, restok-s-128, or tiny (32 by 32 pixels)
-    #[arg(long, value_name = "NAME", env = environment::PRESET, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_name = "NAME", help_heading = RECIPE, default_value = "restok-l-128")]
     pub(crate) preset: Option<String>,
     /// A config.json that takes the place of the preset's tokenizer
-    #[arg(long, value_name = "FILE", env = environment::TOKENIZER_CONFIG, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_name = "FILE", help_heading = RECIPE)]
     pub(crate) tokenizer_config: Option<PathBuf>,
     /// Updates in all
-    #[arg(long, value_name = "STEPS", env = environment::STEPS, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) steps: Option<u64>,
     /// Images that are in memory at once
-    #[arg(long, value_name = "IMAGES", env = environment::BATCH_SIZE, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
     pub(crate) batch_size: Option<usize>,
     /// Batches whose gradients make one update together
-    #[arg(long, value_name = "BATCHES", env = environment::ACCUMULATION, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
     pub(crate) accumulation: Option<usize>,
     /// Arithmetic of the transformers and the convolutional encoder; everything else is fp32
-    #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", env = environment::PRECISION, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
     /// Of the first weights and of everything that is drawn during the run
-    #[arg(long, value_name = "NUMBER", env = environment::SEED, help_heading = "The recipe (defaults are the preset's)")]
+    #[arg(long, value_name = "NUMBER", help_heading = RECIPE)]
     pub(crate) seed: Option<u64>,
-    /// Rate after the warm-up, of tokenizer and discriminator
-    #[arg(long, value_name = "RATE", env = environment::LEARNING_RATE, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) learning_rate: Option<f64>,
-    /// Rate at the end of the cosine
-    #[arg(long, value_name = "RATE", env = environment::END_LEARNING_RATE, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) end_learning_rate: Option<f64>,
-    /// Updates of the warm-up
-    #[arg(long, value_name = "STEPS", env = environment::WARMUP_STEPS, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) warmup_steps: Option<u64>,
-    /// AdamW's decay of the mean of gradients
-    #[arg(long, value_name = "DECAY", env = environment::BETA1, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) beta1: Option<f64>,
-    /// AdamW's decay of the mean of their squares
-    #[arg(long, value_name = "DECAY", env = environment::BETA2, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) beta2: Option<f64>,
-    /// Weight decay; norms, biases, embeddings and tokens have none
-    #[arg(long, value_name = "DECAY", env = environment::WEIGHT_DECAY, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) weight_decay: Option<f64>,
-    /// Largest norm of all gradients together
-    #[arg(long, value_name = "NORM", env = environment::GRADIENT_NORM, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) gradient_norm: Option<f64>,
-    /// Decay of the weights' moving average, which is what is validated and published
-    #[arg(long, value_name = "DECAY", env = environment::AVERAGE_DECAY, help_heading = "The recipe (defaults are the preset's)")]
-    pub(crate) average_decay: Option<f64>,
+    /// Rate, optimizer and average.
+    #[command(flatten)]
+    pub(crate) recipe: RecipeOptions,
     /// Distance of pixels: l1 or l2
-    #[arg(long, value_parser = ["l1", "l2"], value_name = "LOSS", env = environment::RECONSTRUCTION, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_parser = ["l1", "l2"], value_name = "LOSS", help_heading = OBJECTIVE)]
     pub(crate) reconstruction: Option<String>,
     /// Weight of that distance
-    #[arg(long, value_name = "WEIGHT", env = environment::RECONSTRUCTION_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) reconstruction_weight: Option<f64>,
     /// Weight of commitment, codebook and entropy losses together
-    #[arg(long, value_name = "WEIGHT", env = environment::QUANTIZER_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) quantizer_weight: Option<f64>,
     /// Weight of LPIPS; needs --vgg16 and --lpips
-    #[arg(long, value_name = "WEIGHT", env = environment::PERCEPTUAL_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) perceptual_weight: Option<f64>,
     /// Weight of the alignment with a vision foundation model; needs --foundation-model, and use_vf in the tokenizer's configuration
-    #[arg(long, value_name = "WEIGHT", env = environment::ALIGNMENT_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) alignment_weight: Option<f64>,
     /// Cosine distance that alignment lets pass
-    #[arg(long, value_name = "COSINE", env = environment::ALIGNMENT_MARGIN, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "COSINE", help_heading = OBJECTIVE)]
     pub(crate) alignment_margin: Option<f64>,
     /// Discriminator: dino (heads over a frozen network; needs --dino) or patch
-    #[arg(long, value_parser = ["dino", "patch"], value_name = "NAME", env = environment::ADVERSARY, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_parser = ["dino", "patch"], value_name = "NAME", help_heading = OBJECTIVE)]
     pub(crate) adversary: Option<String>,
     /// Weight of the discriminator's opinion
-    #[arg(long, value_name = "WEIGHT", env = environment::ADVERSARIAL_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) adversarial_weight: Option<f64>,
     /// First step with a discriminator
-    #[arg(long, value_name = "STEP", env = environment::ADVERSARIAL_START, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "STEP", help_heading = OBJECTIVE)]
     pub(crate) adversarial_start: Option<u64>,
     /// Weight of the discriminator's LeCam regularization
-    #[arg(long, value_name = "WEIGHT", env = environment::LECAM_WEIGHT, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) lecam_weight: Option<f64>,
     /// VGG16's weights, safetensors; docs/frozen-networks.md says where to get each of these
-    #[arg(long, value_name = "FILE", env = environment::VGG16, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) vgg16: Option<PathBuf>,
     /// LPIPS' linear layers, safetensors
-    #[arg(long, value_name = "FILE", env = environment::LPIPS, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) lpips: Option<PathBuf>,
     /// DINO ViT-S/16's weights, safetensors
-    #[arg(long, value_name = "FILE", env = environment::DINO, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) dino: Option<PathBuf>,
     /// Weights of the vision foundation model that the tokenizer's configuration names (use_vf), safetensors
-    #[arg(long, value_name = "FILE", env = environment::FOUNDATION_MODEL, help_heading = "The objective (defaults are the preset's; a weight of 0 switches a term off)")]
+    #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) foundation_model: Option<PathBuf>,
     /// Smallest window of a random crop, as a share of the image's shorter side
-    #[arg(long, value_name = "SHARE", env = environment::SMALLEST_SCALE, help_heading = "Data")]
+    #[arg(long, value_name = "SHARE", help_heading = DATA, default_value = "0.8")]
     pub(crate) smallest_scale: Option<f64>,
     /// Largest window of a random crop
-    #[arg(long, value_name = "SHARE", env = environment::LARGEST_SCALE, help_heading = "Data")]
+    #[arg(long, value_name = "SHARE", help_heading = DATA, default_value = "1.0")]
     pub(crate) largest_scale: Option<f64>,
     /// Do not mirror every other image at random
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::NO_FLIP, help_heading = "Data")]
+    #[arg(long, help_heading = DATA, default_value = "false")]
     pub(crate) no_flip: Option<bool>,
     /// Images that are shuffled among each other, besides the shuffling of shards
-    #[arg(long, value_name = "IMAGES", env = environment::SHUFFLE_IMAGES, help_heading = "Data")]
+    #[arg(long, value_name = "IMAGES", help_heading = DATA, default_value = "8192")]
     pub(crate) shuffle_images: Option<usize>,
-    /// Device: auto, cpu or cuda:N
-    #[arg(long, value_name = "DEVICE", env = environment::DEVICE, help_heading = "How it runs")]
-    pub(crate) device: Option<String>,
-    /// Threads that torch uses on the processor; all cores when absent. The last bits of sums depend on it: give a run the same number at every start
-    #[arg(long, value_name = "COUNT", env = environment::DEVICE_THREADS, help_heading = "How it runs")]
-    pub(crate) device_threads: Option<usize>,
-    /// Steps between two lines of the metrics
-    #[arg(long, value_name = "STEPS", env = environment::LOG_EVERY, help_heading = "How it runs")]
-    pub(crate) log_every: Option<u64>,
-    /// Steps between two checkpoints
-    #[arg(long, value_name = "STEPS", env = environment::SAVE_EVERY, help_heading = "How it runs")]
-    pub(crate) save_every: Option<u64>,
-    /// Checkpoints that are kept, the newest ones
-    #[arg(long, value_name = "COUNT", env = environment::KEEP_CHECKPOINTS, help_heading = "How it runs")]
-    pub(crate) keep_checkpoints: Option<usize>,
-    /// Steps between two validations
-    #[arg(long, value_name = "STEPS", env = environment::VALIDATE_EVERY, help_heading = "How it runs")]
-    pub(crate) validate_every: Option<u64>,
+    /// How the run goes.
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
     /// Images of a validation, the first ones of the validation source
-    #[arg(long, value_name = "IMAGES", env = environment::VALIDATION_IMAGES, help_heading = "How it runs")]
+    #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "2048")]
     pub(crate) validation_images: Option<u64>,
     /// Steps between two contact sheets
-    #[arg(long, value_name = "STEPS", env = environment::SHEET_EVERY, help_heading = "How it runs")]
+    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
     pub(crate) sheet_every: Option<u64>,
-    /// Numbers of the weights in tokenizer/ and best/: fp32, or fp16, half as large
-    #[arg(long, value_parser = ["fp32", "fp16"], value_name = "PRECISION", env = environment::PUBLISH_PRECISION, help_heading = "How it runs")]
-    pub(crate) publish_precision: Option<String>,
-    /// Go on with a run that was begun with other settings; what changed, and at which step, is kept in its checkpoints
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", env = environment::ALLOW_OTHER_SETTINGS, help_heading = "How it runs")]
-    pub(crate) allow_other_settings: Option<bool>,
-    /// Stop, with a checkpoint, when this many steps are done; the schedule goes on to be that of --steps
-    #[arg(long, value_name = "STEPS", env = environment::STOP_AFTER, help_heading = "How it runs")]
-    pub(crate) stop_after: Option<u64>,
-}
-
-impl Options for TrainTokenizerOptions {
-    fn defaults() -> Self {
-        Self {
-            preset: Some("restok-l-128".to_owned()),
-            accumulation: Some(1),
-            max_reject_rate: Some(RejectRate::default()),
-            smallest_scale: Some(0.8),
-            largest_scale: Some(1.0),
-            no_flip: Some(false),
-            shuffle_images: Some(8_192),
-            device: Some(DeviceChoice::Auto.to_string()),
-            log_every: Some(50),
-            save_every: Some(5_000),
-            keep_checkpoints: Some(3),
-            validate_every: Some(5_000),
-            validation_images: Some(2_048),
-            sheet_every: Some(5_000),
-            publish_precision: Some(Precision::Fp32.to_string()),
-            allow_other_settings: Some(false),
-            ..Self::default()
-        }
-    }
 }
 
 /// Settings of `restok train-tokenizer`: nothing that is needed is absent.
@@ -205,6 +135,8 @@ pub(crate) struct TrainTokenizerSettings {
     pub(crate) validation_source: Option<String>,
     /// How the images lie; `None` to recognise it.
     pub(crate) layout: Option<SourceLayout>,
+    /// How images are found.
+    pub(crate) reading: SourceReading,
     /// Only the first images.
     pub(crate) max_images: Option<u64>,
     /// Share of broken images above which the job fails.
@@ -238,8 +170,8 @@ impl TrainTokenizerOptions {
     /// When something needed is absent, or a value cannot be.
     pub(crate) fn resolve(self) -> Result<TrainTokenizerSettings, SettingsError> {
         const SECTION: &str = "train-tokenizer";
-        let source = required(self.source.clone(), "source", "--source URL", environment::SOURCE, SECTION)?;
-        let run = self.run().resolve(SECTION)?;
+        let source = required(self.source.clone(), "source", "--source URL", SECTION)?;
+        let run = self.run.clone().resolve(SECTION, self.output.clone(), self.sheet_every, self.validation_images)?;
         let name = self.preset.clone().unwrap_or_default();
         let preset = TokenizerPreset::named(&name)
             .map_err(|_| SettingsError::invalid("--preset", format!("{name:?}"), TokenizerPreset::NAMES.join(", ")))?;
@@ -257,7 +189,8 @@ impl TrainTokenizerOptions {
         Ok(TrainTokenizerSettings {
             source,
             validation_source: self.validation_source,
-            layout: self.layout,
+            layout: self.images.layout,
+            reading: self.images.reading(None, None),
             max_images: self.max_images,
             max_reject_rate: self.max_reject_rate.unwrap_or_default(),
             config,
@@ -278,24 +211,6 @@ impl TrainTokenizerOptions {
         })
     }
 
-    /// What is said of the run.
-    fn run(&self) -> RunChoice {
-        RunChoice {
-            output: self.output.clone(),
-            device: self.device.clone(),
-            device_threads: self.device_threads,
-            log_every: self.log_every,
-            save_every: self.save_every,
-            keep_checkpoints: self.keep_checkpoints,
-            validate_every: self.validate_every,
-            validation_images: self.validation_images,
-            sheet_every: self.sheet_every,
-            publish_precision: self.publish_precision.clone(),
-            allow_other_settings: self.allow_other_settings,
-            stop_after: self.stop_after,
-        }
-    }
-
     /// The preset's tokenizer, or that of a file.
     fn config(&self, preset: TokenizerConfig) -> Result<TokenizerConfig, SettingsError> {
         let Some(file) = &self.tokenizer_config else { return Ok(preset) };
@@ -308,17 +223,7 @@ impl TrainTokenizerOptions {
     fn recipe(&self, preset: TokenizerRecipe) -> Result<TokenizerRecipe, SettingsError> {
         let steps = self.steps.unwrap_or(preset.learning_rate.steps);
         let adversarial_start = self.adversarial_start.unwrap_or(preset.adversarial_start);
-        let choice = RecipeChoice {
-            learning_rate: self.learning_rate,
-            end_learning_rate: self.end_learning_rate,
-            warmup_steps: self.warmup_steps,
-            beta1: self.beta1,
-            beta2: self.beta2,
-            weight_decay: self.weight_decay,
-            gradient_norm: self.gradient_norm,
-            average_decay: self.average_decay,
-        };
-        let numbers = choice.over(RecipeNumbers {
+        let numbers = self.recipe.over(RecipeNumbers {
             learning_rate: CosineSchedule { steps, ..preset.learning_rate },
             optimizer: preset.optimizer,
             largest_gradient_norm: preset.largest_gradient_norm,
@@ -351,7 +256,7 @@ impl TrainTokenizerOptions {
             adversarial_start,
             lecam_weight: self.lecam_weight.unwrap_or(preset.lecam_weight),
             learning_rate: numbers.learning_rate,
-            discriminator_learning_rate: choice.schedule(CosineSchedule {
+            discriminator_learning_rate: self.recipe.schedule(CosineSchedule {
                 steps: steps.saturating_sub(adversarial_start),
                 ..preset.discriminator_learning_rate
             }),
@@ -382,14 +287,17 @@ impl TrainTokenizerOptions {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::parsed, *};
+
+    const COMPLETE: &str = "--source in --output out";
 
     fn complete() -> TrainTokenizerOptions {
-        TrainTokenizerOptions {
-            source: Some("in".to_owned()),
-            output: Some("out".into()),
-            ..TrainTokenizerOptions::defaults()
-        }
+        parsed(COMPLETE)
+    }
+
+    /// [`complete`] with more said.
+    fn with(more: &str) -> TrainTokenizerOptions {
+        parsed(&format!("{COMPLETE} {more}"))
     }
 
     #[test]
@@ -397,6 +305,13 @@ mod tests {
         let settings = complete().resolve().expect("complete");
         assert_eq!(settings.recipe, TokenizerRecipe::published());
         assert_eq!((settings.steps, settings.batch_size, settings.accumulation), (1_000_000, 256, 1));
+    }
+
+    #[test]
+    fn images_are_found_as_for_tokenizing() {
+        assert_eq!(complete().resolve().expect("complete").reading, SourceReading::default());
+        let reading = with("--image-column photo --layout parquet").resolve().expect("complete").reading;
+        assert_eq!(reading.columns.image.as_deref(), Some("photo"));
     }
 
     #[test]
@@ -416,14 +331,14 @@ mod tests {
     fn values_that_cannot_be_are_refused_by_their_flag() {
         for (options, flag) in [
             (TrainTokenizerOptions { batch_size: Some(0), ..complete() }, "--batch-size"),
-            (TrainTokenizerOptions { save_every: Some(0), ..complete() }, "--save-every"),
+            (with("--save-every 0"), "--save-every"),
             (TrainTokenizerOptions { steps: Some(0), ..complete() }, "--steps"),
-            (TrainTokenizerOptions { learning_rate: Some(f64::NAN), ..complete() }, "--learning-rate"),
+            (with("--learning-rate NaN"), "--learning-rate"),
             (TrainTokenizerOptions { accumulation: Some(3), ..complete() }, "--accumulation"),
             (TrainTokenizerOptions { steps: Some(10_000), ..complete() }, "--adversarial-start"),
-            (TrainTokenizerOptions { warmup_steps: Some(2_000_000), ..complete() }, "--warmup-steps"),
-            (TrainTokenizerOptions { end_learning_rate: Some(1.0), ..complete() }, "--end-learning-rate"),
-            (TrainTokenizerOptions { beta2: Some(1.0), ..complete() }, "--beta2"),
+            (with("--warmup-steps 2000000"), "--warmup-steps"),
+            (with("--end-learning-rate 1"), "--end-learning-rate"),
+            (with("--beta2 1"), "--beta2"),
             (TrainTokenizerOptions { smallest_scale: Some(1.1), ..complete() }, "--smallest-scale"),
             (TrainTokenizerOptions { preset: Some("restok-xl".to_owned()), ..complete() }, "--preset"),
             (TrainTokenizerOptions { output: Some("s3://bucket/run".into()), ..complete() }, "--output"),

@@ -1,25 +1,46 @@
 //! What both trainings are told alike: how a run goes, and the numbers of rate, optimizer and average.
 
-use super::{SettingsError, table_commands::required, tokenize::precision};
-use crate::environment;
+use super::{
+    SettingsError,
+    shared::{HOW, at_least_one, required},
+    tokenize::precision,
+};
 use models::{AdamWOptions, CosineSchedule, DeviceChoice, Precision};
 use std::path::PathBuf;
 
+/// Heading of what decides the weights.
+pub(super) const RECIPE: &str = "The recipe (defaults are the preset's)";
+
 /// How a run goes, as typed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RunChoice {
-    pub(super) output: Option<PathBuf>,
-    pub(super) device: Option<String>,
-    pub(super) device_threads: Option<usize>,
-    pub(super) log_every: Option<u64>,
-    pub(super) save_every: Option<u64>,
-    pub(super) keep_checkpoints: Option<usize>,
-    pub(super) validate_every: Option<u64>,
-    pub(super) validation_images: Option<u64>,
-    pub(super) sheet_every: Option<u64>,
-    pub(super) publish_precision: Option<String>,
-    pub(super) allow_other_settings: Option<bool>,
-    pub(super) stop_after: Option<u64>,
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RunOptions {
+    /// Device: auto, cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", help_heading = HOW, default_value = "auto")]
+    pub(crate) device: Option<String>,
+    /// Threads that torch uses on the processor; all cores when absent. The last bits of sums depend on it: give a run the same number at every start
+    #[arg(long, value_name = "COUNT", help_heading = HOW)]
+    pub(crate) device_threads: Option<usize>,
+    /// Steps between two lines of the metrics
+    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "50")]
+    pub(crate) log_every: Option<u64>,
+    /// Steps between two checkpoints
+    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
+    pub(crate) save_every: Option<u64>,
+    /// Checkpoints that are kept, the newest ones
+    #[arg(long, value_name = "COUNT", help_heading = HOW, default_value = "3")]
+    pub(crate) keep_checkpoints: Option<usize>,
+    /// Steps between two validations
+    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
+    pub(crate) validate_every: Option<u64>,
+    /// Numbers of the weights of the trained model and of the best one: fp32, or fp16, half as large
+    #[arg(long, value_parser = ["fp32", "fp16"], value_name = "PRECISION", help_heading = HOW, default_value = "fp32")]
+    pub(crate) publish_precision: Option<String>,
+    /// Go on with a run that was begun with other settings; what changed, and at which step, is kept in its checkpoints
+    #[arg(long, help_heading = HOW, default_value = "false")]
+    pub(crate) allow_other_settings: Option<bool>,
+    /// Stop, with a checkpoint, when this many steps are done; the schedule goes on to be that of all steps
+    #[arg(long, value_name = "STEPS", help_heading = HOW)]
+    pub(crate) stop_after: Option<u64>,
 }
 
 /// How a run goes.
@@ -58,13 +79,19 @@ pub(crate) struct Periods {
     pub(crate) sheet: u64,
 }
 
-impl RunChoice {
-    /// The settings; `section` is the command's in the settings file.
+impl RunOptions {
+    /// The settings; `section` is the command's in the settings file. `sheet_every` is in steps, `validation_images` the images of a validation.
     ///
     /// # Errors
     /// When there is no output, or a value cannot be.
-    pub(super) fn resolve(self, section: &'static str) -> Result<RunSettings, SettingsError> {
-        let output = required(self.output, "output", "--output FOLDER", environment::OUTPUT, section)?;
+    pub(super) fn resolve(
+        self,
+        section: &'static str,
+        output: Option<PathBuf>,
+        sheet_every: Option<u64>,
+        validation_images: Option<u64>,
+    ) -> Result<RunSettings, SettingsError> {
+        let output = required(output, "output", "--output FOLDER", section)?;
         if let Some(scheme) = output.to_str().and_then(|output| output.split_once("://")).map(|(scheme, _)| scheme) {
             return Err(SettingsError::invalid(
                 "--output",
@@ -86,20 +113,15 @@ impl RunChoice {
                 log: at_least_one("--log-every", self.log_every)?,
                 save: at_least_one("--save-every", self.save_every)?,
                 validate: at_least_one("--validate-every", self.validate_every)?,
-                sheet: at_least_one("--sheet-every", self.sheet_every)?,
+                sheet: at_least_one("--sheet-every", sheet_every)?,
             },
             keep_checkpoints: at_least_one("--keep-checkpoints", self.keep_checkpoints)?,
-            validation_images: at_least_one("--validation-images", self.validation_images)?,
+            validation_images: at_least_one("--validation-images", validation_images)?,
             publish_precision: precision(self.publish_precision)?,
             allow_other_settings: self.allow_other_settings == Some(true),
             stop_after: self.stop_after,
         })
     }
-}
-
-/// A number of things of which there must be some.
-pub(super) fn at_least_one<N: Default + PartialEq>(key: &'static str, value: Option<N>) -> Result<N, SettingsError> {
-    value.filter(|value| *value != N::default()).ok_or_else(|| SettingsError::invalid(key, "0", "at least 1"))
 }
 
 /// Images that are in memory at once: as typed, or those of an update divided by `accumulation`.
@@ -120,16 +142,32 @@ pub(super) fn batch_size(
 }
 
 /// Numbers of a recipe that both trainings have, as typed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RecipeChoice {
-    pub(super) learning_rate: Option<f64>,
-    pub(super) end_learning_rate: Option<f64>,
-    pub(super) warmup_steps: Option<u64>,
-    pub(super) beta1: Option<f64>,
-    pub(super) beta2: Option<f64>,
-    pub(super) weight_decay: Option<f64>,
-    pub(super) gradient_norm: Option<f64>,
-    pub(super) average_decay: Option<f64>,
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct RecipeOptions {
+    /// Learning rate after the warm-up
+    #[arg(long, value_name = "RATE", help_heading = RECIPE)]
+    pub(crate) learning_rate: Option<f64>,
+    /// Learning rate at the end of the cosine
+    #[arg(long, value_name = "RATE", help_heading = RECIPE)]
+    pub(crate) end_learning_rate: Option<f64>,
+    /// Updates of the warm-up
+    #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
+    pub(crate) warmup_steps: Option<u64>,
+    /// AdamW's decay of the mean of gradients
+    #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
+    pub(crate) beta1: Option<f64>,
+    /// AdamW's decay of the mean of their squares
+    #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
+    pub(crate) beta2: Option<f64>,
+    /// Weight decay; norms, biases, embeddings and tokens have none
+    #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
+    pub(crate) weight_decay: Option<f64>,
+    /// Largest norm of all gradients together
+    #[arg(long, value_name = "NORM", help_heading = RECIPE)]
+    pub(crate) gradient_norm: Option<f64>,
+    /// Decay of the weights' moving average, which is what is validated and published
+    #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
+    pub(crate) average_decay: Option<f64>,
 }
 
 /// The same, with what the preset says where nothing was typed.
@@ -141,7 +179,7 @@ pub(super) struct RecipeNumbers {
     pub(super) average_decay: f64,
 }
 
-impl RecipeChoice {
+impl RecipeOptions {
     /// What was typed laid over the preset; `preset.learning_rate.steps` stays.
     pub(super) fn over(self, preset: RecipeNumbers) -> RecipeNumbers {
         RecipeNumbers {

@@ -4,12 +4,10 @@ use super::SettingsError;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use models::{DeviceChoice, Precision};
 use schemas::{Crop, ImageExtensions, ImageIdRule, LabelSource, SchemaError, SourceLayout};
-use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// Devices that encode: `auto`, `cpu`, `cuda`, or a list such as `cuda:0,cuda:1`; `cpu*2` is two workers on the processor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Devices(Vec<(DeviceChoice, usize)>);
 
 impl Devices {
@@ -63,8 +61,7 @@ impl fmt::Display for Devices {
 }
 
 /// Rows of a batch: a number, or `auto` for as many as fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "NumberOrWord", into = "NumberOrWord")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BatchSize {
     /// As many as the device has memory for, up to where more are not faster.
     Auto,
@@ -102,37 +99,8 @@ impl FromStr for BatchSize {
     }
 }
 
-/// A number, or a word in the place of one.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum NumberOrWord {
-    Number(usize),
-    Word(String),
-}
-
-impl TryFrom<NumberOrWord> for BatchSize {
-    type Error = SettingsError;
-
-    fn try_from(value: NumberOrWord) -> Result<Self, SettingsError> {
-        match value {
-            NumberOrWord::Number(rows) => Self::try_new(rows),
-            NumberOrWord::Word(word) => word.parse(),
-        }
-    }
-}
-
-impl From<BatchSize> for NumberOrWord {
-    fn from(size: BatchSize) -> Self {
-        match size {
-            BatchSize::Auto => Self::Word("auto".to_owned()),
-            BatchSize::Rows(rows) => Self::Number(rows),
-        }
-    }
-}
-
 /// Share of listed images that may be rejected: `1%` or `0.01`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Word", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RejectRate(f64);
 
 impl RejectRate {
@@ -176,46 +144,6 @@ impl fmt::Display for RejectRate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Hundredths of a percent are finer than anybody sets it, and hide what binary fractions do to 0.07.
         write!(formatter, "{}%", (self.0 * 1e6).round() / 1e4)
-    }
-}
-
-/// A word that a settings file may write with or without quotes when it is a number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Word {
-    Number(f64),
-    Text(String),
-}
-
-impl TryFrom<Word> for RejectRate {
-    type Error = SettingsError;
-
-    fn try_from(word: Word) -> Result<Self, SettingsError> {
-        match word {
-            Word::Number(share) => Self::try_new(share, &share.to_string()),
-            Word::Text(text) => text.parse(),
-        }
-    }
-}
-
-impl From<RejectRate> for String {
-    fn from(rate: RejectRate) -> Self {
-        // Not what `Display` shows: laying options over each other must not change a number.
-        rate.0.to_string()
-    }
-}
-
-impl TryFrom<String> for Devices {
-    type Error = SettingsError;
-
-    fn try_from(text: String) -> Result<Self, SettingsError> {
-        text.parse()
-    }
-}
-
-impl From<Devices> for String {
-    fn from(devices: Devices) -> Self {
-        devices.to_string()
     }
 }
 
@@ -366,23 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_size_is_a_number_or_auto_in_flags_and_files() {
-        #[derive(Debug, PartialEq, Serialize, Deserialize)]
-        struct File {
-            size: BatchSize,
-        }
-        for (text, line, size) in
-            [("auto", "size = \"auto\"\n", BatchSize::Auto), ("64", "size = 64\n", BatchSize::Rows(64))]
-        {
+    fn a_batch_size_is_a_number_or_auto() {
+        for (text, size) in [("auto", BatchSize::Auto), ("64", BatchSize::Rows(64))] {
             assert_eq!(text.parse::<BatchSize>().expect(text), size);
-            assert_eq!(toml::from_str::<File>(line).expect(line), File { size });
-            assert_eq!(toml::to_string(&File { size }).expect("plain"), line);
         }
         for wrong in ["", "0", "-1", "1.5", "all"] {
             let error = wrong.parse::<BatchSize>().expect_err(wrong).to_string();
             assert!(error.contains("--batch-size") && error.contains("auto"), "{error}");
         }
-        assert!(toml::from_str::<File>("size = 0").is_err());
     }
 
     #[test]

@@ -139,21 +139,22 @@ pub(super) fn read_config(file: &Path) -> Result<GeneratorConfig, SettingsError>
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Options, TrainGeneratorOptions},
+        super::{super::parsed, TrainGeneratorOptions},
         *,
     };
     use schemas::TokenLevels;
 
     fn complete() -> TrainGeneratorOptions {
-        TrainGeneratorOptions {
-            source: Some(vec!["tokens".to_owned()]),
-            output: Some("out".into()),
-            ..TrainGeneratorOptions::defaults()
-        }
+        with("")
+    }
+
+    /// The options of a training, with more said.
+    fn with(more: &str) -> TrainGeneratorOptions {
+        parsed(&format!("--source tokens --output out {more}"))
     }
 
     fn tiny() -> TrainGeneratorOptions {
-        TrainGeneratorOptions { preset: Some("tiny".to_owned()), ..complete() }
+        with("--preset tiny")
     }
 
     fn tokenizer(tokens: usize, codebook_size: usize) -> TokenizerIdentity {
@@ -187,17 +188,12 @@ mod tests {
         let steps = |options: TrainGeneratorOptions| {
             options.resolve().expect("complete").fit(facts).expect("fits").1.learning_rate.steps
         };
-        let warmup_steps = Some(0);
-        let epochs = |epochs, batch_size, accumulation| TrainGeneratorOptions {
-            epochs: Some(epochs),
-            batch_size: Some(batch_size),
-            accumulation: Some(accumulation),
-            warmup_steps,
-            ..complete()
+        let epochs = |epochs, batch_size, accumulation| {
+            with(&format!("--warmup-steps 0 --epochs {epochs} --batch-size {batch_size} --accumulation {accumulation}"))
         };
         assert_eq!(steps(epochs(2, 10, 2)), 10);
         assert_eq!(steps(epochs(2, 32, 1)), 7, "the last step reaches into the third epoch");
-        assert_eq!(steps(TrainGeneratorOptions { steps: Some(7), warmup_steps, ..complete() }), 7);
+        assert_eq!(steps(with("--warmup-steps 0 --steps 7")), 7);
         assert_eq!(steps(tiny()), 10_000);
     }
 
@@ -253,8 +249,8 @@ mod tests {
             (TrainGeneratorOptions { steps: Some(0), ..complete() }, "--steps"),
             (TrainGeneratorOptions { batch_size: Some(0), ..complete() }, "--batch-size"),
             (TrainGeneratorOptions { accumulation: Some(3), ..complete() }, "--accumulation"),
-            (TrainGeneratorOptions { beta2: Some(1.0), ..complete() }, "--beta2"),
-            (TrainGeneratorOptions { end_learning_rate: Some(1.0), ..complete() }, "--end-learning-rate"),
+            (with("--beta2 1"), "--beta2"),
+            (with("--end-learning-rate 1"), "--end-learning-rate"),
             (TrainGeneratorOptions { class_dropout: Some(1.0), ..complete() }, "--class-dropout"),
             (TrainGeneratorOptions { dropout: Some(-0.1), ..complete() }, "--dropout"),
             (TrainGeneratorOptions { classes: Some(0), ..complete() }, "--classes"),

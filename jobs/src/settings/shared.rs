@@ -1,0 +1,111 @@
+//! Options that several commands have, and the headings that they stand under.
+
+use super::{
+    Devices, SettingsError,
+    values::{extensions_parser, labels_parser, layout_parser},
+};
+use schemas::{ColumnNames, ImageExtensions, LabelSource, SourceLayout, SourceReading};
+
+/// Heading of sources, outputs and models.
+pub(super) const WHAT: &str = "What and where";
+/// Heading of what an output is bound to.
+pub(super) const PLAN: &str = "What the plan fixes (another value needs another output)";
+/// Heading of images in sources.
+const IMAGES: &str = "How images are found in the source";
+/// Heading of what changes no result.
+pub(super) const HOW: &str = "How it runs";
+
+/// How `--output` is given.
+pub(super) const OUTPUT_USAGE: &str = "--output URL";
+
+/// How images are found.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ImageOptions {
+    /// How the images lie in the source; recognised from its file names when absent
+    #[arg(long, value_name = "LAYOUT", value_parser = layout_parser(), help_heading = IMAGES)]
+    pub(crate) layout: Option<SourceLayout>,
+    /// Which files and members of tar shards are images: usual (the extensions that image files have), any (all, told by their first
+    /// bytes), or extensions with commas such as jpg,jpeg
+    #[arg(long, value_name = "LIST", value_parser = extensions_parser, help_heading = IMAGES, default_value = "usual")]
+    pub(crate) image_extensions: Option<ImageExtensions>,
+    /// Column of a Parquet source with the encoded images, binary or struct<bytes, path>; image, or the only one there is, when absent.
+    /// Parts of nested columns are joined by dots
+    #[arg(long, value_name = "NAME", help_heading = IMAGES)]
+    pub(crate) image_column: Option<String>,
+}
+
+/// How labels are found.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LabelOptions {
+    /// Where labels come from
+    #[arg(long, value_name = "SOURCE", value_parser = labels_parser(), help_heading = IMAGES, default_value = "auto")]
+    pub(crate) labels: Option<LabelSource>,
+    /// Column of a Parquet source with the labels, as numbers or names of classes; label when absent
+    #[arg(long, value_name = "NAME", help_heading = IMAGES)]
+    pub(crate) label_column: Option<String>,
+}
+
+impl ImageOptions {
+    /// With labels where `labels` says, and keys in the column `id`; without labels where nobody needs them.
+    pub(super) fn reading(self, labels: Option<LabelOptions>, id: Option<String>) -> SourceReading {
+        let (labels, label) = labels.map_or((None, None), |options| (options.labels, options.label_column));
+        SourceReading {
+            labels: labels.unwrap_or_default(),
+            image_extensions: self.image_extensions.unwrap_or_default(),
+            columns: ColumnNames { image: self.image_column, label, id },
+        }
+    }
+}
+
+/// Devices.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct WorkerOptions {
+    /// Devices that compute: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or cpu*N for N
+    /// workers
+    #[arg(long, value_name = "DEVICES", help_heading = HOW, default_value = "auto")]
+    pub(crate) devices: Option<Devices>,
+    /// Threads that torch uses for one CPU worker; the cores divided by the workers when absent
+    #[arg(long, value_name = "COUNT", help_heading = HOW)]
+    pub(crate) device_threads: Option<usize>,
+}
+
+impl WorkerOptions {
+    /// The devices, and the threads of a CPU worker.
+    ///
+    /// # Errors
+    /// When a worker should have no thread.
+    pub(super) fn resolve(self) -> Result<(Devices, Option<usize>), SettingsError> {
+        let threads = self.device_threads.map(|threads| at_least_one("--device-threads", Some(threads))).transpose()?;
+        Ok((self.devices.unwrap_or_default(), threads))
+    }
+}
+
+/// This process among those that share an output.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct ProcessOptions {
+    /// Number of this process among those that share the output, from 0; else JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID,
+    /// SLURM_PROCID or RANK
+    #[arg(long, value_name = "NUMBER", help_heading = HOW)]
+    pub(crate) rank: Option<u32>,
+    /// Processes that share the output; else SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE (Kubernetes gives none)
+    #[arg(long, value_name = "COUNT", help_heading = HOW)]
+    pub(crate) world: Option<u32>,
+}
+
+/// A value without a default.
+///
+/// # Errors
+/// When it is absent, with every way to give it.
+pub(super) fn required<T>(
+    value: Option<T>,
+    key: &'static str,
+    usage: &'static str,
+    section: &'static str,
+) -> Result<T, SettingsError> {
+    value.ok_or_else(|| SettingsError::Missing { key, usage, variable: super::variable(key), section })
+}
+
+/// A number of things of which there must be some.
+pub(super) fn at_least_one<N: Default + PartialEq>(key: &'static str, value: Option<N>) -> Result<N, SettingsError> {
+    value.filter(|value| *value != N::default()).ok_or_else(|| SettingsError::invalid(key, "0", "at least 1"))
+}
