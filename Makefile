@@ -89,8 +89,8 @@ demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, dr
 test: setup setup-tables setup-browser setup-servers ## run every test: Rust, then other tools reading our tables, a browser our page, and stores that others wrote
 	$(CARGO) $(RUN_TESTS) --workspace
 	$(MAKE) test-tables
-test-data: setup-tools ## run the tests of schemas and pipeline alone: no libtorch needed
-	cargo $(RUN_TESTS) --package schemas --package pipeline
+test-data: setup-tools ## run the tests of schemas, pipeline and report alone: no libtorch needed
+	cargo $(RUN_TESTS) --package schemas --package pipeline --package report
 check-models: setup ## compile models and its tests over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
 	$(CARGO) check --locked --package models --all-targets
 test-models: setup ## run the tests of models alone, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=

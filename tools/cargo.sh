@@ -50,7 +50,7 @@ if [ "$tch" = "$(tch_in .)" ]; then exec cargo "$@"; fi
 
 workspace=$root/.deps/workspace-torch-$version
 mkdir -p "$workspace"
-for entry in schemas pipeline models jobs tests samples tools docs Makefile README.md rustfmt.toml clippy.toml .config; do
+for entry in schemas pipeline report models jobs tests samples tools docs Makefile README.md rustfmt.toml clippy.toml .config; do
   ln -sfn "$root/$entry" "$workspace/$entry"
 done
 # Renamed into place, so that two builds that start at once do not read half a file; left alone while nothing changes, because cargo goes by times.
@@ -60,7 +60,7 @@ if [ "$(cat "$workspace/inputs" 2>/dev/null)" != "$inputs" ]; then
   trap 'rm -rf "$locking"' EXIT
   sed "s/^\(tch\|torch-sys\) = { version = \"[^\"]*\"/\1 = { version = \"=$tch\"/" Cargo.toml >"$locking/Cargo.toml"
   cp Cargo.lock "$locking/Cargo.lock"
-  for member in schemas pipeline models jobs tests; do ln -s "$root/$member" "$locking/$member"; done
+  for member in schemas pipeline report models jobs tests; do ln -s "$root/$member" "$locking/$member"; done
   (cd "$locking" && cargo update --workspace --quiet) || fail "tch $tch cannot be taken into Cargo.lock; it is fetched from the crate registry"
   for file in Cargo.toml Cargo.lock; do mv "$locking/$file" "$workspace/$file"; done
   printf '%s\n' "$inputs" >"$workspace/inputs"

@@ -18,9 +18,10 @@ forbid() {
   done
 }
 
-forbid schemas pipeline models jobs tch torch_sys tokio object_store parquet reqwest hyper image rayon
-forbid pipeline models jobs tch torch_sys
-forbid models pipeline jobs tokio object_store parquet reqwest hyper rayon
+forbid schemas pipeline report models jobs tch torch_sys tokio object_store parquet reqwest hyper image rayon
+forbid pipeline models report jobs tch torch_sys
+forbid report models jobs tch torch_sys
+forbid models pipeline report jobs tokio object_store parquet reqwest hyper rayon
 forbid jobs tests
 [ "$failed" = 0 ] && echo "arrows: every room depends only on what it may"
 exit "$failed"

@@ -8,7 +8,6 @@
 //!
 //! Standard output carries what a command was asked for; logs, progress and errors go to standard error.
 
-mod aligned;
 mod cli;
 mod commands;
 mod contact_sheet;
@@ -21,10 +20,9 @@ mod networks;
 mod output;
 mod process;
 mod progress;
-mod report;
-mod run_log;
 mod settings;
 mod training;
+mod watched;
 mod workers;
 
 use anyhow::Result;

@@ -1,11 +1,9 @@
 //! What a run shows while it runs: bars on a terminal, lines in a log.
 
-use crate::{
-    aligned::{count, duration, tenths},
-    settings::{LogFormat, ProgressStyle},
-};
+use crate::settings::{LogFormat, ProgressStyle};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 use pipeline::{Snapshot, Telemetry};
+use report::text::{count, duration, tenths};
 use std::{
     io::{self, IsTerminal},
     time::{Duration, Instant},

@@ -1,12 +1,9 @@
 //! `restok finalize`: checks that every unit is there and whole, and closes the output.
 
-use super::books_text;
-use crate::{
-    aligned::counted,
-    settings::{RejectRate, ReportFormat},
-};
+use crate::settings::{RejectRate, ReportFormat};
 use anyhow::Result;
 use pipeline::{Limits, Storage};
+use report::{output_text::books_text, text::counted};
 
 /// Closes an output and prints its books.
 ///

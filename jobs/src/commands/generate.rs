@@ -10,8 +10,8 @@ use super::run_report;
 use crate::{
     environment,
     progress::Progress,
-    run_log::Watched,
     settings::{Codes, GenerateSettings, SettingsError},
+    watched::Watched,
     workers::Workers,
 };
 use anyhow::Result;

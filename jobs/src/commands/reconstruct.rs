@@ -4,7 +4,6 @@ mod choose;
 mod originals;
 
 use crate::{
-    aligned::counted,
     contact_sheet::{SheetRow, contact_sheet, picture},
     model_folder::{ModelFolder, tokenizer_identity},
     settings::{ImageChoice, ReconstructSettings, SettingsError},
@@ -14,6 +13,7 @@ use choose::ChosenImage;
 use image::RgbImage;
 use models::{Device, VisualTokenizer};
 use pipeline::{Limits, Storage, TableReader};
+use report::text::counted;
 use schemas::{PlanSettings, Rounding, TokenBatch, sha256_hex};
 use std::{collections::HashMap, path::Path};
 

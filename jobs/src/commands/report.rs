@@ -1,12 +1,12 @@
 //! `restok report`: one page about everything that was made.
 
-use crate::{
-    aligned::{bytes, counted},
-    report::{Album, gather, page},
-    settings::ReportSettings,
-};
+use crate::settings::ReportSettings;
 use anyhow::{Context, Result};
 use pipeline::Limits;
+use report::{
+    Album, gather, page,
+    text::{bytes, counted},
+};
 use std::{ffi::OsString, fs, path::Path};
 
 /// Reads the outputs one after another and writes the page.

@@ -1,12 +1,12 @@
 //! What a run that makes an output says at its end: books, stages, the limit, and what to type next.
 
-use crate::{
-    aligned::{aligned, bytes, count, counted, duration, percent},
-    commands::books_text,
-    settings::ReportFormat,
-};
+use crate::settings::ReportFormat;
 use anyhow::Result;
 use pipeline::{RunReport, Snapshot, Stage, StageSnapshot, Storage};
+use report::{
+    output_text::books_text,
+    text::{aligned, bytes, count, counted, duration, percent},
+};
 use schemas::{Books, Plan};
 use serde::Serialize;
 

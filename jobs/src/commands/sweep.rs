@@ -5,7 +5,6 @@ use super::{
     generate::{Loaded, MadeSet, generate_set},
 };
 use crate::{
-    aligned::{aligned, count, percent},
     progress::Progress,
     settings::{ReportFormat, ScoringWork, SettingsError, SweepPoint, SweepScoring, SweepSettings},
     workers::Workers,
@@ -14,6 +13,7 @@ use anyhow::Result;
 use futures::TryStreamExt;
 use models::ExtractorPrecision;
 use pipeline::{Limits, PipelineError, Shard, SourceOptions, Storage, TableReader};
+use report::text::{aligned, count, percent};
 use schemas::{CodebookStatistics, ImageIdRule, Protocol, Scores};
 use serde::Serialize;
 use std::pin::pin;

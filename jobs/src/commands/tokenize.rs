@@ -5,13 +5,12 @@ mod dry_run;
 
 use super::{class_list, run_report};
 use crate::{
-    aligned::tenths,
     environment,
     model_folder::{ModelFolder, tokenizer_identity},
     networks,
     progress::Progress,
-    run_log::Watched,
     settings::{SettingsError, TokenizeSettings},
+    watched::Watched,
     workers::Workers,
 };
 use anyhow::Result;
@@ -20,6 +19,7 @@ use pipeline::{
     EncoderFactory, Limits, PipelineError, Run, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry,
     TokenizeRun,
 };
+use report::text::tenths;
 use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, TokenizerIdentity};
 use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;

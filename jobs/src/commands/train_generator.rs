@@ -4,7 +4,6 @@ mod samples;
 mod validation;
 
 use crate::{
-    aligned::{bytes, count, counted, tenths},
     progress::Progress,
     settings::{SettingsError, TokenFacts, TrainGeneratorSettings},
     training::{run_folder::RunFolder, run_loop::Training, session, sheet::Sheet, trained_on::TrainedOn},
@@ -12,6 +11,7 @@ use crate::{
 use anyhow::{Result, ensure};
 use models::{Device, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision, StepReport};
 use pipeline::{DataPosition, Limits, Storage, TokenTables, TrainingTokens, TrainingTokensOptions};
+use report::text::{bytes, count, counted, tenths};
 use samples::Samples;
 use schemas::TokenBatch;
 use serde::{Deserialize, Serialize};

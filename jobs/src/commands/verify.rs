@@ -1,12 +1,12 @@
 //! `restok verify`: holds an output to its books.
 
-use super::books_text;
-use crate::{
-    aligned::{bytes, counted},
-    settings::ReportFormat,
-};
+use crate::settings::ReportFormat;
 use anyhow::Result;
 use pipeline::{Limits, Storage, VerifyReport};
+use report::{
+    output_text::books_text,
+    text::{bytes, counted},
+};
 
 /// An output is not what its books say; what is wrong was printed.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,10 @@
 //! What is shown of a network in training, as a picture. Of a tokenizer: a row an image, on its left the original, then what is
 //! rebuilt from more and more of its tokens.
 
-use crate::{
-    aligned::counted,
-    contact_sheet::{SheetRow, contact_sheet, picture},
-};
+use crate::contact_sheet::{SheetRow, contact_sheet, picture};
 use anyhow::{Context, Result, ensure};
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+use report::text::counted;
 use schemas::PixelBatch;
 use std::path::Path;
 

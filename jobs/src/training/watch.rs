@@ -3,12 +3,10 @@
 use super::{
     metrics_table::MetricsTable, run_folder::RunFolder, run_loop::Training, sheet::Sheet, tensorboard::EventFile,
 };
-use crate::{
-    aligned::{duration, percent},
-    progress::{Progress, StepProgress},
-};
+use crate::progress::{Progress, StepProgress};
 use anyhow::{Context, Result, ensure};
 use models::StepReport;
+use report::text::{duration, percent};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Share of the time spent waiting for data above which a run says so.

@@ -1,13 +1,13 @@
 //! The Inception network on every device.
 
 use crate::{
-    aligned::tenths,
     networks::{self, Slot},
     workers::Workers,
 };
 use anyhow::{Context, Result};
 use models::{Device, ExtractorPrecision, Inception, InceptionHead};
 use pipeline::ScorerFactory;
+use report::text::tenths;
 use std::{
     path::{Path, PathBuf},
     time::Instant,

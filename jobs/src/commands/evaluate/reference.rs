@@ -7,7 +7,8 @@ use super::{
     scoring::Scoring,
     totals::{FaceTotals, KeptFeatures, SetTotals},
 };
-use crate::aligned::{count, counted, named};
+use report::text::{count, counted, named};
+
 use anyhow::Result;
 use models::FeatureDistribution;
 use pipeline::{

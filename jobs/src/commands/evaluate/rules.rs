@@ -1,6 +1,6 @@
 //! The rules of the protocols, and what breaks them.
 
-use crate::aligned::{count, counted};
+use report::text::{count, counted};
 use schemas::{Crop, Deviation, DeviationKind, Protocol};
 use std::collections::BTreeSet;
 

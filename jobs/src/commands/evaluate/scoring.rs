@@ -120,7 +120,7 @@ impl Scoring {
             units_here = report.units_here,
             units_already_done = report.units_already_done,
             units_elsewhere = report.units_elsewhere,
-            images_a_second = crate::aligned::tenths(telemetry.snapshot().images_a_second()),
+            images_a_second = report::text::tenths(telemetry.snapshot().images_a_second()),
             "features are there"
         );
         Ok(ScoredTables::open(self.output.clone(), &key, set.units())?)

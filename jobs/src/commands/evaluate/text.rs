@@ -1,6 +1,6 @@
 //! Scores as a table for a person.
 
-use crate::aligned::{aligned, count, counted, named, percent};
+use report::text::{aligned, count, counted, named, percent};
 use schemas::{EvaluationRecord, Protocol, Scores};
 
 /// Absent numbers.

@@ -1,7 +1,6 @@
 //! The networks of a job that generates, and whether they fit each other.
 
 use crate::{
-    aligned::tenths,
     model_folder::{ModelFolder, generator_identity, tokenizer_identity},
     networks::{self, Borrowed, Slot},
     settings::{ClassChoice, Codes, GenerateSettings, SettingsError},
@@ -11,6 +10,7 @@ use crate::{
 use anyhow::{Context, Result};
 use models::{Device, Generator, GeneratorConfig, VisualTokenizer};
 use pipeline::{DecoderFactory, SamplerFactory};
+use report::text::tenths;
 use schemas::{GeneratorIdentity, Sampling, TokenizerIdentity};
 use std::time::Instant;
 

@@ -2,13 +2,13 @@
 
 use super::Loaded;
 use crate::{
-    aligned::counted,
     contact_sheet::{SheetRow, contact_sheet, picture},
     settings::{Codes, GenerateSettings, SettingsError},
 };
 use anyhow::{Context, Result};
 use image::RgbImage;
 use models::{Generator, VisualTokenizer};
+use report::text::counted;
 use schemas::{Origin, SampleBatch, SampleOrigin, Sampling, TokenBatch};
 use std::path::Path;
 

@@ -1,13 +1,13 @@
 //! What would be done, without doing it.
 
 use super::batch_size::BatchNeeds;
-use crate::commands::{left_out_text, source_text};
-use crate::{
-    aligned::{bytes, count, counted, named},
-    settings::{ReportFormat, TokenizeSettings},
-};
+use crate::settings::{ReportFormat, TokenizeSettings};
 use anyhow::Result;
 use pipeline::{Storage, TableReader};
+use report::{
+    output_text::{left_out_text, source_text},
+    text::{bytes, count, counted, named},
+};
 use schemas::{Plan, SourceAccount};
 use serde::Serialize;
 

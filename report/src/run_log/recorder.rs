@@ -1,6 +1,6 @@
 //! Takes a look at the counters every so often, and keeps few of them, evenly spread, however long the run.
 
-use super::{Outcome, RunLog, StageLog};
+use super::{FORMAT, Outcome, RunEnd, RunLog, StageLog, clock::stamp};
 use pipeline::{Snapshot, StageSnapshot, Telemetry};
 use schemas::PlanHash;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const FIRST_PERIOD: Duration = Duration::from_millis(100);
 
 /// The looks so far.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub struct Recorder {
     period: Duration,
     moments: Vec<Snapshot>,
 }
@@ -26,7 +26,7 @@ impl Default for Recorder {
 
 impl Recorder {
     /// Looks at the counters until it is dropped.
-    pub(super) async fn record(&mut self, telemetry: &Telemetry) {
+    pub async fn record(&mut self, telemetry: &Telemetry) {
         loop {
             tokio::time::sleep(self.period).await;
             self.take(telemetry.snapshot());
@@ -35,7 +35,7 @@ impl Recorder {
     }
 
     /// Keeps a look.
-    pub(super) fn take(&mut self, snapshot: Snapshot) {
+    pub fn take(&mut self, snapshot: Snapshot) {
         self.moments.push(snapshot);
     }
 
@@ -52,25 +52,26 @@ impl Recorder {
     }
 
     /// Whether the run has anything to tell: it owns its output (or its units would not be counted), and read an image or failed.
-    pub(super) fn is_worth_keeping(&self, outcome: Outcome) -> bool {
+    pub fn is_worth_keeping(&self, outcome: Outcome) -> bool {
         self.moments
             .last()
             .is_some_and(|last| last.units_total > 0 && (last.images_listed > 0 || outcome == Outcome::Failed))
     }
 
-    /// The numbers of the log; what is not the counters' to say is left empty.
-    pub(super) fn into_log(self, plan: &PlanHash) -> RunLog {
+    /// The log of a run of `plan` that has ended.
+    pub fn into_log(self, plan: &PlanHash, end: RunEnd) -> RunLog {
+        let RunEnd { started, rank, world, outcome, problem } = end;
         let moments = &self.moments;
         let last = moments.last();
         RunLog {
-            format: 0,
+            format: FORMAT,
             plan: plan.clone(),
-            started: String::new(),
-            rank: 0,
-            world: 1,
-            restok: String::new(),
-            outcome: Outcome::Failed,
-            problem: None,
+            started: stamp(started),
+            rank,
+            world,
+            restok: env!("CARGO_PKG_VERSION").to_owned(),
+            outcome,
+            problem,
             units_total: last.map_or(0, |last| last.units_total),
             images_rejected: last.map_or(0, |last| last.images_rejected),
             limiting_stage: last.and_then(Snapshot::limiting_stage).map(|stage| stage.name().to_owned()),
@@ -140,7 +141,15 @@ mod tests {
             recorder.take(Snapshot { stages: telemetry.snapshot().stages, ..moment(seconds, seconds) });
         }
         let plan: PlanHash = serde_json::from_value("0".repeat(64).into()).expect("a hash");
-        let log = recorder.into_log(&plan);
+        let end = RunEnd {
+            started: std::time::SystemTime::UNIX_EPOCH,
+            rank: 0,
+            world: 1,
+            outcome: Outcome::Finished,
+            problem: None,
+        };
+        let log = recorder.into_log(&plan, end);
+        assert_eq!((log.started.as_str(), log.is_sound()), ("19700101T000000.000Z", true));
         let encode = log.stages.iter().find(|stage| stage.stage == "encode").expect("a stage");
         assert_eq!(
             (encode.busy_seconds.as_slice(), encode.items.as_slice()),

@@ -2,11 +2,9 @@
 
 use super::{pairs, part};
 use crate::{
-    aligned::{bytes, counted},
-    report::{
-        gather::{Sweep, Tables, TrainingRun},
-        settings_list::{settings_list, text},
-    },
+    gather::{Sweep, Tables, TrainingRun},
+    settings_list::{settings_list, text},
+    text::{bytes, counted},
 };
 use maud::{Markup, html};
 use schemas::PlanSettings;

@@ -10,7 +10,7 @@ const STYLE: &str = include_str!("style.css");
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
 /// The page about `subjects`, in their order.
-pub(crate) fn page(subjects: &[Subject]) -> String {
+pub fn page(subjects: &[Subject]) -> String {
     let anchor = |number: usize| format!("output-{}", number + 1);
     let title = match subjects {
         [one] => format!("{} · restok", one.name),

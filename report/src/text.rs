@@ -2,7 +2,7 @@
 
 /// Rows of cells as lines: the first column at its left, all others at their right, two spaces between them, and `indent`
 /// spaces before all.
-pub(crate) fn aligned(indent: usize, rows: &[Vec<String>]) -> String {
+pub fn aligned(indent: usize, rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
@@ -23,38 +23,38 @@ pub(crate) fn aligned(indent: usize, rows: &[Vec<String>]) -> String {
 }
 
 /// Names and values as lines, both at their left.
-pub(crate) fn named(indent: usize, pairs: &[(&str, String)]) -> String {
+pub fn named(indent: usize, pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     pairs.iter().map(|(name, value)| format!("{}{name:<width$}  {value}\n", " ".repeat(indent))).collect()
 }
 
 /// A number with commas between thousands.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     indicatif::HumanCount(number).to_string()
 }
 
 /// A number of things: `1 unit`, `1,024 units`.
-pub(crate) fn counted(number: u64, thing: &str) -> String {
+pub fn counted(number: u64, thing: &str) -> String {
     format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 /// A number rounded to tenths, for logs.
-pub(crate) fn tenths(number: f64) -> f64 {
+pub fn tenths(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }
 
 /// A number of bytes in units of 1,024.
-pub(crate) fn bytes(number: u64) -> String {
+pub fn bytes(number: u64) -> String {
     indicatif::BinaryBytes(number).to_string()
 }
 
 /// A share as percent.
-pub(crate) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
 /// A time as a person says it: `42.3 s`, `3 min 20 s`, `2 h 15 min`.
-pub(crate) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..60 => format!("{seconds:.1} s"),

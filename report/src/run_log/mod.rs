@@ -8,25 +8,16 @@ mod clock;
 mod recorder;
 
 pub(crate) use clock::readable;
+pub use recorder::Recorder;
 
-use crate::progress::Progress;
 use bytes::Bytes;
-use futures::FutureExt;
-use pipeline::{PipelineError, PutOutcome, RunReport, Shard, Storage, Telemetry};
-use recorder::Recorder;
-use schemas::{Plan, PlanHash, SchemaError, log_prefix};
+use pipeline::{PipelineError, PutOutcome, Storage};
+use schemas::{PlanHash, SchemaError, log_prefix};
 use serde::{Deserialize, Serialize};
-use std::{
-    panic::{AssertUnwindSafe, resume_unwind},
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::SystemTime;
 
 /// Version of the document.
 const FORMAT: u32 = 1;
-
-/// Longest wait for the store: nobody should wait for what nobody needs.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Names tried, should another run of the same rank have begun in the same millisecond.
 const NAMES: u32 = 9;
@@ -34,7 +25,7 @@ const NAMES: u32 = 9;
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The output is finished.
     Finished,
     /// All that was to be done is done, and the output was left open.
@@ -59,7 +50,7 @@ impl Outcome {
 
 /// The course of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct RunLog {
+pub struct RunLog {
     /// Version of the document.
     format: u32,
     /// The plan.
@@ -111,76 +102,27 @@ pub(crate) struct StageLog {
     pub(crate) busy_seconds: Vec<f64>,
 }
 
-/// The run that is watched.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    plan: Arc<Plan>,
-    output: Storage,
-    shard: Shard,
-    telemetry: Arc<Telemetry>,
-}
-
-impl Watched {
-    /// A run of `plan` into `output`.
-    pub(crate) fn new(plan: &Arc<Plan>, output: &Storage, shard: Shard, telemetry: &Arc<Telemetry>) -> Self {
-        Self { plan: Arc::clone(plan), output: output.clone(), shard, telemetry: Arc::clone(telemetry) }
-    }
-
-    /// Carries a run to its end, with its progress shown, and leaves its log.
-    ///
-    /// # Errors
-    /// Those of the run.
-    ///
-    /// # Panics
-    /// With the run's own panic.
-    pub(crate) async fn run(
-        self,
-        run: impl Future<Output = Result<RunReport, PipelineError>>,
-        progress: &Progress,
-    ) -> Result<RunReport, PipelineError> {
-        let started =
-            SystemTime::now().checked_sub(self.telemetry.snapshot().elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut recorder = Recorder::default();
-        // A panic is passed on below; what it may have left half done is not looked at again.
-        let result = tokio::select! {
-            result = AssertUnwindSafe(run).catch_unwind() => result,
-            () = progress.show(&self.telemetry) => unreachable!("progress is shown for ever"),
-            () = recorder.record(&self.telemetry) => unreachable!("moments are recorded for ever"),
-        };
-        recorder.take(self.telemetry.snapshot());
-        let (outcome, problem) = match &result {
-            Ok(Ok(report)) if report.finalized => (Outcome::Finished, None),
-            Ok(Ok(_)) => (Outcome::Complete, None),
-            Ok(Err(error)) if error.is_drained() => (Outcome::Stopped, None),
-            Ok(Err(error)) => (Outcome::Failed, Some(error.to_string())),
-            Err(_) => (Outcome::Failed, Some("a panic, which is a fault of the program".to_owned())),
-        };
-        if recorder.is_worth_keeping(outcome) {
-            let log = RunLog {
-                format: FORMAT,
-                plan: self.plan.hash().clone(),
-                started: clock::stamp(started),
-                rank: self.shard.rank,
-                world: self.shard.world,
-                restok: env!("CARGO_PKG_VERSION").to_owned(),
-                outcome,
-                problem,
-                ..recorder.into_log(self.plan.hash())
-            };
-            match tokio::time::timeout(PATIENCE, log.put(&self.output)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "the log of this run could not be written; the output is not touched by that")
-                }
-                Err(_) => tracing::warn!("the log of this run was given up: the store did not answer in time"),
-            }
-        }
-        result.unwrap_or_else(|panic| resume_unwind(panic))
-    }
+/// What a run knows of itself.
+#[derive(Clone, Debug)]
+pub struct RunEnd {
+    /// When it began.
+    pub started: SystemTime,
+    /// Which of several processes it was.
+    pub rank: u32,
+    /// How many they were.
+    pub world: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What ended it, where that was an error.
+    pub problem: Option<String>,
 }
 
 impl RunLog {
-    async fn put(&self, output: &Storage) -> Result<(), PipelineError> {
+    /// Writes the log below the output that the run was about.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn put(&self, output: &Storage) -> Result<(), PipelineError> {
         let front = format!("{}{}-rank{}", log_prefix(&self.plan), self.started, self.rank);
         let bytes = serde_json::to_vec(self)
             .map_err(|error| SchemaError::Document { document: front.clone(), problem: error.to_string() })?;

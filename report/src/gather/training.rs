@@ -2,7 +2,7 @@
 //! absent, but for the last line of the numbers.
 
 use super::pictures;
-use crate::report::{
+use crate::{
     Album,
     album::{LeftOut, Picture},
 };

@@ -2,8 +2,8 @@
 
 use super::{part, provenance, table, tile};
 use crate::{
-    aligned::count,
-    report::{charts::significant, gather::TrainingRun},
+    text::count,
+    {charts::significant, gather::TrainingRun},
 };
 use maud::{Markup, html};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Scores as a function of how many tokens were kept, and codes by level.
 
 use super::scores::end_of;
-use crate::report::charts::{Bar, BarChart, Line, LineChart, Span};
+use crate::charts::{Bar, BarChart, Line, LineChart, Span};
 use maud::{Markup, html};
 use schemas::EvaluationRecord;
 use std::collections::BTreeMap;

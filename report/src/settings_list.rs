@@ -1,6 +1,6 @@
 //! Settings as names and values, whatever they are: everything that a plan or a checkpoint says, in its own words.
 
-use crate::aligned::count;
+use crate::text::count;
 use serde_json::Value;
 
 /// Elements of a list that are written out.

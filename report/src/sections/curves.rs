@@ -1,7 +1,7 @@
 //! The numbers of a training as curves, those that belong together in one chart.
 
 use super::part;
-use crate::report::{
+use crate::{
     charts::{Line, LineChart, Span},
     gather::Metrics,
 };

@@ -1,7 +1,7 @@
 //! A sheet of pictures in one PNG file, as `restok reconstruct` and `restok generate --grid` and `--reveal` write it.
 
 use super::pictures;
-use crate::report::{
+use crate::{
     Album,
     album::{Added, LeftOut, Picture},
 };

@@ -2,8 +2,8 @@
 
 use super::{Pictures, pictures};
 use crate::{
-    commands::inspect::{Inspection, inspect},
-    report::Album,
+    Album,
+    inspection::{Inspection, inspect},
     run_log::RunLog,
 };
 use anyhow::Result;

@@ -1,4 +1,4 @@
-//! `restok report`: what is on the page, and the page.
+//! What is said of outputs: the page of `restok report`, what `restok inspect` prints, the logs of runs. No torch.
 //!
 //! ```text
 //! addresses ── gather: read what is there ──▶ subjects ── sections, charts: show it ──▶ page: one file of HTML
@@ -9,10 +9,15 @@
 mod album;
 mod charts;
 mod gather;
+mod inspection;
+pub mod output_text;
 mod page;
+pub mod run_log;
 mod sections;
 mod settings_list;
+pub mod text;
 
-pub(crate) use album::Album;
-pub(crate) use gather::gather;
-pub(crate) use page::page;
+pub use album::Album;
+pub use gather::{Subject, gather};
+pub use inspection::{Inspection, inspect, inspection_text};
+pub use page::page;

@@ -2,9 +2,9 @@
 
 use super::{part, table};
 use crate::{
-    aligned::{count, percent},
-    commands::inspect::Inspection,
-    report::charts::{Bar, BarChart},
+    charts::{Bar, BarChart},
+    inspection::Inspection,
+    text::{count, percent},
 };
 use maud::{Markup, html};
 use schemas::CodebookUse;

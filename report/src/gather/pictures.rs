@@ -1,6 +1,6 @@
 //! The first pictures of a set, whatever form they lie in.
 
-use crate::report::{
+use crate::{
     Album,
     album::{Added, LeftOut, Picture},
 };

@@ -1,7 +1,7 @@
 //! Generated sets that differ in their guidance, top-p and temperature alone, as `restok sweep` makes them.
 
 use super::{pictures, scores};
-use crate::report::{
+use crate::{
     Album,
     album::{LeftOut, Picture},
 };

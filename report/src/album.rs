@@ -72,7 +72,7 @@ impl std::ops::AddAssign for LeftOut {
 
 /// All pictures of a page, counted.
 #[derive(Debug)]
-pub(crate) struct Album {
+pub struct Album {
     room: usize,
 }
 

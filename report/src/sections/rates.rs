@@ -2,12 +2,10 @@
 
 use super::{part, table};
 use crate::{
-    aligned::{count, counted, duration, percent, tenths},
-    report::{
-        charts::{Line, LineChart, Span, significant},
-        gather::Logs,
-    },
+    charts::{Line, LineChart, Span, significant},
+    gather::Logs,
     run_log::{RunLog, StageLog, readable},
+    text::{count, counted, duration, percent, tenths},
 };
 use maud::{Markup, html};
 

@@ -2,7 +2,7 @@
 //! those of one that was not kept.
 
 use super::{part, provenance, score_curves};
-use crate::{aligned::count, report::charts::significant};
+use crate::{charts::significant, text::count};
 use maud::{Markup, html};
 use schemas::{EvaluationRecord, Protocol};
 

@@ -28,7 +28,7 @@ const CONTACT_SHEET: &str = "contact-sheet.png";
 
 /// One thing that the page is about.
 #[derive(Debug)]
-pub(crate) struct Subject {
+pub struct Subject {
     /// The last part of its address.
     pub(crate) name: String,
     /// Its address, without credentials.
@@ -81,7 +81,7 @@ impl Content {
 ///
 /// # Errors
 /// When nothing is there that the page could be about, or it is damaged; the error names it.
-pub(crate) async fn gather(address: &str, limits: &Limits, album: &mut Album) -> Result<Vec<Subject>> {
+pub async fn gather(address: &str, limits: &Limits, album: &mut Album) -> Result<Vec<Subject>> {
     let place = Place::open(address, limits)?;
     if let Some(file) = place.folder.as_deref().filter(|path| is_png(path) && path.is_file()) {
         let sheet = SheetFile::read(file, album)?;

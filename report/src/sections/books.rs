@@ -2,8 +2,8 @@
 
 use super::{part, table, tile};
 use crate::{
-    aligned::{bytes, count, percent},
-    report::gather::Tables,
+    gather::Tables,
+    text::{bytes, count, percent},
 };
 use maud::{Markup, html};
 

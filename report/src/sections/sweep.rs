@@ -2,11 +2,9 @@
 
 use super::{part, pictures, scores};
 use crate::{
-    aligned::{count, counted, percent},
-    report::{
-        charts::{Line, LineChart, Span, significant},
-        gather::{Sweep, SweepPoint},
-    },
+    charts::{Line, LineChart, Span, significant},
+    gather::{Sweep, SweepPoint},
+    text::{count, counted, percent},
 };
 use maud::{Markup, html};
 use schemas::EvaluationRecord;

@@ -2,11 +2,9 @@
 
 use super::part;
 use crate::{
-    aligned::{count, counted},
-    report::{
-        album::{LeftOut, Picture},
-        gather::{SheetFile, Sheets, Tables},
-    },
+    album::{LeftOut, Picture},
+    gather::{SheetFile, Sheets, Tables},
+    text::{count, counted},
 };
 use maud::{Markup, html};
 

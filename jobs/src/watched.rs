@@ -1,0 +1,74 @@
+//! A run with its progress shown, that leaves its log.
+
+use crate::progress::Progress;
+use futures::FutureExt;
+use pipeline::{PipelineError, RunReport, Shard, Storage, Telemetry};
+use report::run_log::{Outcome, Recorder, RunEnd};
+use schemas::Plan;
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// Longest wait for the store: nobody should wait for what nobody needs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The run that is watched.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    plan: Arc<Plan>,
+    output: Storage,
+    shard: Shard,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Watched {
+    /// A run of `plan` into `output`.
+    pub(crate) fn new(plan: &Arc<Plan>, output: &Storage, shard: Shard, telemetry: &Arc<Telemetry>) -> Self {
+        Self { plan: Arc::clone(plan), output: output.clone(), shard, telemetry: Arc::clone(telemetry) }
+    }
+
+    /// Carries a run to its end, with its progress shown, and leaves its log.
+    ///
+    /// # Errors
+    /// Those of the run.
+    ///
+    /// # Panics
+    /// With the run's own panic.
+    pub(crate) async fn run(
+        self,
+        run: impl Future<Output = Result<RunReport, PipelineError>>,
+        progress: &Progress,
+    ) -> Result<RunReport, PipelineError> {
+        let started =
+            SystemTime::now().checked_sub(self.telemetry.snapshot().elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut recorder = Recorder::default();
+        // A panic is passed on below; what it may have left half done is not looked at again.
+        let result = tokio::select! {
+            result = AssertUnwindSafe(run).catch_unwind() => result,
+            () = progress.show(&self.telemetry) => unreachable!("progress is shown for ever"),
+            () = recorder.record(&self.telemetry) => unreachable!("moments are recorded for ever"),
+        };
+        recorder.take(self.telemetry.snapshot());
+        let (outcome, problem) = match &result {
+            Ok(Ok(report)) if report.finalized => (Outcome::Finished, None),
+            Ok(Ok(_)) => (Outcome::Complete, None),
+            Ok(Err(error)) if error.is_drained() => (Outcome::Stopped, None),
+            Ok(Err(error)) => (Outcome::Failed, Some(error.to_string())),
+            Err(_) => (Outcome::Failed, Some("a panic, which is a fault of the program".to_owned())),
+        };
+        if recorder.is_worth_keeping(outcome) {
+            let Shard { rank, world, .. } = self.shard;
+            let log = recorder.into_log(self.plan.hash(), RunEnd { started, rank, world, outcome, problem });
+            match tokio::time::timeout(PATIENCE, log.put(&self.output)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the log of this run could not be written; the output is not touched by that")
+                }
+                Err(_) => tracing::warn!("the log of this run was given up: the store did not answer in time"),
+            }
+        }
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
