@@ -6,43 +6,23 @@ mod validation;
 use crate::{
     progress::Progress,
     settings::{SettingsError, TokenFacts, TrainGeneratorSettings},
-    training::{run_folder::RunFolder, run_loop::Training, session, sheet::Sheet, trained_on::TrainedOn},
+    training::{
+        driver::{NextBatch, Trainer, Training, TrainingData, TrainingOptions, Validator},
+        run_folder::RunFolder,
+        session,
+        sheet::Sheet,
+        trained_on::TrainedOn,
+    },
 };
-use anyhow::{Result, ensure};
-use models::{Device, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision, StepReport};
-use pipeline::{DataPosition, Limits, Storage, TokenTables, TrainingTokens, TrainingTokensOptions};
+use anyhow::Result;
+use models::{Device, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, ModelError, Precision, StepReport};
+use pipeline::{Limits, PipelineError, Storage, TokenTables, TrainingTokens, TrainingTokensOptions};
 use report::text::{bytes, count, counted, tenths};
 use samples::Samples;
 use schemas::TokenBatch;
-use serde::{Deserialize, Serialize};
 use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use validation::Validation;
-
-/// Where a run stands, and in which order of tokens.
-#[derive(Debug, Serialize, Deserialize)]
-struct Position {
-    data: DataPosition,
-    /// Of the frozen list of files and how memory divides it: a run goes on only in the same order.
-    order_digest: String,
-}
-
-/// A generator in training with its tokens.
-struct GeneratorTraining {
-    trainer: GeneratorTrainer,
-    tokens: TrainingTokens,
-    accumulation: usize,
-    images_a_step: u64,
-    /// Rows of tokens with a class each.
-    batches: Vec<(TokenBatch, Vec<i32>)>,
-    /// Whether the batches are of the step to come.
-    loaded: bool,
-    epoch: u64,
-    next: DataPosition,
-    validation: Option<Validation>,
-    samples: Option<Samples>,
-    publish_precision: Precision,
-}
 
 /// Trains until all is done or a signal comes.
 ///
@@ -67,41 +47,25 @@ pub(crate) fn run(
     let fixed = fixed(&settings, &config, &recipe, &tables, &trained_on)?;
     let mut folder = RunFolder::open(&settings.run.output, settings.run.keep_checkpoints, fixed)?;
     session::tell_device(device, recipe.precision);
-    let mut columns = Vec::new();
-    if validation.is_some() {
-        columns = Validation::columns(&config);
-    }
     let options = TrainingTokensOptions {
         memory_bytes: settings.memory_bytes,
         ..TrainingTokensOptions::new(settings.batch_size, config.classes(), recipe.seed)
     };
-    let mut trainer = GeneratorTrainer::new(config, recipe, device)?;
-    let newest = folder.newest::<Position>(settings.run.allow_other_settings, &models::machine(device))?;
-    let from = newest.as_ref().map_or_else(DataPosition::default, |(_, state)| state.position.data);
-    let tokens = TrainingTokens::start(&tables, &options, from)?;
-    if let Some((checkpoint, state)) = &newest {
-        ensure!(
-            tokens.order_digest() == state.position.order_digest,
-            "the order of the tokens has changed since this run was begun: other tables, or another --memory-bytes where not all of \
-             them fit. Train on the same ones with the same memory, or into another --output"
-        );
-        trainer.restore(checkpoint, state.steps_done)?;
-        tracing::info!(step = state.steps_done, checkpoint = %checkpoint.display(), "going on");
+    let trainer = GeneratorTrainer::new(config, recipe, device)?;
+    let mut columns: Vec<String> = trainer.scalars().into_iter().map(str::to_owned).collect();
+    if validation.is_some() {
+        columns.extend(Validation::columns(trainer.config()));
     }
-    let mut training = GeneratorTraining {
+    let run_options = TrainingOptions {
         accumulation: settings.accumulation,
-        images_a_step: settings.images_a_step(),
-        batches: Vec::new(),
-        loaded: false,
-        epoch: from.epoch,
-        next: from,
-        validation,
-        samples,
+        global_batch_size: settings.images_a_step(),
         publish_precision: settings.run.publish_precision,
-        trainer,
-        tokens,
+        allow_other_settings: settings.run.allow_other_settings,
+        machine: models::machine(device),
     };
-    columns.splice(0..0, training.trainer.scalars().into_iter().map(str::to_owned));
+    let open = |from| Ok(ShuffledTokens(TrainingTokens::start(&tables, &options, from)?));
+    let scored = ScoresAndSamples { validation, samples };
+    let mut training = Training::begin(trainer, open, scored, &mut folder, run_options)?;
     session::carry_out(&mut training, &columns, steps, &settings.run, &mut folder, progress, cancel)?;
     Ok(crate::output::print(&session::report(&training, steps, &settings.run))?)
 }
@@ -180,92 +144,97 @@ fn fixed(
     }))
 }
 
-impl Training for GeneratorTraining {
-    type Position = Position;
+impl Trainer for GeneratorTrainer {
+    /// Rows of tokens with a class each.
+    type Batch = (TokenBatch, Vec<i32>);
     const PUBLISHED: &'static str = "generator";
-    const LOWER_IS_BETTER: bool = true;
-    const WAITING_ADVICE: &'static str =
-        "give more --decode-threads, --memory-bytes that hold all tokens, or tables that are nearer";
 
     fn steps_done(&self) -> u64 {
-        self.trainer.steps_done()
+        self.steps_done()
     }
 
     fn learning_rate(&self) -> f64 {
-        self.trainer.learning_rate()
+        self.learning_rate()
     }
 
-    fn images_a_step(&self) -> u64 {
-        self.images_a_step
+    fn step(&mut self, batches: &[Self::Batch]) -> Result<StepReport, ModelError> {
+        self.step(batches)
     }
 
-    fn epoch(&self) -> u64 {
-        self.epoch
+    fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        self.save(folder)
     }
 
-    fn load(&mut self, cancel: &CancellationToken) -> Result<()> {
-        if self.loaded {
-            return Ok(());
-        }
-        // All of them or none: where one is missing, the position stays that of the last update, which may be saved yet.
-        let batches = (0..self.accumulation).map(|_| self.tokens.next_unless(cancel)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(last) = batches.last() {
-            (self.epoch, self.next) = (last.epoch, last.next);
-        }
-        self.batches = batches.into_iter().map(|batch| (batch.tokens, batch.labels)).collect();
-        self.loaded = true;
-        Ok(())
+    fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
+        self.restore(folder, steps_done)
+    }
+
+    fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
+        self.averaged(stored)?.save(folder)
+    }
+}
+
+struct ShuffledTokens(TrainingTokens);
+
+impl TrainingData for ShuffledTokens {
+    type Batch = (TokenBatch, Vec<i32>);
+    const WAITING_ADVICE: &'static str =
+        "give more --decode-threads, --memory-bytes that hold all tokens, or tables that are nearer";
+    const DIGEST: &'static str = "order_digest";
+
+    fn next(&mut self, cancel: &CancellationToken) -> Result<NextBatch<Self::Batch>, PipelineError> {
+        let batch = self.0.next_unless(cancel)?;
+        Ok(NextBatch { batch: (batch.tokens, batch.labels), epoch: batch.epoch, next: batch.next })
     }
 
     fn waited(&self) -> Duration {
-        self.tokens.waited()
+        self.0.waited()
     }
 
-    fn step(&mut self) -> Result<StepReport> {
-        self.loaded = false;
-        Ok(self.trainer.step(&self.batches)?)
+    fn digest(&self) -> &str {
+        self.0.order_digest()
     }
 
-    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
-        match &self.validation {
-            Some(validation) => validation.scores(&self.trainer),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn sheet(&mut self) -> Result<Option<Sheet>> {
-        self.samples.as_ref().map(|samples| samples.sheet(&self.trainer)).transpose()
-    }
-
-    fn position(&self) -> Position {
-        Position { data: self.next, order_digest: self.tokens.order_digest().to_owned() }
-    }
-
-    fn save(&self, folder: &Path) -> Result<()> {
-        Ok(self.trainer.save(folder)?)
+    fn told_of_change(&self, _: &str) -> String {
+        "the order of the tokens has changed since this run was begun: other tables, or another --memory-bytes where not all of \
+         them fit. Train on the same ones with the same memory, or into another --output"
+            .to_owned()
     }
 
     fn rejected(&self) -> Option<u64> {
         // A damaged file of a table ends the run.
         None
     }
+}
 
-    fn validated_on(&self) -> String {
-        self.validation.as_ref().map_or_else(String::new, Validation::name)
+/// What there is to score on, and to draw with.
+struct ScoresAndSamples {
+    validation: Option<Validation>,
+    samples: Option<Samples>,
+}
+
+impl Validator<GeneratorTrainer> for ScoresAndSamples {
+    const LOWER_IS_BETTER: bool = true;
+
+    fn scores(&self, trainer: &GeneratorTrainer) -> Result<Vec<(String, f64)>> {
+        match &self.validation {
+            Some(validation) => validation.scores(trainer),
+            None => Ok(Vec::new()),
+        }
     }
 
-    fn final_scores(&self) -> Result<serde_json::Value> {
+    fn sheet(&self, trainer: &GeneratorTrainer, _: &[(TokenBatch, Vec<i32>)]) -> Result<Option<Sheet>> {
+        self.samples.as_ref().map(|samples| samples.sheet(trainer)).transpose()
+    }
+
+    fn final_scores(&self, trainer: &GeneratorTrainer, stored: Precision) -> Result<serde_json::Value> {
         match &self.validation {
-            Some(validation) => validation.final_scores(&self.trainer.averaged(self.publish_precision)?),
+            Some(validation) => validation.final_scores(&trainer.averaged(stored)?),
             None => Ok(serde_json::Value::Null),
         }
     }
 
-    fn published_precision(&self) -> String {
-        self.publish_precision.to_string()
-    }
-
-    fn publish(&self, folder: &Path) -> Result<()> {
-        Ok(self.trainer.averaged(self.publish_precision)?.save(folder)?)
+    fn validated_on(&self) -> String {
+        self.validation.as_ref().map_or_else(String::new, Validation::name)
     }
 }

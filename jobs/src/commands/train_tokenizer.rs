@@ -5,39 +5,19 @@ mod validation;
 use crate::{
     progress::Progress,
     settings::TrainTokenizerSettings,
-    training::{run_folder::RunFolder, run_loop::Training, session, sheet::Sheet},
+    training::{
+        driver::{NextBatch, Trainer, Training, TrainingData, TrainingOptions},
+        run_folder::RunFolder,
+        session,
+    },
 };
 use anyhow::Result;
-use models::{Device, Precision, StepReport, TokenizerTrainer};
-use pipeline::{DataPosition, Limits, RandomCrop, SourceOptions, TrainingCrop, TrainingImages, TrainingImagesOptions};
+use models::{Device, ModelError, Precision, StepReport, TokenizerTrainer};
+use pipeline::{Limits, PipelineError, RandomCrop, SourceOptions, TrainingCrop, TrainingImages, TrainingImagesOptions};
 use schemas::{ImageIdRule, PixelBatch};
-use serde::{Deserialize, Serialize};
 use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use validation::Validation;
-
-/// Where a run stands, and on which data.
-#[derive(Debug, Serialize, Deserialize)]
-struct Position {
-    data: DataPosition,
-    /// Of the frozen list of inputs: a run goes on only with the same images.
-    source_digest: String,
-}
-
-/// A tokenizer in training with its images.
-struct TokenizerTraining {
-    trainer: TokenizerTrainer,
-    images: TrainingImages,
-    accumulation: usize,
-    batch_size: usize,
-    batches: Vec<PixelBatch>,
-    /// Whether the batches are of the step to come.
-    loaded: bool,
-    epoch: u64,
-    next: DataPosition,
-    validation: Validation,
-    publish_precision: Precision,
-}
 
 /// Trains until all is done or a signal comes.
 ///
@@ -51,42 +31,27 @@ pub(crate) fn run(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let mut folder = RunFolder::open(&settings.run.output, settings.run.keep_checkpoints, fixed(&settings)?)?;
-    let mut trainer =
-        TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
+    let trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
     trainer.check_batch_size(settings.batch_size)?;
     session::tell_device(device, settings.recipe.precision);
-    let newest = folder.newest::<Position>(settings.run.allow_other_settings, &models::machine(device))?;
-    let from = newest.as_ref().map_or_else(DataPosition::default, |(_, state)| state.position.data);
-    let images = TrainingImages::open(&image_options(&settings, limits), from)?;
-    if let Some((checkpoint, state)) = &newest {
-        anyhow::ensure!(
-            images.source_digest() == state.position.source_digest,
-            "{}: the images have changed since this run was begun (found {}, expected {}). Train on the same ones, or into \
-             another --output",
-            pipeline::without_secrets(&settings.source),
-            images.source_digest(),
-            state.position.source_digest,
-        );
-        trainer.restore(checkpoint, state.steps_done)?;
-        tracing::info!(step = state.steps_done, checkpoint = %checkpoint.display(), "going on");
-    }
-    let mut training = TokenizerTraining {
-        validation: Validation::new(&settings, limits, device)?,
+    let options = TrainingOptions {
         accumulation: settings.accumulation,
-        batch_size: settings.batch_size,
-        batches: Vec::new(),
-        loaded: false,
-        epoch: from.epoch,
-        next: from,
+        global_batch_size: (settings.batch_size * settings.accumulation) as u64,
         publish_precision: settings.run.publish_precision,
-        trainer,
-        images,
+        allow_other_settings: settings.run.allow_other_settings,
+        machine: models::machine(device),
     };
-    let mut columns: Vec<String> = training.trainer.scalars().into_iter().map(str::to_owned).collect();
-    columns.extend(training.validation.columns(&settings.config));
+    let validation = Validation::new(&settings, limits, device)?;
+    let mut columns: Vec<String> = trainer.scalars().into_iter().map(str::to_owned).collect();
+    columns.extend(validation.columns(&settings.config));
+    let open = |from| {
+        let images = TrainingImages::open(&image_options(&settings, limits), from)?;
+        Ok(ShuffledImages { images, source: pipeline::without_secrets(&settings.source) })
+    };
+    let mut training = Training::begin(trainer, open, validation, &mut folder, options)?;
     let result =
         session::carry_out(&mut training, &columns, settings.steps, &settings.run, &mut folder, progress, cancel);
-    tell_rejected(&training.images);
+    tell_rejected(&training.data.images);
     result?;
     Ok(crate::output::print(&session::report(&training, settings.steps, &settings.run))?)
 }
@@ -140,84 +105,69 @@ fn source_options(settings: &TrainTokenizerSettings, url: &str, max_images: Opti
     }
 }
 
-impl Training for TokenizerTraining {
-    type Position = Position;
+impl Trainer for TokenizerTrainer {
+    type Batch = PixelBatch;
     const PUBLISHED: &'static str = "tokenizer";
-    const LOWER_IS_BETTER: bool = false;
-    const WAITING_ADVICE: &'static str = "give more --decode-threads, or a source that is nearer";
 
     fn steps_done(&self) -> u64 {
-        self.trainer.steps_done()
+        self.steps_done()
     }
 
     fn learning_rate(&self) -> f64 {
-        self.trainer.learning_rate()
+        self.learning_rate()
     }
 
-    fn images_a_step(&self) -> u64 {
-        (self.batch_size * self.accumulation) as u64
+    fn step(&mut self, batches: &[PixelBatch]) -> Result<StepReport, ModelError> {
+        self.step(batches)
     }
 
-    fn epoch(&self) -> u64 {
-        self.epoch
+    fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        self.save(folder)
     }
 
-    fn load(&mut self, cancel: &CancellationToken) -> Result<()> {
-        if self.loaded {
-            return Ok(());
-        }
-        // All of them or none: where one is missing, the position stays that of the last update, which may be saved yet.
-        let batches = (0..self.accumulation).map(|_| self.images.next_unless(cancel)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(last) = batches.last() {
-            (self.epoch, self.next) = (last.epoch, last.next);
-        }
-        self.batches = batches.into_iter().map(|batch| batch.pixels).collect();
-        self.loaded = true;
-        Ok(())
+    fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
+        self.restore(folder, steps_done)
+    }
+
+    fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
+        self.averaged(stored)?.save(folder)
+    }
+}
+
+/// Images with the address that errors name.
+struct ShuffledImages {
+    images: TrainingImages,
+    source: String,
+}
+
+impl TrainingData for ShuffledImages {
+    type Batch = PixelBatch;
+    const WAITING_ADVICE: &'static str = "give more --decode-threads, or a source that is nearer";
+    const DIGEST: &'static str = "source_digest";
+
+    fn next(&mut self, cancel: &CancellationToken) -> Result<NextBatch<PixelBatch>, PipelineError> {
+        let batch = self.images.next_unless(cancel)?;
+        Ok(NextBatch { batch: batch.pixels, epoch: batch.epoch, next: batch.next })
     }
 
     fn waited(&self) -> Duration {
         self.images.waited()
     }
 
-    fn step(&mut self) -> Result<StepReport> {
-        self.loaded = false;
-        Ok(self.trainer.step(&self.batches)?)
+    fn digest(&self) -> &str {
+        self.images.source_digest()
     }
 
-    fn validate(&mut self) -> Result<Vec<(String, f64)>> {
-        self.validation.scores(&self.trainer)
-    }
-
-    fn sheet(&mut self) -> Result<Option<Sheet>> {
-        self.validation.sheet(&self.trainer, &self.batches).map(Some)
-    }
-
-    fn position(&self) -> Position {
-        Position { data: self.next, source_digest: self.images.source_digest().to_owned() }
-    }
-
-    fn save(&self, folder: &Path) -> Result<()> {
-        Ok(self.trainer.save(folder)?)
-    }
-
-    fn final_scores(&self) -> Result<serde_json::Value> {
-        self.validation.final_scores(&self.trainer.averaged(self.publish_precision)?)
+    fn told_of_change(&self, expected: &str) -> String {
+        format!(
+            "{}: the images have changed since this run was begun (found {}, expected {expected}). Train on the same ones, or into \
+             another --output",
+            self.source,
+            self.digest(),
+        )
     }
 
     fn rejected(&self) -> Option<u64> {
         Some(self.images.rejected().values().sum())
-    }
-
-    fn validated_on(&self) -> String {
-        self.validation.name()
-    }
-
-    fn published_precision(&self) -> String {
-        self.publish_precision.to_string()
-    }
-
-    fn publish(&self, folder: &Path) -> Result<()> {
-        Ok(self.trainer.averaged(self.publish_precision)?.save(folder)?)
     }
 }

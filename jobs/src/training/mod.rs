@@ -1,5 +1,6 @@
 //! What the commands that train have in common: the loop, the run folder, and how a run is watched.
 
+pub(crate) mod driver;
 mod metrics_table;
 pub(crate) mod run_folder;
 pub(crate) mod run_loop;

@@ -8,8 +8,8 @@
 //! ```
 //! Everything is written under another name and renamed when it is on the disk. One process at a time works in a folder.
 
-use super::run_loop::Training;
 use anyhow::{Context, Result, bail};
+use models::Precision;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File},
@@ -186,12 +186,16 @@ impl RunFolder {
         Ok(Some((folder, state)))
     }
 
-    /// Writes a checkpoint, whole or not at all, and clears away those that are too many.
+    /// Writes a checkpoint that `fill` fills with tensors, whole or not at all, and clears away those that are too many.
     ///
     /// # Errors
     /// When it cannot be written; the checkpoints that are there stay.
-    pub(crate) fn save<T: Training>(&mut self, training: &T) -> Result<()> {
-        let steps_done = training.steps_done();
+    pub(crate) fn save<P: Serialize>(
+        &mut self,
+        steps_done: u64,
+        position: P,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let name = format!("{STEP_PREFIX}{steps_done:08}");
         let folder = self.root.join(CHECKPOINTS);
         if folder.join(&name).exists() {
@@ -200,14 +204,14 @@ impl RunFolder {
         let state = State {
             format: FORMAT,
             steps_done,
-            position: training.position(),
+            position,
             settings: self.settings.clone(),
             changes: self.changes.clone(),
             machine: self.machine.clone(),
             best: self.best.clone(),
         };
         place(&folder, &name, |partial| {
-            training.save(partial)?;
+            fill(partial)?;
             Ok(fs::write(partial.join(STATE_FILE), serde_json::to_string_pretty(&state)? + "\n")?)
         })?;
         tracing::info!(step = steps_done, "checkpoint written");
@@ -218,24 +222,28 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Keeps the average of the weights if `score` is the best of the run so far.
+    /// Keeps what `fill` writes if the score, which is better the lower it is or the higher, is the best of the run so far.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn keep_best<T: Training>(&mut self, training: &T, score: f64) -> Result<()> {
-        let validated_on = training.validated_on();
+    pub(crate) fn keep_best(
+        &mut self,
+        step: u64,
+        (score, lower_is_better): (f64, bool),
+        validated_on: String,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let comparable = self.best.as_ref().filter(|best| best.validated_on == validated_on);
         let better = score.is_finite()
-            && comparable.is_none_or(|best| match T::LOWER_IS_BETTER {
+            && comparable.is_none_or(|best| match lower_is_better {
                 true => score < best.score,
                 false => score > best.score,
             });
         if !better {
             return Ok(());
         }
-        let step = training.steps_done();
         let name = format!("{BEST_PREFIX}{step:08}");
-        place(&self.root, &name, |partial| training.publish(partial))?;
+        place(&self.root, &name, fill)?;
         // A link is replaced in one step; a folder is not.
         let (link, partial) = (self.root.join(BEST), self.root.join(format!("{PARTIAL_PREFIX}{BEST}")));
         std::os::unix::fs::symlink(&name, &partial)
@@ -252,17 +260,22 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes the finished weights, unless they are there.
+    /// Writes the finished weights of `steps` updates into a folder of this name, unless they are there.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub(crate) fn publish<T: Training>(&self, training: &T) -> Result<()> {
-        let published = self.root.join(T::PUBLISHED);
+    pub(crate) fn publish(
+        &self,
+        (name, steps, stored): (&str, u64, Precision),
+        scores: impl FnOnce() -> Result<serde_json::Value>,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let published = self.root.join(name);
         let mut about = serde_json::json!({
-            "steps": training.steps_done(),
+            "steps": steps,
             "settings": self.settings,
             "changes": self.changes,
-            "weights": training.published_precision(),
+            "weights": stored.to_string(),
         });
         let there = fs::read(published.join(ABOUT_FILE)).ok();
         let there = there.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
@@ -271,9 +284,9 @@ impl RunFolder {
         {
             return Ok(());
         }
-        about["scores"] = training.final_scores()?;
-        place(&self.root, T::PUBLISHED, |partial| {
-            training.publish(partial)?;
+        about["scores"] = scores()?;
+        place(&self.root, name, |partial| {
+            fill(partial)?;
             Ok(fs::write(partial.join(ABOUT_FILE), serde_json::to_string_pretty(&about)? + "\n")?)
         })
     }

@@ -1,58 +1,14 @@
 //! The training loop, the same for everything that is trained.
 
-use super::{run_folder::RunFolder, sheet::Sheet, watch::Watch};
+use super::{
+    driver::{Trainer, Training, TrainingData, Validator},
+    run_folder::RunFolder,
+    watch::Watch,
+};
 use anyhow::{Context, Result};
 use models::StepReport;
 use pipeline::PipelineError;
-use serde::{Serialize, de::DeserializeOwned};
-use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
-
-/// What is trained, and on what.
-pub(crate) trait Training {
-    /// Where the data stands: together with the tensors, all that the next step depends on.
-    type Position: Serialize + DeserializeOwned;
-    /// What the folder of the finished weights is called.
-    const PUBLISHED: &'static str;
-    /// Whether the first score is better the lower it is.
-    const LOWER_IS_BETTER: bool;
-    /// What to do when the device waits for data.
-    const WAITING_ADVICE: &'static str;
-
-    /// Updates made so far.
-    fn steps_done(&self) -> u64;
-    /// The rate of the next update.
-    fn learning_rate(&self) -> f64;
-    /// Images of an update, a view of each.
-    fn images_a_step(&self) -> u64;
-    /// The epoch that the last batch came from.
-    fn epoch(&self) -> u64;
-    /// Waits for the batches of the next update, until `cancel` comes. Where it fails, [`Self::position`] and [`Self::save`] are still
-    /// those of the last update.
-    fn load(&mut self, cancel: &CancellationToken) -> Result<()>;
-    /// Time that [`Self::load`] has waited in all.
-    fn waited(&self) -> Duration;
-    /// Forward, backward, clip, step, average.
-    fn step(&mut self) -> Result<StepReport>;
-    /// Scores of the average of the weights; the first is the one by which the best is kept. Empty without validation.
-    fn validate(&mut self) -> Result<Vec<(String, f64)>>;
-    /// A picture of what the average of the weights does; `None` where there is nothing to draw it with.
-    fn sheet(&mut self) -> Result<Option<Sheet>>;
-    /// Where the data stands after the last update.
-    fn position(&self) -> Self::Position;
-    /// Writes every tensor that the next step depends on into `folder`.
-    fn save(&self, folder: &Path) -> Result<()>;
-    /// Images that could not be used so far; `None` where none is ever passed over.
-    fn rejected(&self) -> Option<u64>;
-    /// What [`Self::validate`] scores on.
-    fn validated_on(&self) -> String;
-    /// What the finished weights score on everything that there is to validate on; null without validation.
-    fn final_scores(&self) -> Result<serde_json::Value>;
-    /// The numbers of the published weights, by name.
-    fn published_precision(&self) -> String;
-    /// Writes the average of the weights into `folder` as others load it.
-    fn publish(&self, folder: &Path) -> Result<()>;
-}
 
 /// When the loop does what.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +31,8 @@ pub(crate) struct Schedule {
 ///
 /// # Errors
 /// When the data, the device or the disk fails, the loss is no number any more, or `cancel` asks to stop.
-pub(crate) fn run<T: Training>(
-    training: &mut T,
+pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
+    training: &mut Training<T, D, V>,
     schedule: Schedule,
     folder: &mut RunFolder,
     watch: &mut Watch,
@@ -87,7 +43,7 @@ pub(crate) fn run<T: Training>(
     // Of the last step, where nobody has looked at it.
     let mut unseen = None;
     while training.steps_done() < last {
-        let learning_rate = training.learning_rate();
+        let learning_rate = training.trainer.learning_rate();
         if let Err(error) = training.load(cancel) {
             if saved < training.steps_done() {
                 // Storage that fails, or a stop while it stalls, does not cost the steps since the last checkpoint.
@@ -112,7 +68,7 @@ pub(crate) fn run<T: Training>(
                 watch.look(step, &report)?;
             }
             if saved < step {
-                watch.aside(|| folder.save(training))?;
+                watch.aside(|| training.save(folder))?;
                 saved = step;
             }
         }
@@ -123,14 +79,14 @@ pub(crate) fn run<T: Training>(
         }
     }
     if last == schedule.steps {
-        folder.publish(training)?;
+        training.publish(folder)?;
     }
     Ok(())
 }
 
 /// Saves the last step, unless its losses are no numbers.
-fn save_unseen<T: Training>(
-    training: &T,
+fn save_unseen<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
+    training: &Training<T, D, V>,
     unseen: Option<&StepReport>,
     folder: &mut RunFolder,
     watch: &mut Watch,
@@ -138,12 +94,12 @@ fn save_unseen<T: Training>(
     if let Some(report) = unseen {
         watch.look(training.steps_done(), report)?;
     }
-    watch.aside(|| folder.save(training))
+    watch.aside(|| training.save(folder))
 }
 
 /// Everything that is told of a step: scores, metrics, a sheet, the best.
-fn show<T: Training>(
-    training: &mut T,
+fn show<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
+    training: &Training<T, D, V>,
     schedule: Schedule,
     folder: &mut RunFolder,
     watch: &mut Watch,
@@ -151,9 +107,9 @@ fn show<T: Training>(
 ) -> Result<()> {
     let step = training.steps_done();
     let due = |period: u64| step.is_multiple_of(period) || step == schedule.steps;
-    let scores = if due(schedule.validate) { watch.aside(|| training.validate())? } else { Vec::new() };
+    let scores = if due(schedule.validate) { watch.aside(|| training.scores())? } else { Vec::new() };
     if due(schedule.log) || !scores.is_empty() {
-        watch.log(training, scalars, learning_rate, &scores)?;
+        watch.log(&training.moment(), scalars, learning_rate, &scores)?;
     }
     if due(schedule.sheet) {
         let sheet = watch.aside(|| training.sheet())?;
@@ -162,7 +118,7 @@ fn show<T: Training>(
         }
     }
     match scores.first() {
-        Some((_, score)) => watch.aside(|| folder.keep_best(training, *score)),
+        Some((_, score)) => watch.aside(|| training.keep_best(folder, *score)),
         None => Ok(()),
     }
 }
@@ -174,8 +130,15 @@ mod tests {
         exit_code::{self, ExitCode},
         progress::Progress,
         settings::{LogFormat, ProgressStyle},
+        training::{
+            driver::{NextBatch, TrainingOptions},
+            sheet::Sheet,
+        },
     };
     use indicatif::MultiProgress;
+    use models::{ModelError, Precision};
+    use pipeline::DataPosition;
+    use std::{path::Path, time::Duration};
 
     /// What happens to the load after some steps.
     #[derive(Clone, Copy)]
@@ -189,7 +152,6 @@ mod tests {
 
     /// A training whose only weight is how many steps it has made.
     struct Fake {
-        steps_done: u64,
         load: Load,
         /// Of each step, the first one first.
         losses: Vec<f64>,
@@ -198,15 +160,18 @@ mod tests {
 
     impl Fake {
         fn new(losses: &[f64], scores: &[f64]) -> Self {
-            Self { steps_done: 0, load: Load::Works, losses: losses.to_vec(), scores: scores.to_vec() }
+            Self { load: Load::Works, losses: losses.to_vec(), scores: scores.to_vec() }
         }
     }
 
-    impl Training for Fake {
-        type Position = u64;
+    struct FakeTrainer {
+        steps_done: u64,
+        losses: Vec<f64>,
+    }
+
+    impl Trainer for FakeTrainer {
+        type Batch = ();
         const PUBLISHED: &'static str = "tokenizer";
-        const LOWER_IS_BETTER: bool = false;
-        const WAITING_ADVICE: &'static str = "wait";
 
         fn steps_done(&self) -> u64 {
             self.steps_done
@@ -214,72 +179,105 @@ mod tests {
         fn learning_rate(&self) -> f64 {
             0.5
         }
-        fn images_a_step(&self) -> u64 {
-            1
+        fn step(&mut self, _: &[()]) -> Result<StepReport, ModelError> {
+            self.steps_done += 1;
+            Ok(StepReport::of(&[("total_loss", self.losses[self.steps_done as usize - 1])]))
         }
-        fn epoch(&self) -> u64 {
-            0
+        fn save(&self, folder: &Path) -> Result<(), ModelError> {
+            self.publish(Precision::Fp32, folder)
         }
-        fn load(&mut self, cancel: &CancellationToken) -> Result<()> {
+        fn restore(&mut self, _: &Path, _: u64) -> Result<(), ModelError> {
+            unreachable!("every run is a new one")
+        }
+        fn publish(&self, _: Precision, folder: &Path) -> Result<(), ModelError> {
+            std::fs::write(folder.join("weight"), self.steps_done.to_string()).expect("written");
+            Ok(())
+        }
+    }
+
+    struct FakeData {
+        load: Load,
+        given: u64,
+    }
+
+    impl TrainingData for FakeData {
+        type Batch = ();
+        const WAITING_ADVICE: &'static str = "wait";
+        const DIGEST: &'static str = "digest";
+
+        fn next(&mut self, cancel: &CancellationToken) -> Result<NextBatch<()>, PipelineError> {
             match self.load {
-                Load::FailsAfter(steps) if steps == self.steps_done => {
-                    Err(PipelineError::Stalled { seconds: 9, stages: String::new() }.into())
+                Load::FailsAfter(steps) if steps == self.given => {
+                    Err(PipelineError::Stalled { seconds: 9, stages: String::new() })
                 }
-                Load::StoppedAfter(steps) if steps == self.steps_done => {
+                Load::StoppedAfter(steps) if steps == self.given => {
                     cancel.cancel();
-                    Err(PipelineError::Drained.into())
+                    Err(PipelineError::Drained)
                 }
-                _ => Ok(()),
+                _ => {
+                    self.given += 1;
+                    Ok(NextBatch { batch: (), epoch: 0, next: DataPosition::default() })
+                }
             }
         }
         fn waited(&self) -> Duration {
             Duration::ZERO
         }
-        fn step(&mut self) -> Result<StepReport> {
-            self.steps_done += 1;
-            Ok(StepReport::of(&[("total_loss", self.losses[self.steps_done as usize - 1])]))
+        fn digest(&self) -> &str {
+            "of nothing"
         }
-        fn validate(&mut self) -> Result<Vec<(String, f64)>> {
-            let score = self.scores.get(self.steps_done as usize - 1);
-            Ok(score.map(|score| ("score".to_owned(), *score)).into_iter().collect())
-        }
-        fn sheet(&mut self) -> Result<Option<Sheet>> {
-            Ok(Some(Sheet { png: vec![1], width: 1, height: 1 }))
-        }
-        fn position(&self) -> u64 {
-            self.steps_done
-        }
-        fn save(&self, folder: &Path) -> Result<()> {
-            self.publish(folder)
+        fn told_of_change(&self, _: &str) -> String {
+            unreachable!("every run is a new one")
         }
         fn rejected(&self) -> Option<u64> {
             None
         }
-        fn validated_on(&self) -> String {
-            "images".to_owned()
+    }
+
+    struct FakeValidator {
+        scores: Vec<f64>,
+    }
+
+    impl Validator<FakeTrainer> for FakeValidator {
+        const LOWER_IS_BETTER: bool = false;
+
+        fn scores(&self, trainer: &FakeTrainer) -> Result<Vec<(String, f64)>> {
+            let score = self.scores.get(trainer.steps_done as usize - 1);
+            Ok(score.map(|score| ("score".to_owned(), *score)).into_iter().collect())
         }
-        fn final_scores(&self) -> Result<serde_json::Value> {
+        fn sheet(&self, _: &FakeTrainer, _: &[()]) -> Result<Option<Sheet>> {
+            Ok(Some(Sheet { png: vec![1], width: 1, height: 1 }))
+        }
+        fn final_scores(&self, _: &FakeTrainer, _: Precision) -> Result<serde_json::Value> {
             Ok(serde_json::Value::Null)
         }
-        fn published_precision(&self) -> String {
-            "fp32".to_owned()
-        }
-        fn publish(&self, folder: &Path) -> Result<()> {
-            Ok(std::fs::write(folder.join("weight"), self.steps_done.to_string())?)
+        fn validated_on(&self) -> String {
+            "images".to_owned()
         }
     }
 
     /// Runs `training` over all of its losses, with metrics and a checkpoint every `every` steps of which two are kept.
-    fn run_in(root: &Path, training: &mut Fake, every: u64, cancel: &CancellationToken) -> Result<()> {
-        let steps = training.losses.len() as u64;
+    fn run_in(root: &Path, fake: Fake, every: u64, cancel: &CancellationToken) -> Result<()> {
+        let Fake { load, losses, scores } = fake;
+        let steps = losses.len() as u64;
         // A validation looks at the losses, too.
-        let validate = if training.scores.is_empty() { steps } else { 1 };
+        let validate = if scores.is_empty() { steps } else { 1 };
         let schedule = Schedule { steps, stop_after: None, log: every, save: every, validate, sheet: steps };
         let mut folder = RunFolder::open(root, 2, serde_json::Value::Null).expect("a folder");
         let progress = Progress::new(ProgressStyle::None, 1, LogFormat::Text, MultiProgress::new());
         let columns = ["total_loss", "score"].map(str::to_owned);
-        let mut watch = Watch::new(training, &folder, &columns, steps, &progress).expect("files");
-        run(training, schedule, &mut folder, &mut watch, cancel)
+        let options = TrainingOptions {
+            accumulation: 1,
+            global_batch_size: 1,
+            publish_precision: Precision::Fp32,
+            allow_other_settings: false,
+            machine: String::new(),
+        };
+        let trainer = FakeTrainer { steps_done: 0, losses };
+        let data = FakeData { load, given: 0 };
+        let mut training = Training::begin(trainer, |_| Ok(data), FakeValidator { scores }, &mut folder, options)?;
+        let mut watch = training.watch(&folder, &columns, steps, &progress).expect("files");
+        run(&mut training, schedule, &mut folder, &mut watch, cancel)
     }
 
     /// What is below `root` with `prefix`, in order.
@@ -295,8 +293,8 @@ mod tests {
     fn the_best_of_all_validations_and_the_last_checkpoints_are_kept() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path();
-        let mut training = Fake::new(&[0.5; 4], &[1.0, 3.0, 2.0, f64::NAN]);
-        run_in(root, &mut training, 1, &CancellationToken::new()).expect("it ends");
+        let training = Fake::new(&[0.5; 4], &[1.0, 3.0, 2.0, f64::NAN]);
+        run_in(root, training, 1, &CancellationToken::new()).expect("it ends");
         assert_eq!(found(root, "best"), ["best", "best-step-00000002"]);
         assert_eq!(std::fs::read_link(root.join("best")).expect("a link"), Path::new("best-step-00000002"));
         let weight = |folder: &str| std::fs::read_to_string(root.join(folder).join("weight")).expect("a file");
@@ -308,8 +306,8 @@ mod tests {
     #[test]
     fn steps_before_a_failure_of_the_storage_are_saved() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut training = Fake { load: Load::FailsAfter(5), ..Fake::new(&[0.5; 9], &[]) };
-        let ended = run_in(folder.path(), &mut training, 4, &CancellationToken::new());
+        let training = Fake { load: Load::FailsAfter(5), ..Fake::new(&[0.5; 9], &[]) };
+        let ended = run_in(folder.path(), training, 4, &CancellationToken::new());
         assert_eq!(exit_code::of(&ended.expect_err("storage failed")), ExitCode::Temporary);
         let checkpoints = folder.path().join("checkpoints");
         assert_eq!(found(&checkpoints, ""), ["step-00000004", "step-00000005"]);
@@ -321,8 +319,8 @@ mod tests {
     fn steps_before_a_failure_are_not_saved_when_a_loss_is_no_number() {
         let folder = tempfile::tempdir().expect("a folder");
         let losses = [0.5, 0.5, 0.5, 0.5, f64::NAN, 0.5];
-        let mut training = Fake { load: Load::FailsAfter(5), ..Fake::new(&losses, &[]) };
-        let ended = run_in(folder.path(), &mut training, 4, &CancellationToken::new());
+        let training = Fake { load: Load::FailsAfter(5), ..Fake::new(&losses, &[]) };
+        let ended = run_in(folder.path(), training, 4, &CancellationToken::new());
         let error = ended.expect_err("storage failed");
         let text = format!("{error:#}");
         assert!(text.contains("total_loss") && text.contains("after"), "both are told: {text}");
@@ -332,8 +330,8 @@ mod tests {
     #[test]
     fn a_stop_while_the_images_stall_saves_and_leaves() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut training = Fake { load: Load::StoppedAfter(2), ..Fake::new(&[0.5; 9], &[]) };
-        let ended = run_in(folder.path(), &mut training, 4, &CancellationToken::new());
+        let training = Fake { load: Load::StoppedAfter(2), ..Fake::new(&[0.5; 9], &[]) };
+        let ended = run_in(folder.path(), training, 4, &CancellationToken::new());
         assert_eq!(exit_code::of(&ended.expect_err("it was stopped")), ExitCode::Drained);
         assert_eq!(found(&folder.path().join("checkpoints"), ""), ["step-00000002"]);
     }

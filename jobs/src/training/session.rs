@@ -1,9 +1,9 @@
 //! What every command that trains does around the loop: it tells of the device, opens the watch, and reports the end.
 
 use super::{
+    driver::{Trainer, Training, TrainingData, Validator},
     run_folder::RunFolder,
-    run_loop::{self, Schedule, Training},
-    watch::Watch,
+    run_loop::{self, Schedule},
 };
 use crate::{progress::Progress, settings::RunSettings};
 use anyhow::Result;
@@ -22,8 +22,8 @@ pub(crate) fn tell_device(device: Device, precision: Precision) {
 ///
 /// # Errors
 /// As [`run_loop::run`].
-pub(crate) fn carry_out<T: Training>(
-    training: &mut T,
+pub(crate) fn carry_out<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
+    training: &mut Training<T, D, V>,
     columns: &[String],
     steps: u64,
     settings: &RunSettings,
@@ -35,7 +35,7 @@ pub(crate) fn carry_out<T: Training>(
     if training.steps_done() < steps {
         training.load(cancel)?;
     }
-    let mut watch = Watch::new(training, folder, columns, steps, progress)?;
+    let mut watch = training.watch(folder, columns, steps, progress)?;
     let periods = settings.periods;
     let schedule = Schedule {
         steps,
@@ -49,7 +49,11 @@ pub(crate) fn carry_out<T: Training>(
 }
 
 /// What a run has come to, for standard output.
-pub(crate) fn report<T: Training>(training: &T, steps: u64, settings: &RunSettings) -> String {
+pub(crate) fn report<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
+    training: &Training<T, D, V>,
+    steps: u64,
+    settings: &RunSettings,
+) -> String {
     let (done, output) = (training.steps_done(), settings.output.display());
     match done == steps {
         true => format!("trained {steps} steps: {output}/{}\n", T::PUBLISHED),

@@ -1,8 +1,6 @@
 //! What a run tells while it runs: a line of progress, a table, event files and pictures.
 
-use super::{
-    metrics_table::MetricsTable, run_folder::RunFolder, run_loop::Training, sheet::Sheet, tensorboard::EventFile,
-};
+use super::{metrics_table::MetricsTable, run_folder::RunFolder, sheet::Sheet, tensorboard::EventFile};
 use crate::progress::{Progress, StepProgress};
 use anyhow::{Context, Result, ensure};
 use models::StepReport;
@@ -18,6 +16,23 @@ const MOST_OVERFLOWS: u32 = 20;
 /// What to do when the numbers are gone.
 const NEXT: &str = "The last checkpoint is from before. The same command with a lower --learning-rate or --gradient-norm, or with \
                     --precision fp32 or bf16, and --allow-other-settings goes on from it";
+
+/// A run as it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// Updates made.
+    pub(super) step: u64,
+    /// The epoch that the last batch came from.
+    pub(super) epoch: u64,
+    /// Images of an update.
+    pub(super) global_batch_size: u64,
+    /// Time spent waiting for data, in all.
+    pub(super) waited: Duration,
+    /// Images that could not be used; `None` where none is ever passed over.
+    pub(super) rejected: Option<u64>,
+    /// What to do when the device waits for data.
+    pub(super) waiting_advice: &'static str,
+}
 
 /// Everything that is told of a run.
 #[derive(Debug)]
@@ -43,19 +58,19 @@ struct Since {
 }
 
 impl Watch {
-    /// Begins or goes on after `training.steps_done()` steps. `columns` names all scalars and scores that there can be.
+    /// Begins or goes on at `moment`. `columns` names all scalars and scores that there can be.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub(crate) fn new<T: Training>(
-        training: &T,
+    pub(super) fn new(
+        moment: &Moment,
         folder: &RunFolder,
         columns: &[String],
         steps: u64,
         progress: &Progress,
     ) -> Result<Self> {
-        let step = training.steps_done();
-        let rejected = training.rejected().map(|_| "images_rejected");
+        let step = moment.step;
+        let rejected = moment.rejected.map(|_| "images_rejected");
         let common = ["epoch", "images_seen"].into_iter().chain(rejected);
         let common = common.chain(["learning_rate", "images_per_second", "data_wait_share"]);
         let columns: Vec<String> = common.map(str::to_owned).chain(columns.iter().cloned()).collect();
@@ -64,7 +79,7 @@ impl Watch {
             events: EventFile::create(&folder.root().join("tensorboard"), step as i64)?,
             progress: progress.steps(steps, step),
             steps,
-            since: Since { clock: Instant::now(), step, waited: training.waited(), aside: Duration::ZERO },
+            since: Since { clock: Instant::now(), step, waited: moment.waited, aside: Duration::ZERO },
             waiting: Waiting::default(),
             overflows: 0,
         })
@@ -103,33 +118,33 @@ impl Watch {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub(crate) fn log<T: Training>(
+    pub(super) fn log(
         &mut self,
-        training: &T,
+        moment: &Moment,
         scalars: &[(&'static str, f64)],
         learning_rate: f64,
         scores: &[(String, f64)],
     ) -> Result<()> {
-        let step = training.steps_done();
+        let step = moment.step;
         let seconds = self.since.clock.elapsed().saturating_sub(self.since.aside).as_secs_f64().max(1e-9);
         let steps = step - self.since.step;
-        let images_a_second = (steps * training.images_a_step()) as f64 / seconds;
-        let wait_share = training.waited().saturating_sub(self.since.waited).as_secs_f64() / seconds;
+        let images_a_second = (steps * moment.global_batch_size) as f64 / seconds;
+        let wait_share = moment.waited.saturating_sub(self.since.waited).as_secs_f64() / seconds;
         let mut values = vec![
-            ("epoch", training.epoch() as f64),
-            ("images_seen", (step * training.images_a_step()) as f64),
+            ("epoch", moment.epoch as f64),
+            ("images_seen", (step * moment.global_batch_size) as f64),
             ("learning_rate", learning_rate),
             ("images_per_second", images_a_second),
             ("data_wait_share", wait_share),
         ];
-        values.extend(training.rejected().map(|images| ("images_rejected", images as f64)));
+        values.extend(moment.rejected.map(|images| ("images_rejected", images as f64)));
         values.extend(scalars.iter().copied());
         values.extend(scores.iter().map(|(name, value)| (name.as_str(), *value)));
         self.table.append(step, &values)?;
         self.events.scalars(step as i64, wall_time(), &values);
         self.events.flush()?;
         if self.waiting.is_news(wait_share) {
-            tracing::warn!("the device waits for data {} of the time: {}", percent(wait_share), T::WAITING_ADVICE);
+            tracing::warn!("the device waits for data {} of the time: {}", percent(wait_share), moment.waiting_advice);
         }
         let left = seconds / steps.max(1) as f64 * self.steps.saturating_sub(step) as f64;
         let losses: Vec<String> = scalars
@@ -150,7 +165,7 @@ impl Watch {
             let scores: Vec<String> = scores.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
             tracing::info!(step, "{}", scores.join(", "));
         }
-        self.since = Since { clock: Instant::now(), step, waited: training.waited(), aside: Duration::ZERO };
+        self.since = Since { clock: Instant::now(), step, waited: moment.waited, aside: Duration::ZERO };
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! How good the average of the weights is, in numbers and in a picture.
 
 use super::source_options;
-use crate::{settings::TrainTokenizerSettings, training::sheet::Sheet};
+use crate::{
+    settings::TrainTokenizerSettings,
+    training::{driver::Validator, sheet::Sheet},
+};
 use anyhow::Result;
 use models::{
     Device, Precision, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer, VisualTokenizer,
@@ -38,14 +41,6 @@ impl Validation {
         Ok(Self { device, options: Some(options), shown })
     }
 
-    /// What is validated on.
-    pub(super) fn name(&self) -> String {
-        self.options.as_ref().map_or_else(String::new, |options| {
-            let images = options.source.max_images.map_or_else(String::new, |images| format!(", {images} images"));
-            format!("{}{images}", pipeline::without_secrets(&options.source.url))
-        })
-    }
-
     /// Names of all scores.
     pub(super) fn columns(&self, config: &TokenizerConfig) -> Vec<String> {
         if self.options.is_none() {
@@ -58,41 +53,6 @@ impl Validation {
             .map(ToString::to_string)
             .chain(levels.map(|level| format!("validation_codebook_used_level_{level}")))
             .collect()
-    }
-
-    /// Scores of reconstructions from all tokens; the first is the one by which the best is kept.
-    pub(super) fn scores(&self, trainer: &TokenizerTrainer) -> Result<Vec<(String, f64)>> {
-        let Some(options) = &self.options else { return Ok(Vec::new()) };
-        let tokenizer = trainer.averaged(Precision::Fp32)?;
-        let keep_tokens = tokenizer.levels().tokens_per_image();
-        let scores = self.measure(&tokenizer, options, &[keep_tokens])?.remove(0);
-        let all = &scores.codebook;
-        let values = [scores.psnr, scores.ssim, all.share, all.entropy_bits];
-        let values = values.into_iter().chain(scores.codebook_by_level.iter().map(|level| level.share));
-        Ok(self.columns(trainer.config()).into_iter().zip(values).collect())
-    }
-
-    /// Scores on all images of the validation source, rebuilt from every number of levels; null without one.
-    pub(super) fn final_scores(&self, tokenizer: &VisualTokenizer) -> Result<serde_json::Value> {
-        let Some(options) = &self.options else { return Ok(serde_json::Value::Null) };
-        let mut options = options.clone();
-        options.source.max_images = None;
-        let ends = tokenizer.levels().offsets().split_off(1);
-        let scores = self.measure(tokenizer, &options, &ends)?;
-        let Some(all) = scores.last() else { return Ok(serde_json::Value::Null) };
-        let by_tokens: Vec<_> = ends
-            .iter()
-            .zip(&scores)
-            .map(|(tokens, scores)| serde_json::json!({ "tokens": tokens, "psnr": scores.psnr, "ssim": scores.ssim }))
-            .collect();
-        Ok(serde_json::json!({
-            "images": all.images,
-            "psnr": all.psnr,
-            "ssim": all.ssim,
-            "by_tokens": by_tokens,
-            "codebook": all.codebook,
-            "codebook_by_level": all.codebook_by_level,
-        }))
     }
 
     /// Scores of reconstructions from each of `kept` tokens, in one pass over the images.
@@ -113,9 +73,25 @@ impl Validation {
         }
         Ok(meters.into_iter().map(ReconstructionMeter::finish).collect::<Result<_, _>>()?)
     }
+}
+
+impl Validator<TokenizerTrainer> for Validation {
+    const LOWER_IS_BETTER: bool = false;
+
+    /// Of reconstructions from all tokens.
+    fn scores(&self, trainer: &TokenizerTrainer) -> Result<Vec<(String, f64)>> {
+        let Some(options) = &self.options else { return Ok(Vec::new()) };
+        let tokenizer = trainer.averaged(Precision::Fp32)?;
+        let keep_tokens = tokenizer.levels().tokens_per_image();
+        let scores = self.measure(&tokenizer, options, &[keep_tokens])?.remove(0);
+        let all = &scores.codebook;
+        let values = [scores.psnr, scores.ssim, all.share, all.entropy_bits];
+        let values = values.into_iter().chain(scores.codebook_by_level.iter().map(|level| level.share));
+        Ok(self.columns(trainer.config()).into_iter().zip(values).collect())
+    }
 
     /// A few images, and what is rebuilt from more and more of their tokens; of the last batch where there is no validation.
-    pub(super) fn sheet(&self, trainer: &TokenizerTrainer, trained_on: &[PixelBatch]) -> Result<Sheet> {
+    fn sheet(&self, trainer: &TokenizerTrainer, trained_on: &[PixelBatch]) -> Result<Option<Sheet>> {
         let tokenizer = trainer.averaged(Precision::Fp32)?;
         let images = self.shown.as_ref().or(trained_on.first());
         let images = images.ok_or_else(|| anyhow::anyhow!("there is no image to show"))?.first(SHEET_IMAGES)?;
@@ -126,6 +102,37 @@ impl Validation {
             .map(|keep| Ok((keep, tokenizer.decode(&tokens, keep, Rounding::Nearest)?)))
             .collect::<Result<Vec<_>>>()?;
         let labels: Vec<String> = (1..=images.filled()).map(|image| image.to_string()).collect();
-        Sheet::draw(&format!("step {}", trainer.steps_done()), &labels, &images, &rebuilt)
+        Sheet::draw(&format!("step {}", trainer.steps_done()), &labels, &images, &rebuilt).map(Some)
+    }
+
+    /// From every number of levels, on all images of the validation source.
+    fn final_scores(&self, trainer: &TokenizerTrainer, stored: Precision) -> Result<serde_json::Value> {
+        let Some(options) = &self.options else { return Ok(serde_json::Value::Null) };
+        let tokenizer = trainer.averaged(stored)?;
+        let mut options = options.clone();
+        options.source.max_images = None;
+        let ends = tokenizer.levels().offsets().split_off(1);
+        let scores = self.measure(&tokenizer, &options, &ends)?;
+        let Some(all) = scores.last() else { return Ok(serde_json::Value::Null) };
+        let by_tokens: Vec<_> = ends
+            .iter()
+            .zip(&scores)
+            .map(|(tokens, scores)| serde_json::json!({ "tokens": tokens, "psnr": scores.psnr, "ssim": scores.ssim }))
+            .collect();
+        Ok(serde_json::json!({
+            "images": all.images,
+            "psnr": all.psnr,
+            "ssim": all.ssim,
+            "by_tokens": by_tokens,
+            "codebook": all.codebook,
+            "codebook_by_level": all.codebook_by_level,
+        }))
+    }
+
+    fn validated_on(&self) -> String {
+        self.options.as_ref().map_or_else(String::new, |options| {
+            let images = options.source.max_images.map_or_else(String::new, |images| format!(", {images} images"));
+            format!("{}{images}", pipeline::without_secrets(&options.source.url))
+        })
     }
 }
