@@ -155,7 +155,7 @@ fashion-mnist-tokens: fashion-mnist build ## tokenize Fashion-MNIST with the tok
 # All numbers of its training. The set's own numbers of the classes: data/fashion-mnist names none.
 FASHION_GENERATOR := --preset tiny --classes 10 \
 	--class-names t-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle-boot \
-	--steps 5500 --batch-size 64 --learning-rate 1.5e-3 --warmup-steps 200 --dropout 0 --average-decay 0.999 --seed 10086 \
+	--steps 5500 --batch-size 64 --learning-rate 1.5e-3 --warmup-steps 200 --dropout 0 --ema-decay 0.999 --seed 10086 \
 	--log-every 25 --validate-every 500 --validation-images 2000 --sheet-every 1000 --save-every 500 --sheet-guidance 2
 
 # The number of threads is named because the last bits of sums depend on it.

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and the help that teaches it.
 
+use crate::environment;
 use crate::settings::{
     EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
     ReconstructOptions, ReportOptions, STORAGE_HEADING, SweepOptions, TokenizeOptions, TrainGeneratorOptions,
@@ -136,7 +137,11 @@ fn complete(option: Arg) -> Arg {
         Some(_) => option,
         None => {
             let name = variable(option.get_id().as_str());
-            option.env(name)
+            // The variable of an older name, where only that is set.
+            let aliases = option.get_all_aliases().unwrap_or_default();
+            let mut older = aliases.into_iter().map(variable).filter(|_| environment::lookup(&name).is_none());
+            let older = older.find(|older| environment::lookup(older).is_some());
+            option.env(older.unwrap_or(name))
         }
     };
     // A variable's value may be a signed URL, and help is pasted into tickets.
@@ -223,7 +228,7 @@ Examples:
 
   The published recipe on a GPU, in eight batches of 32 an update:
     restok train-tokenizer --source 's3://bucket/train-{0000..1023}.tar' --output ./run \\
-      --validation-source 's3://bucket/validation-{00..63}.tar' --accumulation 8 \\
+      --validation-source 's3://bucket/validation-{00..63}.tar' --gradient-accumulation 8 \\
       --vgg16 vgg16.safetensors --lpips lpips.safetensors --dino dino.safetensors \\
       --foundation-model dinov3.safetensors
 
@@ -245,7 +250,7 @@ const TRAIN_GENERATOR_AFTER_HELP: &str = "\
 Examples:
   The published recipe, on ImageNet in ten crops, in eight batches of 32 an update:
     restok train-generator --source s3://bucket/tokens/train --output ./run --classes 1000 \\
-      --validation-source s3://bucket/tokens/validation --accumulation 8 \\
+      --validation-source s3://bucket/tokens/validation --gradient-accumulation 8 \\
       --tokenizer hf://xushu-me/restok_l_128.r256_in1k
 
   A small generator for images of 32 by 32 pixels, on a processor:

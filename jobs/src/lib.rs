@@ -101,7 +101,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
     }
     match cli.command {
         Command::Tokenize(Arguments { options, limits }) => {
-            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
+            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -110,7 +110,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainTokenizer(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
+            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
             let settings = options.resolve()?;
             let device = one_device(settings.run.device, settings.run.device_threads)?;
             until_stopped(Stopping::TRAINING, |cancel| async move {
@@ -120,7 +120,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainGenerator(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
+            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
             let settings = options.resolve()?;
             let device = one_device(settings.run.device, settings.run.device_threads)?;
             until_stopped(Stopping::TRAINING, |cancel| async move {
@@ -130,7 +130,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::Generate(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
+            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -139,14 +139,14 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::Sweep(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
+            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| commands::sweep::run(settings, limits, workers, progress, cancel))
         }
         Command::Evaluate(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general)?);
+            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -155,33 +155,33 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::Finalize(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general)?;
+            start_log(&general, line)?;
             let output = options.output()?;
             let max_reject_rate = options.max_reject_rate.unwrap_or_default();
             block_on(commands::finalize::run(&output, max_reject_rate, options.format.unwrap_or_default(), &limits))
         }
         Command::Verify(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general)?;
+            start_log(&general, line)?;
             let output = options.output()?;
             let fast = options.fast == Some(true);
             block_on(commands::verify::run(&output, fast, options.format.unwrap_or_default(), &limits))
         }
         Command::Inspect(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general)?;
+            start_log(&general, line)?;
             let output = options.output()?;
             let rows = options.rows.unwrap_or_default();
             block_on(commands::inspect::run(&output, rows, options.format.unwrap_or_default(), &limits))
         }
         Command::Report(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general)?;
+            start_log(&general, line)?;
             block_on(commands::report::run(options.resolve()?, limits))
         }
         Command::Reconstruct(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general)?;
+            start_log(&general, line)?;
             let settings = options.resolve()?;
             let device = one_device(settings.device, None)?;
             block_on(commands::reconstruct::run(settings, limits, device))
@@ -190,11 +190,16 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
 }
 
 /// Starts logging, and decides how progress is shown.
-fn start_log(general: &GeneralOptions) -> Result<Progress, SettingsError> {
+fn start_log(general: &GeneralOptions, line: &CommandLine) -> Result<Progress, SettingsError> {
     models::use_fused_kernels(general.fused_kernels == Some(true));
     let format = general.log_format.unwrap_or_default();
     let bars = indicatif::MultiProgress::new();
     logging::start(general.log_level.as_deref().unwrap_or("info"), format, bars.clone())?;
+    let typed: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let older = line.file.older_names(&line.program, &line.command, &typed);
+    if !older.is_empty() {
+        tracing::warn!("older names still work: {}", older.join(", "));
+    }
     Ok(Progress::new(general.progress.unwrap_or_default(), general.progress_seconds.unwrap_or_default(), format, bars))
 }
 

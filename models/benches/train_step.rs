@@ -20,11 +20,11 @@ fn batch(images: usize, side: usize) -> PixelBatch {
 #[divan::bench(args = [1, 2], sample_count = 10)]
 fn tiny_tokenizer(bencher: Bencher, threads: usize) {
     models::initialise(&[DeviceChoice::Cpu], Some(threads)).expect("there is a processor");
-    let TokenizerPreset { config, recipe, images_a_step } = TokenizerPreset::named("tiny").expect("a preset");
-    let batch = batch(images_a_step, config.resolution());
+    let TokenizerPreset { config, recipe, global_batch_size } = TokenizerPreset::named("tiny").expect("a preset");
+    let batch = batch(global_batch_size, config.resolution());
     let mut trainer = TokenizerTrainer::new(config, recipe, &FrozenFiles::default(), Device::Cpu).expect("built");
     bencher
-        .counter(ItemsCount::new(images_a_step))
+        .counter(ItemsCount::new(global_batch_size))
         .bench_local(|| trainer.step(std::slice::from_ref(&batch)).expect("a step").read().expect("read"));
 }
 

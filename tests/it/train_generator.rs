@@ -45,7 +45,7 @@ fn train(workspace: &Workspace, output: &str) -> Command {
         "--device=cpu",
         "--device-threads=1",
         "--batch-size=4",
-        "--accumulation=2",
+        "--gradient-accumulation=2",
         "--warmup-steps=2",
         "--save-every=2",
         "--log-every=1",

@@ -240,9 +240,9 @@ fn a_damaged_checkpoint_is_refused_by_its_file() {
 #[test]
 fn a_term_without_its_frozen_network_is_an_error_that_names_the_flag() {
     let workspace = prepared();
-    for (term, flag) in [("--perceptual-weight=1", "--vgg16"), ("--adversarial-weight=0.5", "--dino")] {
+    for (term, flag) in [("--perceptual-weight=1", "--vgg16"), ("--discriminator-weight=0.5", "--dino")] {
         let mut command = train(&workspace, "run");
-        command.args([term, "--adversary=dino", "--adversarial-start=1"]);
+        command.args([term, "--discriminator=dino", "--discriminator-start=1"]);
         run(&mut command).expect_code(42).expect_message(&[flag, "docs/frozen-networks.md"]);
     }
     let with_alignment = |keys: &str| {

@@ -58,7 +58,7 @@ pub(crate) fn run(
     }
     let run_options = TrainingOptions {
         accumulation: settings.accumulation,
-        global_batch_size: settings.images_a_step(),
+        global_batch_size: settings.global_batch_size(),
         publish_precision: settings.run.publish_precision,
         allow_other_settings: settings.run.allow_other_settings,
         machine: models::machine(device),
@@ -107,14 +107,14 @@ fn tell_length(tables: &TokenTables, settings: &TrainGeneratorSettings, steps: u
         let (images, views) = (counted(table.images, "image"), counted(table.views as u64, "view"));
         tracing::info!("tokens of {images}, {views} each, from {}", table.url);
     }
-    let (images, images_a_step) = (tables.images(), settings.images_a_step());
+    let (images, global_batch_size) = (tables.images(), settings.global_batch_size());
     tracing::info!(
         "an epoch is one view of each of the {}, which is {} of {}; {} are {} epochs",
         counted(images, "image"),
-        counted(images.div_ceil(images_a_step), "step"),
-        counted(images_a_step, "image"),
+        counted(images.div_ceil(global_batch_size), "step"),
+        counted(global_batch_size, "image"),
         counted(steps, "step"),
-        tenths(steps as f64 * images_a_step as f64 / images as f64),
+        tenths(steps as f64 * global_batch_size as f64 / images as f64),
     );
     let (needed, allowed) = (tables.bytes(), settings.memory_bytes);
     if needed > allowed {

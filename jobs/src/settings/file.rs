@@ -21,6 +21,8 @@ const GENERAL: &str = "general";
 pub(crate) struct SettingsFile {
     /// By section, then by the option's name; several values where the option takes several.
     sections: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// Keys that have another name by now: section, key, and the name.
+    older_keys: Vec<(String, String, String)>,
 }
 
 impl SettingsFile {
@@ -35,7 +37,7 @@ impl SettingsFile {
         let table = DeTable::parse(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
         let text = FileText { path: path.to_owned(), text: &text };
         let known: Vec<&str> = program.get_subcommands().map(Command::get_name).chain([LIMITS, GENERAL]).collect();
-        let mut sections = BTreeMap::new();
+        let (mut sections, mut older_keys) = (BTreeMap::new(), Vec::new());
         for (name, value) in table.get_ref() {
             let Some(options) = options_of(program, name.get_ref()) else {
                 let problem = format!("unknown section `{}`, expected one of {}", name.get_ref(), known.join(", "));
@@ -53,11 +55,17 @@ impl SettingsFile {
                 })?;
                 let words = text.words(key.get_ref(), value)?;
                 text.check(option, key, &words)?;
-                values.insert(option.get_id().to_string(), words);
+                if key_of(option) != key.get_ref().as_ref() {
+                    older_keys.push((name.get_ref().to_string(), key.get_ref().to_string(), key_of(option)));
+                }
+                if values.insert(option.get_id().to_string(), words).is_some() {
+                    let problem = format!("{} is there under an older name as well", key_of(option));
+                    return Err(text.wrong(key.span(), problem));
+                }
             }
             sections.insert(name.get_ref().to_string(), values);
         }
-        Ok(Self { sections })
+        Ok(Self { sections, older_keys })
     }
 
     /// The command line with what the file says of a command in place of defaults.
@@ -75,6 +83,26 @@ impl SettingsFile {
             Some(values) => option.default_values(values.clone()),
             None => option,
         }
+    }
+
+    /// Names of `command` that were typed, exported or written and have another one by now, each with that.
+    pub(crate) fn older_names(&self, program: &Command, command: &str, typed: &[String]) -> Vec<String> {
+        let mut names = Vec::new();
+        for option in options_of(program, command).unwrap_or_default() {
+            for alias in option.get_all_aliases().unwrap_or_default() {
+                let (flag, now) = (format!("--{alias}"), key_of(&option));
+                if typed.iter().any(|word| *word == flag || word.starts_with(&format!("{flag}="))) {
+                    names.push(format!("{flag} is --{now}"));
+                }
+                let variable = super::variable(alias);
+                if crate::environment::lookup(&variable).is_some() {
+                    names.push(format!("{variable} is {}", super::variable(&now)));
+                }
+            }
+        }
+        let keys = self.older_keys.iter().filter(|(section, ..)| section == command);
+        names.extend(keys.map(|(section, key, now)| format!("{key} in [{section}] is {now}")));
+        names
     }
 
     /// Whether a section gives an option a value.
@@ -289,6 +317,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_an_older_name_is_the_new_one_and_told_of() {
+        let text = "[train-tokenizer]\naccumulation = 4\n";
+        let (file, program) = (read(text).expect("an older key"), cli::command());
+        assert!(file.has("train-tokenizer", "gradient_accumulation"));
+        let typed = ["--ema-decay=0.9", "--gradient-norm=1"].map(str::to_owned);
+        let told = file.older_names(&program, "train-tokenizer", &typed);
+        assert_eq!(
+            told,
+            ["--gradient-norm is --max-grad-norm", "accumulation in [train-tokenizer] is gradient-accumulation"]
+        );
+        assert!(file.older_names(&program, "tokenize", &typed).is_empty());
+        let error = read(&format!("{text}gradient-accumulation = 4\n")).expect_err("both names").to_string();
+        assert!(error.contains("line 3") || error.contains("line 2"), "{error}");
+    }
+
+    #[test]
     fn every_flag_and_variable_of_an_older_version_is_still_there() {
         let program = cli::command();
         let older = include_str!("../../../tests/fixtures/older/flags.txt");
@@ -300,11 +344,10 @@ mod tests {
                 sections.iter().filter_map(|section| options_of(&program, section)).flatten().collect();
             let option = find(&options, key).unwrap_or_else(|| panic!("{line}"));
             // Those of every command have theirs at the program.
-            let found = option.get_env().map_or_else(
-                || super::super::variable(option.get_id().as_str()),
-                |name| name.to_string_lossy().into_owned(),
-            );
-            assert_eq!(found, variable, "{line}");
+            let name = option.get_env().map(|name| name.to_string_lossy().into_owned());
+            let own = name.unwrap_or_else(|| super::super::variable(option.get_id().as_str()));
+            let older = option.get_all_aliases().unwrap_or_default().into_iter().map(super::super::variable);
+            assert!(older.chain([own]).any(|name| name == variable), "{line}");
         }
     }
 }

@@ -69,8 +69,8 @@ pub(crate) struct TrainGeneratorOptions {
     #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
     pub(crate) batch_size: Option<usize>,
     /// Batches whose gradients make one update together
-    #[arg(long, value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
-    pub(crate) accumulation: Option<usize>,
+    #[arg(long, alias = "accumulation", value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
+    pub(crate) gradient_accumulation: Option<usize>,
     /// Arithmetic of the transformer's products; norms, the residual stream and the loss are fp32
     #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
@@ -153,7 +153,7 @@ impl TrainGeneratorOptions {
                 GeneratorSize::ALL.map(GeneratorSize::name).join(", "),
             )
         })?;
-        let (preset, images_a_step) = GeneratorRecipe::of_size(size);
+        let (preset, global_batch_size) = GeneratorRecipe::of_size(size);
         let length = self.length(size, &preset)?;
         let recipe = self.recipe(preset)?;
         for (key, share) in [("--class-dropout", self.class_dropout), ("--dropout", self.dropout)] {
@@ -167,7 +167,7 @@ impl TrainGeneratorOptions {
             class_dropout: self.class_dropout,
             dropout: self.dropout,
         };
-        let accumulation = at_least_one("--accumulation", self.accumulation)?;
+        let accumulation = at_least_one("--gradient-accumulation", self.gradient_accumulation)?;
         Ok(TrainGeneratorSettings {
             source,
             validation_source: self.validation_source.unwrap_or_default(),
@@ -177,7 +177,7 @@ impl TrainGeneratorOptions {
             generator,
             recipe,
             length,
-            batch_size: batch_size(self.batch_size, accumulation, images_a_step)?,
+            batch_size: batch_size(self.batch_size, accumulation, global_batch_size)?,
             accumulation,
             memory_bytes: at_least_one("--memory-bytes", self.memory_bytes)?,
             run,
@@ -207,8 +207,8 @@ impl TrainGeneratorOptions {
             },
             learning_rate: numbers.learning_rate,
             optimizer: numbers.optimizer,
-            largest_gradient_norm: numbers.largest_gradient_norm,
-            average_decay: numbers.average_decay,
+            max_grad_norm: numbers.max_grad_norm,
+            ema_decay: numbers.ema_decay,
         })
     }
 }
@@ -217,8 +217,8 @@ fn numbers(recipe: &GeneratorRecipe) -> RecipeNumbers {
     RecipeNumbers {
         learning_rate: recipe.learning_rate,
         optimizer: recipe.optimizer,
-        largest_gradient_norm: recipe.largest_gradient_norm,
-        average_decay: recipe.average_decay,
+        max_grad_norm: recipe.max_grad_norm,
+        ema_decay: recipe.ema_decay,
     }
 }
 

@@ -50,8 +50,8 @@ pub(crate) struct TrainTokenizerOptions {
     #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
     pub(crate) batch_size: Option<usize>,
     /// Batches whose gradients make one update together
-    #[arg(long, value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
-    pub(crate) accumulation: Option<usize>,
+    #[arg(long, alias = "accumulation", value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
+    pub(crate) gradient_accumulation: Option<usize>,
     /// Arithmetic of the transformers and the convolutional encoder; everything else is fp32
     #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
@@ -80,14 +80,14 @@ pub(crate) struct TrainTokenizerOptions {
     #[arg(long, value_name = "COSINE", help_heading = OBJECTIVE)]
     pub(crate) alignment_margin: Option<f64>,
     /// Discriminator: dino (heads over a frozen network; needs --dino) or patch
-    #[arg(long, value_parser = ["dino", "patch"], value_name = "NAME", help_heading = OBJECTIVE)]
-    pub(crate) adversary: Option<String>,
-    /// Weight of the discriminator's opinion
-    #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
-    pub(crate) adversarial_weight: Option<f64>,
+    #[arg(long, alias = "adversary", value_parser = ["dino", "patch"], value_name = "NAME", help_heading = OBJECTIVE)]
+    pub(crate) discriminator: Option<String>,
+    /// Weight of the generator loss, what the discriminator says of reconstructions
+    #[arg(long, alias = "adversarial-weight", value_name = "WEIGHT", help_heading = OBJECTIVE)]
+    pub(crate) discriminator_weight: Option<f64>,
     /// First step with a discriminator
-    #[arg(long, value_name = "STEP", help_heading = OBJECTIVE)]
-    pub(crate) adversarial_start: Option<u64>,
+    #[arg(long, alias = "adversarial-start", value_name = "STEP", help_heading = OBJECTIVE)]
+    pub(crate) discriminator_start: Option<u64>,
     /// Weight of the discriminator's LeCam regularization
     #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) lecam_weight: Option<f64>,
@@ -175,9 +175,9 @@ impl TrainTokenizerOptions {
         let name = self.preset.clone().unwrap_or_default();
         let preset = TokenizerPreset::named(&name)
             .map_err(|_| SettingsError::invalid("--preset", format!("{name:?}"), TokenizerPreset::NAMES.join(", ")))?;
-        let (config, images_a_step) = (self.config(preset.config)?, preset.images_a_step);
+        let (config, global_batch_size) = (self.config(preset.config)?, preset.global_batch_size);
         let recipe = self.recipe(preset.recipe)?;
-        let accumulation = at_least_one("--accumulation", self.accumulation)?;
+        let accumulation = at_least_one("--gradient-accumulation", self.gradient_accumulation)?;
         let (smallest, largest) = (self.smallest_scale.unwrap_or(0.8), self.largest_scale.unwrap_or(1.0));
         if !(smallest > 0.0 && smallest <= largest && largest <= 1.0) {
             return Err(SettingsError::invalid(
@@ -202,7 +202,7 @@ impl TrainTokenizerOptions {
             },
             steps: at_least_one("--steps", Some(recipe.learning_rate.steps))?,
             recipe,
-            batch_size: batch_size(self.batch_size, accumulation, images_a_step)?,
+            batch_size: batch_size(self.batch_size, accumulation, global_batch_size)?,
             accumulation,
             scales: (smallest, largest),
             flip: self.no_flip != Some(true),
@@ -222,12 +222,12 @@ impl TrainTokenizerOptions {
     /// The preset's recipe with what was asked for laid over it.
     fn recipe(&self, preset: TokenizerRecipe) -> Result<TokenizerRecipe, SettingsError> {
         let steps = self.steps.unwrap_or(preset.learning_rate.steps);
-        let adversarial_start = self.adversarial_start.unwrap_or(preset.adversarial_start);
+        let adversarial_start = self.discriminator_start.unwrap_or(preset.adversarial_start);
         let numbers = self.recipe.over(RecipeNumbers {
             learning_rate: CosineSchedule { steps, ..preset.learning_rate },
             optimizer: preset.optimizer,
-            largest_gradient_norm: preset.largest_gradient_norm,
-            average_decay: preset.average_decay,
+            max_grad_norm: preset.max_grad_norm,
+            ema_decay: preset.ema_decay,
         });
         let recipe = TokenizerRecipe {
             seed: self.seed.unwrap_or(preset.seed),
@@ -246,13 +246,13 @@ impl TrainTokenizerOptions {
             quantizer_weight: self.quantizer_weight.unwrap_or(preset.quantizer_weight),
             alignment_weight: self.alignment_weight.unwrap_or(preset.alignment_weight),
             alignment_margin: self.alignment_margin.unwrap_or(preset.alignment_margin),
-            adversary: match self.adversary.as_deref() {
+            adversary: match self.discriminator.as_deref() {
                 Some("dino") => Adversary::Dino,
                 Some("patch") => Adversary::Patch,
-                Some(other) => return Err(SettingsError::invalid("--adversary", other, "dino or patch")),
+                Some(other) => return Err(SettingsError::invalid("--discriminator", other, "dino or patch")),
                 None => preset.adversary,
             },
-            adversarial_weight: self.adversarial_weight.unwrap_or(preset.adversarial_weight),
+            adversarial_weight: self.discriminator_weight.unwrap_or(preset.adversarial_weight),
             adversarial_start,
             lecam_weight: self.lecam_weight.unwrap_or(preset.lecam_weight),
             learning_rate: numbers.learning_rate,
@@ -261,8 +261,8 @@ impl TrainTokenizerOptions {
                 ..preset.discriminator_learning_rate
             }),
             optimizer: numbers.optimizer,
-            largest_gradient_norm: numbers.largest_gradient_norm,
-            average_decay: numbers.average_decay,
+            max_grad_norm: numbers.max_grad_norm,
+            ema_decay: numbers.ema_decay,
         };
         numbers.check()?;
         not_negative(&[
@@ -270,15 +270,15 @@ impl TrainTokenizerOptions {
             ("--perceptual-weight", recipe.perceptual_weight),
             ("--quantizer-weight", recipe.quantizer_weight),
             ("--alignment-weight", recipe.alignment_weight),
-            ("--adversarial-weight", recipe.adversarial_weight),
+            ("--discriminator-weight", recipe.adversarial_weight),
             ("--lecam-weight", recipe.lecam_weight),
             ("--alignment-margin", recipe.alignment_margin),
         ])?;
         if recipe.adversarial_weight > 0.0 && recipe.adversarial_start >= steps {
             return Err(SettingsError::invalid(
-                "--adversarial-start",
+                "--discriminator-start",
                 recipe.adversarial_start.to_string(),
-                format!("less than --steps, {steps}, or --adversarial-weight 0"),
+                format!("less than --steps, {steps}, or --discriminator-weight 0"),
             ));
         }
         Ok(recipe)
@@ -316,13 +316,13 @@ mod tests {
 
     #[test]
     fn accumulation_divides_the_images_of_a_step() {
-        let options = TrainTokenizerOptions { accumulation: Some(8), ..complete() };
+        let options = TrainTokenizerOptions { gradient_accumulation: Some(8), ..complete() };
         assert_eq!(options.resolve().expect("complete").batch_size, 32);
     }
 
     #[test]
     fn another_number_of_steps_moves_both_schedules() {
-        let options = TrainTokenizerOptions { steps: Some(100_000), adversarial_start: Some(10_000), ..complete() };
+        let options = TrainTokenizerOptions { steps: Some(100_000), discriminator_start: Some(10_000), ..complete() };
         let recipe = options.resolve().expect("complete").recipe;
         assert_eq!((recipe.learning_rate.steps, recipe.discriminator_learning_rate.steps), (100_000, 90_000));
     }
@@ -334,8 +334,8 @@ mod tests {
             (with("--save-every 0"), "--save-every"),
             (TrainTokenizerOptions { steps: Some(0), ..complete() }, "--steps"),
             (with("--learning-rate NaN"), "--learning-rate"),
-            (TrainTokenizerOptions { accumulation: Some(3), ..complete() }, "--accumulation"),
-            (TrainTokenizerOptions { steps: Some(10_000), ..complete() }, "--adversarial-start"),
+            (TrainTokenizerOptions { gradient_accumulation: Some(3), ..complete() }, "--gradient-accumulation"),
+            (TrainTokenizerOptions { steps: Some(10_000), ..complete() }, "--discriminator-start"),
             (with("--warmup-steps 2000000"), "--warmup-steps"),
             (with("--end-learning-rate 1"), "--end-learning-rate"),
             (with("--beta2 1"), "--beta2"),

@@ -128,15 +128,15 @@ impl RunOptions {
 pub(super) fn batch_size(
     typed: Option<usize>,
     accumulation: usize,
-    images_a_step: usize,
+    global_batch_size: usize,
 ) -> Result<usize, SettingsError> {
     match typed {
-        None if !images_a_step.is_multiple_of(accumulation) => Err(SettingsError::invalid(
-            "--accumulation",
+        None if !global_batch_size.is_multiple_of(accumulation) => Err(SettingsError::invalid(
+            "--gradient-accumulation",
             accumulation.to_string(),
-            format!("a divisor of the preset's {images_a_step} images a step, or --batch-size as well"),
+            format!("a divisor of the preset's {global_batch_size} images a step, or --batch-size as well"),
         )),
-        None => Ok(images_a_step / accumulation),
+        None => Ok(global_batch_size / accumulation),
         given => at_least_one("--batch-size", given),
     }
 }
@@ -163,11 +163,11 @@ pub(crate) struct RecipeOptions {
     #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
     pub(crate) weight_decay: Option<f64>,
     /// Largest norm of all gradients together
-    #[arg(long, value_name = "NORM", help_heading = RECIPE)]
-    pub(crate) gradient_norm: Option<f64>,
-    /// Decay of the weights' moving average, which is what is validated and published
-    #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
-    pub(crate) average_decay: Option<f64>,
+    #[arg(long, alias = "gradient-norm", value_name = "NORM", help_heading = RECIPE)]
+    pub(crate) max_grad_norm: Option<f64>,
+    /// Decay of the exponential moving average (EMA) of the weights, which is what is validated and published
+    #[arg(long, alias = "average-decay", value_name = "DECAY", help_heading = RECIPE)]
+    pub(crate) ema_decay: Option<f64>,
 }
 
 /// The same, with what the preset says where nothing was typed.
@@ -175,8 +175,8 @@ pub(crate) struct RecipeOptions {
 pub(super) struct RecipeNumbers {
     pub(super) learning_rate: CosineSchedule,
     pub(super) optimizer: AdamWOptions,
-    pub(super) largest_gradient_norm: f64,
-    pub(super) average_decay: f64,
+    pub(super) max_grad_norm: f64,
+    pub(super) ema_decay: f64,
 }
 
 impl RecipeOptions {
@@ -189,8 +189,8 @@ impl RecipeOptions {
                 beta2: self.beta2.unwrap_or(preset.optimizer.beta2),
                 weight_decay: self.weight_decay.unwrap_or(preset.optimizer.weight_decay),
             },
-            largest_gradient_norm: self.gradient_norm.unwrap_or(preset.largest_gradient_norm),
-            average_decay: self.average_decay.unwrap_or(preset.average_decay),
+            max_grad_norm: self.max_grad_norm.unwrap_or(preset.max_grad_norm),
+            ema_decay: self.ema_decay.unwrap_or(preset.ema_decay),
         }
     }
 
@@ -225,15 +225,13 @@ impl RecipeNumbers {
             let expected = format!("at most --learning-rate, {}", rate.peak);
             return Err(SettingsError::invalid("--end-learning-rate", rate.end.to_string(), expected));
         }
-        if self.largest_gradient_norm.is_nan() || self.largest_gradient_norm <= 0.0 {
-            let found = self.largest_gradient_norm.to_string();
-            return Err(SettingsError::invalid("--gradient-norm", found, "more than 0"));
+        if self.max_grad_norm.is_nan() || self.max_grad_norm <= 0.0 {
+            let found = self.max_grad_norm.to_string();
+            return Err(SettingsError::invalid("--max-grad-norm", found, "more than 0"));
         }
-        for (key, value) in [
-            ("--beta1", self.optimizer.beta1),
-            ("--beta2", self.optimizer.beta2),
-            ("--average-decay", self.average_decay),
-        ] {
+        for (key, value) in
+            [("--beta1", self.optimizer.beta1), ("--beta2", self.optimizer.beta2), ("--ema-decay", self.ema_decay)]
+        {
             share_below_one(key, value)?;
         }
         Ok(())

@@ -95,7 +95,7 @@ impl AdversaryTrainer {
     pub(super) fn step(&mut self, steps: u64, may_overflow: bool) -> Result<(), ModelError> {
         let gradients = self.optimizer.gradients();
         let found_infinite = may_overflow.then(|| tensor_lists::found_infinite(&gradients)).transpose()?;
-        drop(tch::no_grad(|| tensor_lists::clip(&gradients, self.recipe.largest_gradient_norm))?);
+        drop(tch::no_grad(|| tensor_lists::clip(&gradients, self.recipe.max_grad_norm))?);
         self.optimizer.step(self.recipe.discriminator_learning_rate.rate(steps), found_infinite.as_ref())?;
         self.optimizer.clear_gradients();
         Ok(())

@@ -14,14 +14,14 @@ pub(crate) fn decay_at(number: u64, decay: f64) -> f64 {
 
 /// Averages of parameters, by their names.
 #[derive(Debug)]
-pub(super) struct Average {
+pub(super) struct Ema {
     names: Vec<String>,
     averages: Vec<Tensor>,
     values: Vec<Tensor>,
     decay: f64,
 }
 
-impl Average {
+impl Ema {
     pub(super) fn new(parameters: &[(String, Tensor)], decay: f64) -> Result<Self, ModelError> {
         let values: Vec<_> = parameters.iter().map(|(_, tensor)| tensor.detach()).collect();
         let averages = values.iter().map(Tensor::f_detach_copy).collect::<Result<_, _>>()?;
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn the_average_follows_its_formula() {
         let parameter = Tensor::from_slice(&[1.0_f32, -2.0]);
-        let average = Average::new(&[("weight".to_owned(), parameter.shallow_clone())], 0.5).expect("built");
+        let average = Ema::new(&[("weight".to_owned(), parameter.shallow_clone())], 0.5).expect("built");
         let mut expected = [0.0_f64; 2];
         for number in 1..=6 {
             let value = [number as f64, -0.5 * number as f64];

@@ -60,7 +60,7 @@ impl FrozenFiles {
             term: "the discriminator",
             network: "DINO ViT-S/16",
             flag: "--dino",
-            weight: "--adversary patch or --adversarial-weight 0",
+            weight: "--discriminator patch or --discriminator-weight 0",
         }
     }
 

@@ -19,9 +19,11 @@ pub struct GeneratorRecipe {
     /// Numbers of the optimizer.
     pub optimizer: AdamWOptions,
     /// Largest norm of all gradients together.
-    pub largest_gradient_norm: f64,
+    #[serde(rename = "largest_gradient_norm")]
+    pub max_grad_norm: f64,
     /// Decay of the weights' moving average.
-    pub average_decay: f64,
+    #[serde(rename = "average_decay")]
+    pub ema_decay: f64,
 }
 
 impl GeneratorRecipe {
@@ -32,8 +34,8 @@ impl GeneratorRecipe {
             precision: Precision::Bf16,
             learning_rate: CosineSchedule { peak: 1e-4, end: 1e-5, warmup_steps: 5_000, steps: 1_500_000 },
             optimizer: AdamWOptions { beta1: 0.9, beta2: 0.95, weight_decay: 0.05 },
-            largest_gradient_norm: 1.0,
-            average_decay: 0.9999,
+            max_grad_norm: 1.0,
+            ema_decay: 0.9999,
         }
     }
 
@@ -54,7 +56,7 @@ pub struct GeneratorPreset {
     /// How it is trained.
     pub recipe: GeneratorRecipe,
     /// Images of an update.
-    pub images_a_step: usize,
+    pub global_batch_size: usize,
 }
 
 impl GeneratorPreset {
@@ -64,8 +66,8 @@ impl GeneratorPreset {
     /// When `data` cannot be, see [`GeneratorConfig::of_size`].
     pub fn of_size(size: GeneratorSize, data: GeneratorData) -> Result<Self, ModelError> {
         let config = GeneratorConfig::of_size(size, data)?;
-        let (recipe, images_a_step) = GeneratorRecipe::of_size(size);
-        Ok(Self { config, recipe, images_a_step })
+        let (recipe, global_batch_size) = GeneratorRecipe::of_size(size);
+        Ok(Self { config, recipe, global_batch_size })
     }
 }
 
@@ -73,7 +75,7 @@ fn tiny() -> GeneratorRecipe {
     GeneratorRecipe {
         precision: Precision::Fp32,
         learning_rate: CosineSchedule { peak: 1e-3, end: 1e-5, warmup_steps: 200, steps: 10_000 },
-        average_decay: 0.999,
+        ema_decay: 0.999,
         ..GeneratorRecipe::published()
     }
 }

@@ -73,8 +73,8 @@ impl GeneratorTrainer {
         let options = LearnerOptions {
             precision: recipe.precision,
             optimizer: recipe.optimizer,
-            largest_gradient_norm: recipe.largest_gradient_norm,
-            average_decay: recipe.average_decay,
+            max_grad_norm: recipe.max_grad_norm,
+            ema_decay: recipe.ema_decay,
         };
         Ok(Self { learner: Learner::new(store, options)?, config, recipe, device, _tf32: tf32 })
     }

@@ -1,6 +1,6 @@
 //! What every training has: parameters, the optimizer that moves them, their average, and the files that a run is taken up from.
 
-use super::{AdamWOptions, StepReport, average::Average, loss_scale::LossScale, optimizer::AdamW, state, tensor_lists};
+use super::{AdamWOptions, StepReport, average::Ema, loss_scale::LossScale, optimizer::AdamW, state, tensor_lists};
 use crate::{ModelError, Precision, parameters::ParameterStore, weight_file};
 use std::{collections::BTreeMap, path::Path};
 use tch::{Kind, Tensor};
@@ -15,8 +15,8 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 pub(super) struct LearnerOptions {
     pub(super) precision: Precision,
     pub(super) optimizer: AdamWOptions,
-    pub(super) largest_gradient_norm: f64,
-    pub(super) average_decay: f64,
+    pub(super) max_grad_norm: f64,
+    pub(super) ema_decay: f64,
 }
 
 /// Parameters and everything that moves them.
@@ -24,10 +24,10 @@ pub(super) struct LearnerOptions {
 pub(super) struct Learner {
     store: ParameterStore,
     optimizer: AdamW,
-    average: Average,
+    average: Ema,
     /// In float16 only.
     loss_scale: Option<LossScale>,
-    largest_gradient_norm: f64,
+    max_grad_norm: f64,
     steps_done: u64,
 }
 
@@ -38,9 +38,9 @@ impl Learner {
         let device = trained.first().map_or(tch::Device::Cpu, |(_, tensor)| tensor.device());
         Ok(Self {
             optimizer: AdamW::new(&trained, options.optimizer)?,
-            average: Average::new(&trained, options.average_decay)?,
+            average: Ema::new(&trained, options.ema_decay)?,
             loss_scale: (options.precision == Precision::Fp16).then(|| LossScale::new(device)).transpose()?,
-            largest_gradient_norm: options.largest_gradient_norm,
+            max_grad_norm: options.max_grad_norm,
             steps_done: 0,
             store,
         })
@@ -82,7 +82,7 @@ impl Learner {
         if let Some(found_infinite) = &found_infinite {
             report.add(StepReport::OVERFLOWED, found_infinite, 1.0)?;
         }
-        let norm = tch::no_grad(|| tensor_lists::clip(&gradients, self.largest_gradient_norm))?;
+        let norm = tch::no_grad(|| tensor_lists::clip(&gradients, self.max_grad_norm))?;
         report.add("gradient_norm", &norm, 1.0)?;
         self.optimizer.step(learning_rate, found_infinite.as_ref())?;
         self.optimizer.clear_gradients();

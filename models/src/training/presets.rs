@@ -14,7 +14,7 @@ pub struct TokenizerPreset {
     /// How it is trained.
     pub recipe: TokenizerRecipe,
     /// Images of an update.
-    pub images_a_step: usize,
+    pub global_batch_size: usize,
 }
 
 impl TokenizerPreset {
@@ -29,7 +29,7 @@ impl TokenizerPreset {
         let published = |size| Self {
             config: TokenizerConfig::preset(size),
             recipe: TokenizerRecipe::published(),
-            images_a_step: 256,
+            global_batch_size: 256,
         };
         match name {
             "restok-l-128" => Ok(published(Preset::Large)),
@@ -79,11 +79,11 @@ fn tiny() -> TokenizerPreset {
         learning_rate,
         discriminator_learning_rate: learning_rate,
         optimizer: AdamWOptions { beta1: 0.9, beta2: 0.95, weight_decay: 1e-4 },
-        largest_gradient_norm: 1.0,
-        average_decay: 0.999,
+        max_grad_norm: 1.0,
+        ema_decay: 0.999,
         ..TokenizerRecipe::published()
     };
-    TokenizerPreset { config, recipe, images_a_step: 16 }
+    TokenizerPreset { config, recipe, global_batch_size: 16 }
 }
 
 #[cfg(test)]

@@ -62,9 +62,11 @@ pub struct TokenizerRecipe {
     /// Numbers of both optimizers.
     pub optimizer: AdamWOptions,
     /// Largest norm of all gradients together.
-    pub largest_gradient_norm: f64,
+    #[serde(rename = "largest_gradient_norm")]
+    pub max_grad_norm: f64,
     /// Decay of the weights' moving average.
-    pub average_decay: f64,
+    #[serde(rename = "average_decay")]
+    pub ema_decay: f64,
 }
 
 impl TokenizerRecipe {
@@ -88,8 +90,8 @@ impl TokenizerRecipe {
             learning_rate,
             discriminator_learning_rate: CosineSchedule { steps: steps - adversarial_start, ..learning_rate },
             optimizer: AdamWOptions { beta1: 0.9, beta2: 0.95, weight_decay: 1e-4 },
-            largest_gradient_norm: 10.0,
-            average_decay: 0.9999,
+            max_grad_norm: 10.0,
+            ema_decay: 0.9999,
         }
     }
 }

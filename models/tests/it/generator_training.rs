@@ -24,7 +24,7 @@ fn recipe() -> GeneratorRecipe {
         precision: Precision::Fp32,
         learning_rate: CosineSchedule { peak: 1e-2, end: 1e-3, warmup_steps: 4, steps: 120 },
         optimizer: AdamWOptions { beta1: 0.9, beta2: 0.95, weight_decay: 0.05 },
-        average_decay: 0.9,
+        ema_decay: 0.9,
         ..GeneratorRecipe::published()
     }
 }

@@ -39,14 +39,14 @@ impl TrainGeneratorSettings {
         recipe.learning_rate.steps = match self.length {
             Length::Steps(steps) => steps,
             // The last update of the last epoch may reach into one more.
-            Length::Epochs(epochs) => facts.images.saturating_mul(epochs).div_ceil(self.images_a_step()),
+            Length::Epochs(epochs) => facts.images.saturating_mul(epochs).div_ceil(self.global_batch_size()),
         };
         numbers(&recipe).check()?;
         Ok((config, recipe))
     }
 
     /// Images of an update.
-    pub(crate) fn images_a_step(&self) -> u64 {
+    pub(crate) fn global_batch_size(&self) -> u64 {
         (self.batch_size * self.accumulation) as u64
     }
 }
@@ -189,7 +189,9 @@ mod tests {
             options.resolve().expect("complete").fit(facts).expect("fits").1.learning_rate.steps
         };
         let epochs = |epochs, batch_size, accumulation| {
-            with(&format!("--warmup-steps 0 --epochs {epochs} --batch-size {batch_size} --accumulation {accumulation}"))
+            with(&format!(
+                "--warmup-steps 0 --epochs {epochs} --batch-size {batch_size} --gradient-accumulation {accumulation}"
+            ))
         };
         assert_eq!(steps(epochs(2, 10, 2)), 10);
         assert_eq!(steps(epochs(2, 32, 1)), 7, "the last step reaches into the third epoch");
@@ -248,7 +250,7 @@ mod tests {
             (TrainGeneratorOptions { epochs: Some(0), ..complete() }, "--epochs"),
             (TrainGeneratorOptions { steps: Some(0), ..complete() }, "--steps"),
             (TrainGeneratorOptions { batch_size: Some(0), ..complete() }, "--batch-size"),
-            (TrainGeneratorOptions { accumulation: Some(3), ..complete() }, "--accumulation"),
+            (TrainGeneratorOptions { gradient_accumulation: Some(3), ..complete() }, "--gradient-accumulation"),
             (with("--beta2 1"), "--beta2"),
             (with("--end-learning-rate 1"), "--end-learning-rate"),
             (TrainGeneratorOptions { class_dropout: Some(1.0), ..complete() }, "--class-dropout"),
