@@ -81,11 +81,11 @@ fn parse() -> Result<(Cli, CommandLine), exit_code::ExitCode> {
         output::complain(&output::describe(&error.into()));
         exit_code::ExitCode::Permanent
     })?;
-    let program = match matches.subcommand_name() {
-        Some(command) => file.apply(program, command),
-        None => program,
+    let told = match matches.subcommand() {
+        Some((command, matches)) => file.apply(program.clone(), command, matches),
+        None => program.clone(),
     };
-    let mut matches = program.clone().try_get_matches().map_err(typed)?;
+    let mut matches = told.try_get_matches().map_err(typed)?;
     let cli = Cli::from_arg_matches(&matches).map_err(typed)?;
     let (command, matches) = matches.remove_subcommand().ok_or(exit_code::ExitCode::Permanent)?;
     Ok((cli, CommandLine { program, file, command, matches }))

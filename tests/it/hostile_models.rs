@@ -40,6 +40,6 @@ fn damaged_configurations_are_read_or_refused_by_name() {
     let sound = fs::read(&file).expect("the configuration just saved");
     hold(file!(), 100, &[sound], |bytes| {
         fs::write(&file, bytes).expect("written");
-        load(folder.path(), folder.path())
+        load(folder.path(), &file)
     });
 }

@@ -106,8 +106,13 @@ fn with_older(names: &[&str]) -> Workspace {
 /// Takes away what only a finished output has, and its last unit.
 fn unfinish(workspace: &Workspace, output: &str) -> BTreeMap<String, Vec<u8>> {
     let files = workspace.files(output);
-    let last = |path: &str| path.contains("00002") && !path.starts_with("pictures/png/");
-    for path in files.keys().filter(|path| last(path) || ["_SUCCESS", "_manifest.json"].contains(&path.as_str())) {
+    // Pictures of the last unit, and the archive of all, are those of this processor.
+    let last = |path: &str| match path.strip_prefix("pictures/png/") {
+        Some(picture) => picture >= "000008",
+        None => path.contains("00002"),
+    };
+    let of_all = ["_SUCCESS", "_manifest.json", "pictures/samples.npz"];
+    for path in files.keys().filter(|path| last(path) || of_all.contains(&path.as_str())) {
         fs::remove_file(workspace.path(output).join(path)).expect("removed");
     }
     files
@@ -120,8 +125,11 @@ fn assert_finished(workspace: &Workspace, output: &str, before: &BTreeMap<String
     let now = workspace.files(output);
     for (path, bytes) in before.iter().filter(|(path, _)| !path.starts_with("_log/")) {
         let found = now.get(path).unwrap_or_else(|| panic!("{path} is gone"));
-        let of_older = !path.contains("00002") && path != "_manifest.json";
-        assert!(!of_older || found == bytes, "{path} has changed");
+        let of_this = path.contains("00002")
+            || path.starts_with("pictures/png/")
+            || path.ends_with(".npz")
+            || path == "_manifest.json";
+        assert!(of_this || found == bytes, "{path} has changed");
     }
 }
 

@@ -240,7 +240,7 @@ impl EvaluateOptions {
             if !archive.ends_with(".npz") {
                 return Err(SettingsError::invalid(
                     "--make-reference",
-                    format!("{archive:?}"),
+                    format!("{:?}", pipeline::without_secrets(&archive)),
                     "a name that ends with .npz",
                 ));
             }

@@ -1,7 +1,7 @@
 //! The settings file: a section for each command, `[limits]` and `[general]` for all of them.
 
 use super::{GeneralOptions, LimitOptions, SettingsError};
-use clap::{Arg, Args, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, parser::ValueSource};
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -53,7 +53,7 @@ impl SettingsFile {
                     let problem = format!("unknown key `{}`, expected one of {}", key.get_ref(), keys.join(", "));
                     text.wrong(key.span(), problem)
                 })?;
-                let words = text.words(key.get_ref(), value)?;
+                let words = text.words(option, key.get_ref(), value)?;
                 text.check(option, key, &words)?;
                 if key_of(option) != key.get_ref().as_ref() {
                     older_keys.push((name.get_ref().to_string(), key.get_ref().to_string(), key_of(option)));
@@ -68,20 +68,26 @@ impl SettingsFile {
         Ok(Self { sections, older_keys })
     }
 
-    /// The command line with what the file says of a command in place of defaults.
-    pub(crate) fn apply(&self, program: Command, command: &str) -> Command {
-        let program = program.mut_args(|option| self.with_default(option, &[GENERAL]));
+    /// The command line with what the file says of a command in place of defaults, for options that are neither `typed` nor exported.
+    pub(crate) fn apply(&self, program: Command, command: &str, typed: &ArgMatches) -> Command {
+        let program = program.mut_args(|option| self.with_default(option, &[GENERAL], typed));
         program.mut_subcommand(command, |command| {
             let sections = [command.get_name().to_owned(), LIMITS.to_owned()];
-            command.mut_args(|option| self.with_default(option, &sections))
+            command.mut_args(|option| self.with_default(option, &sections, typed))
         })
     }
 
-    fn with_default(&self, option: Arg, sections: &[impl AsRef<str>]) -> Arg {
-        let mut values = sections.iter().filter_map(|section| self.values(section.as_ref(), option.get_id().as_str()));
+    fn with_default(&self, option: Arg, sections: &[impl AsRef<str>], typed: &ArgMatches) -> Arg {
+        let id = option.get_id().as_str();
+        let is_told = |source| matches!(source, ValueSource::CommandLine | ValueSource::EnvVariable);
+        let is_known = typed.try_contains_id(id).is_ok();
+        let mut values = sections.iter().filter_map(|section| self.values(section.as_ref(), id));
         match values.next() {
-            Some(values) => option.default_values(values.clone()),
-            None => option,
+            // Its values are apart already: one of them may hold what parts those that are typed.
+            Some(values) if !is_known || !typed.value_source(id).is_some_and(is_told) => {
+                option.value_delimiter(None).default_values(values.clone())
+            }
+            _ => option,
         }
     }
 
@@ -132,6 +138,11 @@ pub(super) fn options_of(program: &Command, section: &str) -> Option<Vec<Arg>> {
     }
 }
 
+/// Whether an option takes several values.
+pub(super) fn is_list(option: &Arg) -> bool {
+    option.get_value_delimiter().is_some() || matches!(option.get_action(), ArgAction::Append)
+}
+
 /// An option's key.
 pub(super) fn key_of(option: &Arg) -> String {
     option.get_id().as_str().replace('_', "-")
@@ -156,32 +167,40 @@ impl FileText<'_> {
         SettingsError::File { path: self.path.clone(), problem: format!("line {line}: {problem}") }
     }
 
+    /// The values of an option: those of a list as they are, those of a text parted as if it had been typed.
+    fn words(&self, option: &Arg, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, SettingsError> {
+        match (value.get_ref(), option.get_value_delimiter()) {
+            (DeValue::Array(_), _) if !is_list(option) => {
+                Err(self.wrong(value.span(), format!("{key}: found a list, expected one value")))
+            }
+            (DeValue::Array(values), _) => values.iter().map(|value| self.word(key, value)).collect(),
+            (DeValue::String(text), Some(delimiter)) => Ok(text.split(delimiter).map(str::to_owned).collect()),
+            _ => Ok(vec![self.word(key, value)?]),
+        }
+    }
+
     /// A value as it would be typed.
-    fn words(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, SettingsError> {
+    fn word(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String, SettingsError> {
+        let written = &self.text[value.span()];
+        let wrong =
+            || self.wrong(value.span(), format!("{key}: found {written}, expected text, a number, true or false"));
         match value.get_ref() {
-            DeValue::String(text) => Ok(vec![text.to_string()]),
-            DeValue::Boolean(_) | DeValue::Integer(_) | DeValue::Float(_) => {
-                Ok(vec![self.text[value.span()].replace('_', "")])
-            }
-            DeValue::Array(values) => {
-                let words = values.iter().map(|value| self.words(key, value)).collect::<Result<Vec<_>, _>>()?;
-                Ok(words.concat())
-            }
-            DeValue::Datetime(_) | DeValue::Table(_) => {
-                let problem = format!("{key}: expected text, a number, true or false, or a list of them");
-                Err(self.wrong(value.span(), problem))
-            }
+            DeValue::String(text) => Ok(text.to_string()),
+            DeValue::Boolean(_) | DeValue::Float(_) => Ok(written.replace('_', "")),
+            DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
+                .map(|number| number.to_string())
+                .map_err(|_| wrong()),
+            DeValue::Array(_) | DeValue::Datetime(_) | DeValue::Table(_) => Err(wrong()),
         }
     }
 
     /// Has clap read a value as if it had been typed.
     fn check(&self, option: &Arg, key: &Spanned<impl AsRef<str>>, words: &[String]) -> Result<(), SettingsError> {
-        let typed: Vec<String> = words
-            .iter()
-            .map(|word| option.get_long().map_or(word.clone(), |flag| format!("--{flag}={word}")))
-            .collect();
+        // What is no flag stands behind two dashes, whatever it begins with.
+        let typed = words.iter().map(|word| option.get_long().map_or(word.clone(), |flag| format!("--{flag}={word}")));
+        let typed = option.is_positional().then(|| "--".to_owned()).into_iter().chain(typed);
         let alone = Command::new("settings").no_binary_name(true).disable_help_flag(true);
-        let read = alone.arg(option.clone()).try_get_matches_from(typed);
+        let read = alone.arg(option.clone().value_delimiter(None)).try_get_matches_from(typed);
         read.map(drop).map_err(|error| {
             let told = error.to_string();
             // What follows is advice for those who type.
@@ -206,10 +225,16 @@ mod tests {
 
     /// What the program would run with, with this file and these arguments.
     fn values(file: &str, arguments: &str, option: &str) -> Vec<String> {
-        let program = read(file).expect("this file is right").apply(cli::command(), "tokenize");
-        let typed = ["restok", "tokenize"].into_iter().chain(arguments.split_whitespace());
-        let matches = program.try_get_matches_from(typed).expect("these arguments are right");
-        let (_, matches) = matches.subcommand().expect("tokenize");
+        values_of("tokenize", file, arguments, option)
+    }
+
+    fn values_of(command: &str, file: &str, arguments: &str, option: &str) -> Vec<String> {
+        let typed = || ["restok", command].into_iter().chain(arguments.split_whitespace());
+        let without = cli::command().try_get_matches_from(typed()).expect("these arguments are right");
+        let (_, without) = without.subcommand().expect(command);
+        let program = read(file).expect("this file is right").apply(cli::command(), command, without);
+        let matches = program.try_get_matches_from(typed()).expect("these arguments are right");
+        let (_, matches) = matches.subcommand().expect(command);
         let values = matches.get_raw(option).expect(option);
         values.map(|value| value.to_str().expect("text").to_owned()).collect()
     }
@@ -249,6 +274,29 @@ mod tests {
     }
 
     #[test]
+    fn an_element_of_a_list_is_one_value_and_a_text_is_parted_as_if_typed() {
+        let file = r#"
+            [train-generator]
+            class-names = ["T-shirt, top", "bag"]
+            source = "a,b"
+            [sweep]
+            guidance = [1, 2.5]
+            allow = []
+            [report]
+            output = ["-x", "--fast"]
+            [limits]
+            fetch-requests = 0x1_0
+            "#;
+        assert_eq!(values_of("train-generator", file, "", "class_names"), ["T-shirt, top", "bag"]);
+        assert_eq!(values_of("train-generator", file, "--class-names a,b", "class_names"), ["a", "b"]);
+        assert_eq!(values_of("train-generator", file, "", "source"), ["a", "b"]);
+        assert_eq!(values_of("sweep", file, "", "guidance"), ["1", "2.5"]);
+        assert_eq!(values_of("sweep", file, "--guidance 3,4", "guidance"), ["3", "4"]);
+        assert_eq!(values_of("report", file, "", "output"), ["-x", "--fast"]);
+        assert_eq!(values_of("report", file, "", "fetch_requests"), ["16"]);
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_file_and_line() {
         let error = read("[tokenize]\nsource = 'x'\nbatchsize = 3\n").expect_err("batchsize is no key").to_string();
         assert!(error.contains("batchsize") && error.contains("line 3") && error.contains("batch-size"), "{error}");
@@ -270,6 +318,9 @@ mod tests {
             "dry-run = 'perhaps'",
             "split = 2026-11-27",
             "source = ['a', 'b']",
+            "batch-size = []",
+            "image-extensions = ['jpg', 'png']",
+            "unit-size = 999999999999999999999999999999",
         ] {
             let error = read(&format!("[tokenize]\n{wrong}\n")).expect_err(wrong).to_string();
             assert!(error.contains("line 2"), "{error}");

@@ -11,7 +11,7 @@ pub(super) const WHAT: &str = "What and where";
 /// Heading of what an output is bound to.
 pub(super) const PLAN: &str = "What the plan fixes (another value needs another output)";
 /// Heading of images in sources.
-const IMAGES: &str = "How images are found in the source";
+const IMAGES: &str = "How images are found in the source (for tokenize, part of the plan)";
 /// Heading of what changes no result.
 pub(super) const HOW: &str = "How it runs";
 

@@ -2,13 +2,14 @@
 
 use super::{
     SettingsFile,
-    file::{key_of, options_of},
+    file::{is_list, key_of, options_of},
 };
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 use std::{any::TypeId, path::PathBuf};
 
 /// Keys whose value may hold credentials (a presigned URL, a user and password), which are never shown.
-const ADDRESS_KEYS: [&str; 4] = ["source", "validation-source", "output", "tokens"];
+const ADDRESS_KEYS: [&str; 7] =
+    ["source", "validation-source", "output", "tokens", "reference", "make-reference", "tokenizer"];
 
 /// One section as TOML, each line with where its value came from; what has no value stands there as a comment.
 pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file: &SettingsFile) -> String {
@@ -17,12 +18,16 @@ pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file:
     let line = |option: &Arg| {
         let (key, id) = (key_of(option), option.get_id().as_str());
         let Some((values, source)) = matches.get_raw(id).zip(matches.value_source(id)) else {
-            return (format!("# {key} ="), "not set");
+            // A list that the file leaves empty, which a default would not be.
+            return match file.has(section, id) {
+                true => (format!("{key} = []"), "settings file"),
+                false => (format!("# {key} ="), "not set"),
+            };
         };
         let values = values.map(|value| value.to_string_lossy().into_owned());
         let values: Vec<toml::Value> = values.map(|value| shown(option, &key, value)).collect();
         let value = match <[_; 1]>::try_from(values) {
-            Ok([value]) if option.get_value_delimiter().is_none() => value,
+            Ok([value]) if !is_list(option) => value,
             Ok(values) => toml::Value::Array(values.into()),
             Err(values) => toml::Value::Array(values),
         };

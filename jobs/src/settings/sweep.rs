@@ -169,7 +169,7 @@ impl SweepOptions {
             return match &self.reference {
                 None => Ok(None),
                 Some(reference) => {
-                    let found = format!("{reference:?} without --inception");
+                    let found = format!("{:?} without --inception", pipeline::without_secrets(reference));
                     Err(SettingsError::invalid("--reference", found, "the network that compares, too"))
                 }
             };

@@ -167,7 +167,8 @@ impl ModelReference {
     /// # Errors
     /// When it is neither a local folder nor a repository of the hub.
     pub(crate) fn parse(key: &'static str, text: &str) -> Result<Self, SettingsError> {
-        let wrong = |expected: &str| SettingsError::invalid(key, format!("{text:?}"), expected);
+        let wrong =
+            |expected: &str| SettingsError::invalid(key, format!("{:?}", pipeline::without_secrets(text)), expected);
         let Some(address) = text.strip_prefix("hf://") else {
             return match text.split_once("://") {
                 None if !text.is_empty() => Ok(Self::Folder(PathBuf::from(text))),

@@ -136,7 +136,8 @@ fn parse_owner(bytes: &[u8]) -> Result<PlanOwner, PipelineError> {
 fn decompress(output: &Storage, path: &str, bytes: &[u8], hash: &PlanHash) -> Result<Plan, PipelineError> {
     let lines = zstd::Decoder::new(bytes)
         .map_err(|error| output_error(output, path, format!("cannot decompress the plan: {error}")))?;
-    let plan = Plan::from_json_lines(BufReader::new(lines))?;
+    let plan =
+        Plan::from_json_lines(BufReader::new(lines)).map_err(|error| output_error(output, path, error.to_string()))?;
     if plan.hash() != hash {
         return Err(output_error(output, path, format!("the plan's hash is {}, expected {hash}", plan.hash())));
     }
@@ -175,8 +176,8 @@ fn differences(theirs: &Plan, ours: &Plan) -> Vec<String> {
     lines
 }
 
-/// Counts inputs that one of two plans has alone, or both with differences, and names the first few. By hashes, in 32 bytes an input: a
-/// wrong one in a billion would change a count by one.
+/// Counts inputs that one of two plans has alone, or both with differences, and names the first few. By hashes, in 32 bytes an input: two
+/// inputs with the same hash would make a count wrong by one.
 fn input_differences(theirs: &PackedList<PlannedInput>, ours: &PackedList<PlannedInput>) -> Vec<String> {
     let by_place = |inputs: &PackedList<PlannedInput>| {
         let mut places: Vec<_> = inputs.iter().map(|input| (place_hash(&input), content_hash(input))).collect();

@@ -103,7 +103,8 @@ impl<'bytes> File<'bytes> {
             seen.check(kind, chunk, header.as_ref())?;
             match &kind {
                 b"IHDR" => header = Some(Header::read(chunk)?),
-                b"PLTE" => palette = chunk,
+                // What is no whole colour is none.
+                b"PLTE" => palette = &chunk[..chunk.len() / 3 * 3],
                 b"fcTL" => check_first_frame(chunk, header.as_ref())?,
                 // Pillow takes it for the pixels, and what follows for the rest of them.
                 b"fdAT" => return Err(DecodeFailure::corrupt("a frame's data come before the pixels")),

@@ -99,7 +99,7 @@ fn crops_of_noise_equal_those_of_pillow_at_every_size_and_shape() {
 }
 
 /// Files that Pillow reads and that are refused on purpose, with the reason and words of the message.
-const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 46] = [
+const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 47] = [
     // Pixels are missing, or damaged.
     ("broken_profile_and_end_marker_in_scan.jpg", Corrupt, "pixels are lost"),
     ("end_marker_in_scan.jpg", Corrupt, "pixels are lost"),
@@ -137,6 +137,7 @@ const STRICTER_THAN_PILLOW: [(&str, RejectReason, &str); 46] = [
     ("lab.tiff", Unsupported, "L*a*b* pixels"),
     ("lzw_of_the_old_kind.tiff", Unsupported, "LZW of the old kind"),
     ("planes_16.tiff", Unsupported, "planes of 16 bits"),
+    ("planes_of_one_white_is_zero.tiff", Unsupported, "a plane of one sample of 8 bits with white at zero"),
     ("ycbcr_packed.tiff", Unsupported, "YCbCr packed by Deflate"),
     ("ycbcr_planes_packed.tiff", Unsupported, "planes of YCbCr"),
     // Formats of their own.

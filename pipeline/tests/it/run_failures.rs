@@ -208,6 +208,20 @@ async fn other_inputs_are_named_five_of_them_with_a_count() {
 }
 
 #[tokio::test]
+async fn a_damaged_plan_is_named_with_its_file() {
+    let (_, plan) = scene().await;
+    let (_, output) = memory_output();
+    claim_output(&output, &plan).await.expect("claimed");
+    let path = schemas::plan_path(plan.hash());
+    let whole = output.get(&path).await.expect("there");
+    for damaged in [whole.slice(..whole.len() / 2), whole.slice(..9), vec![0; 40].into()] {
+        output.put_replace(&path, damaged).await.expect("replaced");
+        let error = read_plan(&output).await.expect_err("damaged").to_string();
+        assert!(error.contains(&path), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn of_two_plans_at_once_exactly_one_owns_the_output() {
     let (source, plan) = scene().await;
     let mut other = settings(SourceLayout::Folder);

@@ -136,6 +136,15 @@ impl Samples {
         }
         let planar = match tags.value(Tag::Planar)?.unwrap_or(1) {
             1 => false,
+            // Pillow takes the one plane for what its table has without planes: never inverted, and only of 1 or 8 bits.
+            2 if count == 1 && compression == Compression::None => {
+                let inverted = tags.value(Tag::Photometric)?.unwrap_or(0) == 0;
+                if inverted || ![1, 8].contains(&depth) {
+                    let which = if inverted { " with white at zero" } else { "" };
+                    return unsupported(format!("a plane of one sample of {depth} bits{which} is not read"));
+                }
+                false
+            }
             2 => count > 1,
             other => return Err(DecodeFailure::corrupt(format!("planar configuration {other}, expected 1 or 2"))),
         };
