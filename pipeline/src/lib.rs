@@ -74,6 +74,8 @@ pub mod testing;
 mod training_images;
 mod training_tokens;
 mod unique_ids;
+mod units;
+mod view_batcher;
 mod watchdog;
 
 pub use commit::{Finding, VerifyOptions, VerifyReport, claim_output, finalize, read_plan, verify};
@@ -85,9 +87,7 @@ pub use network::{
     BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, NetworkFactory, SamplerFactory, ScorerFactory,
 };
 pub use plan_units::plan_units;
-pub use run::{
-    CodeSource, GenerateRun, Run, RunReport, Shard, ShardOrigin, TokenizeRun, decoder_versions, generate, tokenize,
-};
+pub use run::{CodeSource, GenerateRun, Run, RunReport, TokenizeRun, decoder_versions, generate, tokenize};
 pub use samples::{
     AssembledNpz, NpzEncoder, NpzShape, SampleImage, SampleRows, assemble_npz, encode_png, encode_sample_parquet,
     encode_sample_tar, npz_size, read_sample_parquet,
@@ -113,3 +113,4 @@ pub use training_tokens::{
     EvaluationTokens, EvaluationTokensOptions, TokenEvaluationBatch, TokenTable, TokenTables, TokenTrainingBatch,
     TrainingTokens, TrainingTokensOptions,
 };
+pub use units::{Shard, ShardOrigin};

@@ -1,6 +1,7 @@
 //! What must be true of a file of a table, whoever wrote it.
 
-use crate::{PipelineError, run::books_of};
+use super::unit_rows::books_of;
+use crate::PipelineError;
 use schemas::{
     Books, ImageRow, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Plan, Provenance, SCHEMA_VERSION, TokenRows,
     read_key,

@@ -10,6 +10,7 @@ use crate::{
     PipelineError, Storage,
     tables::{decode_images, decode_tokens, nothing_there},
     unique_ids::IdHashes,
+    units::describe_units,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -246,7 +247,7 @@ async fn verify_manifest(
     };
     let missing = missing_units(plan, reports);
     if !missing.is_empty() {
-        let units = crate::run::describe_units(missing);
+        let units = describe_units(missing);
         return Ok(wrong(MANIFEST_PATH, format!("is there, but units have no readable marker: {units}")));
     }
     // The archive was checked against the pictures before the manifest was written; `verify_archive` holds it to its digest.

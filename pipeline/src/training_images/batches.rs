@@ -6,8 +6,8 @@ use super::{
     windows::NextImage,
 };
 use crate::{
-    DecodeLimits, PipelineError, background::Outlet, cpu_pool::CpuPool, crop_views, decode_image, run::ViewBatcher,
-    telemetry::describe_rejects,
+    DecodeLimits, PipelineError, background::Outlet, cpu_pool::CpuPool, crop_views, decode_image,
+    telemetry::describe_rejects, view_batcher::ViewBatcher,
 };
 use futures::{
     FutureExt, StreamExt,

@@ -1,6 +1,6 @@
 //! Which unit comes next.
 
-use crate::run::Shard;
+use super::Shard;
 use schemas::sha256_hex;
 
 /// All units in the order in which this process takes them: first its own (`unit % world == rank`), ascending; then everybody
@@ -36,7 +36,7 @@ pub(crate) fn describe_units(units: impl IntoIterator<Item = u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::ShardOrigin;
+    use crate::ShardOrigin;
     use proptest::prelude::*;
 
     proptest! {
