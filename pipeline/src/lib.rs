@@ -52,6 +52,7 @@
 //! When nothing moves for [`Limits::stall_seconds`], the run ends and says where each stage stands.
 
 mod background;
+mod background_task;
 mod commit;
 mod cpu_pool;
 mod crop;
@@ -67,6 +68,7 @@ mod samples;
 mod scoring;
 mod source;
 mod storage;
+mod table_reader;
 mod tables;
 mod telemetry;
 #[cfg(any(test, feature = "testing"))]
@@ -103,7 +105,8 @@ pub use source::{
 pub use storage::{
     Listing, PutOutcome, PutStreamOutcome, Storage, StoredObject, Unreachable, UnreachableReason, without_secrets,
 };
-pub use tables::{TableFile, TableReader};
+pub use table_reader::TableReader;
+pub use tables::TableFile;
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};
 pub use training_images::{
     DataPosition, EvaluationImages, EvaluationImagesOptions, TrainingBatch, TrainingCrop, TrainingImages,

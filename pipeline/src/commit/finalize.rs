@@ -1,13 +1,13 @@
 //! From a set of complete units to an output that is whole.
 
 use super::{
-    claim::read_plan,
+    claim::{nothing_there, read_plan},
     markers::{done_units, read_markers},
 };
 use crate::{
     PipelineError, PutOutcome, Storage,
     samples::assemble_npz,
-    tables::{decode_images, nothing_there},
+    tables::decode_images,
     telemetry::describe_rejects,
     unique_ids::{IdHashes, duplicate_id},
     units::describe_units,

@@ -23,7 +23,7 @@ mod unit_rows;
 mod verify;
 
 pub use claim::{claim_output, read_plan};
-pub(crate) use claim::{owning_plan, put_left_out, read_left_out};
+pub(crate) use claim::{nothing_there, owning_plan, put_left_out, read_left_out};
 pub use finalize::finalize;
 pub(crate) use finalize::{check_books, finalize_units};
 pub(crate) use markers::{done_units, read_markers};

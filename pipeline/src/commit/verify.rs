@@ -1,14 +1,14 @@
 //! Holds a finished or unfinished output to everything it claims, and tells all that is wrong rather than the first.
 
 use super::{
-    claim::read_plan,
+    claim::{nothing_there, read_plan},
     finalize::{file_sizes, manifest, missing_units, size_problem},
     markers::{done_units, read_marker},
     table_check::{metadata_problems, row_problems},
 };
 use crate::{
     PipelineError, Storage,
-    tables::{decode_images, decode_tokens, nothing_there},
+    tables::{decode_images, decode_tokens},
     unique_ids::IdHashes,
     units::describe_units,
 };

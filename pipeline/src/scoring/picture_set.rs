@@ -6,9 +6,11 @@ use super::{
     picture::{Picture, Preparation, open},
 };
 use crate::{
-    DecodeLimits, Limits, PipelineError, SourceOptions, list_storage,
+    DecodeLimits, Limits, PipelineError, SourceOptions,
+    background_task::joined,
+    list_storage,
     plan_units::{divide, equal_ranges},
-    source::{InputReader, joined, open_address},
+    source::{InputReader, open_address},
     storage::without_secrets,
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};

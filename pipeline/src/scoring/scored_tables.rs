@@ -1,7 +1,7 @@
 //! The files of a scored set: which are there, and what they say.
 
 use super::scored_rows::{damaged, decode};
-use crate::{PipelineError, PutOutcome, Storage, TableFile, source::joined};
+use crate::{PipelineError, PutOutcome, Storage, TableFile, background_task::joined};
 use bytes::Bytes;
 use schemas::{ScoredRow, ScoredUnit, features_path, features_prefix};
 use std::collections::{BTreeMap, BTreeSet};

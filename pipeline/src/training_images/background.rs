@@ -8,8 +8,8 @@ use super::{
 use crate::{
     Limits, PipelineError,
     background::{Ahead, OwnRuntime},
+    background_task,
     cpu_pool::CpuPool,
-    source,
 };
 use schemas::RejectReason;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -54,8 +54,8 @@ impl Background {
         let deliveries = Ahead::start(Arc::new(runtime), prefetch_batches, |outlet| async move {
             // One window waits while the next is filled and the one before is decoded.
             let (window_sender, window_receiver) = mpsc::channel(1);
-            let filling = source::spawn(windows.fill(from, window_sender));
-            let images = source::stream_of_task(filling, window_receiver);
+            let filling = background_task::spawn(windows.fill(from, window_sender));
+            let images = background_task::stream_of_task(filling, window_receiver);
             make_batches(images, recipe, cpu, from, &outlet).await
         });
         Ok(Self { deliveries, rejected: Rejects::default(), images_an_epoch })

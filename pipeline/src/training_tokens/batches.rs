@@ -1,7 +1,7 @@
 //! Windows to batches: while one is used up, the next is read and shuffled.
 
 use super::{TokenTrainingBatch, file::FileTokens, tables::TokenFiles, windows::Window};
-use crate::{DataPosition, PipelineError, background::Outlet, source};
+use crate::{DataPosition, PipelineError, background::Outlet, background_task};
 use schemas::{RandomStream, TokenBatch};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::task::AbortOnDropHandle;
@@ -49,7 +49,7 @@ pub(super) async fn make_batches(
     let mut start = usize::try_from(taken).unwrap_or(usize::MAX);
     let mut reading = windows.next().map(|window| reader.start(window));
     while let Some(read) = reading.take() {
-        let (reader, shuffled) = source::joined(read.await).await?;
+        let (reader, shuffled) = background_task::joined(read.await).await?;
         // The window before is gone by now, so that there are never more than two.
         reading = windows.next().map(|window| reader.start(window));
         for taken in start..shuffled.images.len() {
@@ -67,7 +67,7 @@ pub(super) async fn make_batches(
 impl Reader {
     /// Begins to read and shuffle a window.
     fn start(self, window: Window) -> AbortOnDropHandle<Result<(Self, Shuffled), PipelineError>> {
-        source::spawn(self.read(window))
+        background_task::spawn(self.read(window))
     }
 
     async fn read(mut self, window: Window) -> Result<(Self, Shuffled), PipelineError> {

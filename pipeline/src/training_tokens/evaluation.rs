@@ -4,7 +4,7 @@ use super::tables::{TokenFiles, TokenTables, settings_error};
 use crate::{
     PipelineError,
     background::{Ahead, Outlet},
-    source,
+    background_task,
 };
 use schemas::TokenBatch;
 use std::{mem::take, sync::Arc};
@@ -88,7 +88,7 @@ async fn make_batches(
     let needed = list.files.partition_point(|file| file.first_image < images);
     let read = |place: usize| {
         let list = Arc::clone(&list);
-        (place < needed).then(|| source::spawn(async move { list.read(vec![place], classes).await }))
+        (place < needed).then(|| background_task::spawn(async move { list.read(vec![place], classes).await }))
     };
     let (mut codes, mut labels) = (Vec::new(), Vec::new());
     let deliver = |codes: &mut Vec<i16>, labels: &mut Vec<i32>| -> Result<_, PipelineError> {
@@ -98,7 +98,7 @@ async fn make_batches(
     let mut reading = read(0);
     for place in 0..needed {
         let Some(handle) = reading.take() else { break };
-        let tokens = source::joined(handle.await).await?;
+        let tokens = background_task::joined(handle.await).await?;
         reading = read(place + 1);
         let file = &list.files[place];
         let wanted = file.images.min(images - file.first_image);
