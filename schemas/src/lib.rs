@@ -63,8 +63,8 @@ pub use pixel_batch::PixelBatch;
 pub use plan::{Plan, PlanBuilder, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity};
 pub use plan_hash::{PlanHash, hex, sha256_hex};
 pub use provenance::{
-    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Provenance,
-    read_key, read_levels,
+    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, MAKER_KEYS, Maker,
+    Provenance, read_key, read_levels,
 };
 pub use random_stream::RandomStream;
 pub use reject_reason::RejectReason;

@@ -20,7 +20,7 @@ use pipeline::{
     EncoderFactory, Limits, PipelineError, Run, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry,
     TokenizeRun,
 };
-use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, TokenizerIdentity};
+use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, TokenizerIdentity};
 use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -155,15 +155,14 @@ async fn plan(
     };
     let listing = pipeline::list_source(&options, limits).await?;
     let plan_settings = PlanSettings {
-        // These two are the listing's to say.
-        source: String::new(),
+        source: listing.source.clone(),
         split: settings.split.clone(),
         tokenizer,
         precision: settings.precision.to_string(),
         batch_size,
         unit_size: settings.unit_size,
         origin: Origin::Images(ImageOrigin {
-            layout: settings.layout.unwrap_or(SourceLayout::Folder),
+            layout: listing.layout,
             image_id: settings.image_id,
             crop,
             max_image_bytes: limits.max_image_bytes,

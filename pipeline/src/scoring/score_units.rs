@@ -64,7 +64,7 @@ impl UnitTask for ScoreTask {
             PutOutcome::Created | PutOutcome::Same => false,
             PutOutcome::Different(found) => {
                 // Of another kind of device, whose last bits differ. The first writer wins.
-                self.tables.decode(unit, found)?.check_same(&rows, rejected, &self.tables.uri(unit))?;
+                self.tables.check_same(unit, found, &rows, rejected)?;
                 true
             }
         };
@@ -100,10 +100,6 @@ impl ImageUnit for Gathered {
     fn rejection(row: &PreparedRow) -> Option<Rejection<'_>> {
         let RejectedPicture { image_id, source, reason, error } = row.as_ref().err()?;
         Some(Rejection { image_id, source, reason: *reason, error })
-    }
-
-    fn check_image(&mut self, _: &Picture) -> Result<(), PipelineError> {
-        Ok(())
     }
 
     fn add_row(&mut self, row: PreparedRow) {

@@ -44,7 +44,9 @@ pub(crate) trait ImageUnit {
     ///
     /// # Errors
     /// When it cannot be part of this unit.
-    fn check_image(&mut self, image: &Self::Image) -> Result<(), PipelineError>;
+    fn check_image(&mut self, _image: &Self::Image) -> Result<(), PipelineError> {
+        Ok(())
+    }
 
     /// Takes the row of the next image.
     fn add_row(&mut self, row: Self::Row);
@@ -115,16 +117,26 @@ impl<A: Send + 'static> ImageStages<A> {
         let mut ended = false;
         while !ended || !decoding.is_empty() {
             let has_room = decoding.len() < self.decode_ahead_images;
-            let waiting = WaitClock::start(!ended && decoding.is_empty(), !ended && !has_room);
+            let (starved, full) = (!ended && decoding.is_empty(), !ended && !has_room);
+            let waiting = Instant::now();
+            // Books the time that the unit stood still to the stage that it stood still for.
+            let waited = || {
+                if starved {
+                    self.telemetry.record_busy(Stage::Fetch, waiting.elapsed());
+                }
+                if full {
+                    self.telemetry.record_wait(Stage::Fetch, waiting.elapsed());
+                }
+            };
             tokio::select! {
                 // Answers first, so that a busy source never keeps rows from moving on.
                 biased;
                 Some(answer) = answers.next(), if !answers.is_empty() => {
-                    waiting.stop(&self.telemetry);
+                    waited();
                     rows.add_answer(answer.map_err(|_| DevicesGone)?)?;
                 }
                 Some(decoded) = decoding.next(), if !decoding.is_empty() => {
-                    waiting.stop(&self.telemetry);
+                    waited();
                     let decoded: Result<DecodedImage<U::Row>, PipelineError> = decoded;
                     let DecodedImage { row, views } = decoded?;
                     for view in views.chunks(batcher.view_bytes()) {
@@ -136,7 +148,7 @@ impl<A: Send + 'static> ImageStages<A> {
                     rows.add_row(row);
                 }
                 image = images.next(), if !ended && has_room => {
-                    waiting.stop(&self.telemetry);
+                    waited();
                     match image {
                         Some(image) => {
                             let image = image?;
@@ -186,27 +198,5 @@ impl<A: Send + 'static> ImageStages<A> {
         };
         self.telemetry.image_rejected();
         tracing::debug!(unit, %image_id, %source, %reason, error, "image rejected");
-    }
-}
-
-/// Time that a unit stands still, booked to the stage it stands still for.
-struct WaitClock {
-    started: Instant,
-    starved: bool,
-    full: bool,
-}
-
-impl WaitClock {
-    fn start(starved: bool, full: bool) -> Self {
-        Self { started: Instant::now(), starved, full }
-    }
-
-    fn stop(self, telemetry: &Telemetry) {
-        if self.starved {
-            telemetry.record_busy(Stage::Fetch, self.started.elapsed());
-        }
-        if self.full {
-            telemetry.record_wait(Stage::Fetch, self.started.elapsed());
-        }
     }
 }
