@@ -51,7 +51,6 @@
 //! and says whether starting again may help. A panic on any thread is raised again in the caller of [`tokenize`].
 //! When nothing moves for [`Limits::stall_seconds`], the run ends and says where each stage stands.
 
-mod background;
 mod background_task;
 mod commit;
 mod cpu_pool;
@@ -63,6 +62,7 @@ mod limits;
 mod network;
 mod parquet_batches;
 mod plan_units;
+mod prefetcher;
 mod run;
 mod samples;
 mod scoring;
@@ -116,4 +116,4 @@ pub use training_tokens::{
     EvaluationTokens, EvaluationTokensOptions, TokenEvaluationBatch, TokenTable, TokenTables, TokenTrainingBatch,
     TrainingTokens, TrainingTokensOptions,
 };
-pub use units::{Shard, ShardOrigin};
+pub use units::{ProcessRank, RankOrigin};

@@ -15,7 +15,7 @@ use models::{
     Precision, VisualTokenizer, frechet_distance, initialise,
 };
 use pipeline::{
-    BatchNetwork, DecodeLimits, DeviceError, Limits, Run, Shard, SourceOptions, SourceReader, Storage, Telemetry,
+    BatchNetwork, DecodeLimits, DeviceError, Limits, ProcessRank, Run, SourceOptions, SourceReader, Storage, Telemetry,
     TokenizeRun, crop_views, decode_image, list_source, plan_units, tokenize,
 };
 use schemas::{
@@ -305,7 +305,7 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
                 output: Storage::open_output(output, &limits)?,
                 libtorch: models::libtorch_version(),
                 limits: limits.clone(),
-                shard: Shard::ALONE,
+                process: ProcessRank::ALONE,
                 max_reject_rate: 0.0,
                 start_jitter: Duration::ZERO,
                 finalize: true,

@@ -17,7 +17,7 @@ use crate::{
 use anyhow::Result;
 use models::VisualTokenizer;
 use pipeline::{
-    EncoderFactory, Limits, PipelineError, Run, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry,
+    EncoderFactory, Limits, PipelineError, ProcessRank, Run, SourceOptions, SourceReader, Stage, Storage, Telemetry,
     TokenizeRun,
 };
 use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, TokenizerIdentity};
@@ -35,8 +35,8 @@ pub(crate) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let shard = Shard::detect(settings.rank, settings.world, environment::lookup)?;
-    tracing::info!("{shard}");
+    let process = ProcessRank::detect(settings.rank, settings.world, environment::lookup)?;
+    tracing::info!("{process}");
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(&settings.output, &limits)?;
     let loading = load_first(&settings, &workers);
@@ -52,7 +52,7 @@ pub(crate) async fn run(
     if settings.dry_run {
         return dry_run::print(&settings, &plan, &output, &left_out, batch_size.memory).await;
     }
-    let watched = Watched::new(&plan, &output, shard, &telemetry);
+    let watched = Watched::new(&plan, &output, process, &telemetry);
     let run = TokenizeRun {
         // The URL as it was given: a signed one carries what no plan may hold.
         source: SourceReader::open_at(Arc::clone(&plan), &settings.source, &limits)?,
@@ -62,7 +62,7 @@ pub(crate) async fn run(
             output: output.clone(),
             libtorch: models::libtorch_version(),
             limits,
-            shard,
+            process,
             max_reject_rate: settings.max_reject_rate.share(),
             start_jitter: settings.start_jitter,
             finalize: settings.finalize,

@@ -12,7 +12,7 @@ pub(crate) use clock::readable;
 use crate::progress::Progress;
 use bytes::Bytes;
 use futures::FutureExt;
-use pipeline::{PipelineError, PutOutcome, RunReport, Shard, Storage, Telemetry};
+use pipeline::{PipelineError, ProcessRank, PutOutcome, RunReport, Storage, Telemetry};
 use recorder::Recorder;
 use schemas::{Plan, PlanHash, SchemaError, log_prefix};
 use serde::{Deserialize, Serialize};
@@ -116,14 +116,14 @@ pub(crate) struct StageLog {
 pub(crate) struct Watched {
     plan: Arc<Plan>,
     output: Storage,
-    shard: Shard,
+    process: ProcessRank,
     telemetry: Arc<Telemetry>,
 }
 
 impl Watched {
     /// A run of `plan` into `output`.
-    pub(crate) fn new(plan: &Arc<Plan>, output: &Storage, shard: Shard, telemetry: &Arc<Telemetry>) -> Self {
-        Self { plan: Arc::clone(plan), output: output.clone(), shard, telemetry: Arc::clone(telemetry) }
+    pub(crate) fn new(plan: &Arc<Plan>, output: &Storage, process: ProcessRank, telemetry: &Arc<Telemetry>) -> Self {
+        Self { plan: Arc::clone(plan), output: output.clone(), process, telemetry: Arc::clone(telemetry) }
     }
 
     /// Carries a run to its end, with its progress shown, and leaves its log.
@@ -160,8 +160,8 @@ impl Watched {
                 format: FORMAT,
                 plan: self.plan.hash().clone(),
                 started: clock::stamp(started),
-                rank: self.shard.rank,
-                world: self.shard.world,
+                rank: self.process.rank,
+                world: self.process.world,
                 restok: env!("CARGO_PKG_VERSION").to_owned(),
                 outcome,
                 problem,

@@ -18,7 +18,7 @@ pub use generate::{CodeSource, GenerateRun, generate};
 pub use tokenize::{TokenizeRun, tokenize};
 
 use crate::{
-    Limits, PipelineError, Shard, Storage,
+    Limits, PipelineError, ProcessRank, Storage,
     commit::{
         Committed, UnitCommit, UnitRows, check_books, claim_output, done_units, finalize_units, put_left_out,
         read_left_out, read_markers,
@@ -46,7 +46,7 @@ pub struct Run {
     /// All limits.
     pub limits: Limits,
     /// Which of several processes this one is.
-    pub shard: Shard,
+    pub process: ProcessRank,
     /// Largest share of rejected images, 0 to 1, over the whole output; above it the output is not finalized.
     pub max_reject_rate: f64,
     /// Longest pause before anything is read, so that a thousand processes do not start in the same second. How long this one
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Run {
             .field("plan", self.plan.hash())
             .field("output", &self.output)
             .field("limits", &self.limits)
-            .field("shard", &self.shard)
+            .field("process", &self.process)
             .finish_non_exhaustive()
     }
 }
@@ -129,19 +129,19 @@ async fn work_through<S: UnitSource, D: Devices>(
 ) -> Result<RunReport, PipelineError> {
     let cancel = &run.cancel;
     let stopped = || PipelineError::Drained;
-    let pause = start_pause(run.start_jitter, run.shard);
+    let pause = start_pause(run.start_jitter, run.process);
     cancel.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or_else(stopped)?;
     claim_output(&run.output, &run.plan).await?;
     put_left_out(&run.output, run.plan.hash(), &run.left_out).await?;
     let done_before = done_units(&run.output, &run.plan).await?;
     run.telemetry.set_totals(u64::from(run.plan.units()), done_before.len() as u64, planned_images(&run.plan));
-    let mut todo = unit_order(run.plan.units(), run.shard);
+    let mut todo = unit_order(run.plan.units(), run.process);
     todo.retain(|unit| !done_before.contains(unit));
     tracing::info!(
         plan = run.plan.hash().short(),
         units = run.plan.units(),
         done = done_before.len(),
-        shard = %run.shard,
+        process = %run.process,
         output = run.output.display(),
         "{verb}"
     );
@@ -269,6 +269,6 @@ fn planned_images(plan: &Plan) -> Option<u64> {
 }
 
 /// A process's share of the start jitter: the same for the same rank, spread evenly over all ranks.
-fn start_pause(jitter: Duration, shard: Shard) -> Duration {
-    jitter.mul_f64(f64::from(shard.rank) / f64::from(shard.world.max(1)))
+fn start_pause(jitter: Duration, process: ProcessRank) -> Duration {
+    jitter.mul_f64(f64::from(process.rank) / f64::from(process.world.max(1)))
 }

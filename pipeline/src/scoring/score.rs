@@ -6,7 +6,7 @@ use super::{
     scored_file::FileIdentity,
 };
 use crate::{
-    Limits, PipelineError, ScorerFactory, Shard, Snapshot, Storage,
+    Limits, PipelineError, ProcessRank, ScorerFactory, Snapshot, Storage,
     cpu_pool::CpuPool,
     device_worker::{DevicePool, Devices, scores_check},
     telemetry::{Stage, Telemetry},
@@ -31,7 +31,7 @@ pub struct ScoreRun {
     /// Version of libtorch, for the files' metadata.
     pub libtorch: String,
     /// Which of several processes this one is.
-    pub shard: Shard,
+    pub process: ProcessRank,
     /// All limits.
     pub limits: Limits,
     /// Counters, for whoever shows progress.
@@ -49,7 +49,7 @@ impl std::fmt::Debug for ScoreRun {
             .field("output", &self.output)
             .field("key", &self.key)
             .field("devices", &devices)
-            .field("shard", &self.shard)
+            .field("process", &self.process)
             .finish_non_exhaustive()
     }
 }
@@ -97,14 +97,14 @@ pub async fn score(run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
     let missing = tables.missing().await?;
     let done_before = units - missing.len() as u32;
     run.telemetry.set_totals(u64::from(units), u64::from(done_before), run.set.images());
-    let mut todo = unit_order(units, run.shard);
+    let mut todo = unit_order(units, run.process);
     todo.retain(|unit| missing.binary_search(unit).is_ok());
     tracing::info!(
         set = run.set.display(),
         key = run.key,
         units,
         done = done_before,
-        shard = %run.shard,
+        process = %run.process,
         output = run.output.display(),
         "scoring"
     );

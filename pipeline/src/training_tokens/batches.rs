@@ -1,7 +1,7 @@
 //! Windows to batches: while one is used up, the next is read and shuffled.
 
 use super::{TokenTrainingBatch, file::FileTokens, tables::TokenFiles, windows::Window};
-use crate::{DataPosition, PipelineError, background::Outlet, background_task};
+use crate::{DataPosition, PipelineError, background_task, prefetcher::ItemSender};
 use schemas::{RandomStream, TokenBatch};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::task::AbortOnDropHandle;
@@ -42,7 +42,7 @@ pub(super) async fn make_batches(
     mut windows: impl Iterator<Item = Window> + Send,
     taken: u64,
     recipe: Recipe,
-    outlet: &Outlet<TokenTrainingBatch>,
+    sender: &ItemSender<TokenTrainingBatch>,
 ) -> Result<(), PipelineError> {
     let mut gathering = Gathering::new(recipe, list.tokenizer.levels.tokens_per_image());
     let reader = Reader { list: Arc::clone(&list), recipe, kept: BTreeMap::new() };
@@ -54,7 +54,7 @@ pub(super) async fn make_batches(
         reading = windows.next().map(|window| reader.start(window));
         for taken in start..shuffled.images.len() {
             if let Some(batch) = gathering.add(&list, &shuffled, taken)?
-                && !outlet.send(batch).await
+                && !sender.send(batch).await
             {
                 return Ok(());
             }

@@ -3,9 +3,9 @@
 use super::file::FileTokens;
 use crate::{
     Limits, PipelineError, Storage,
-    background::OwnRuntime,
     commit::{nothing_there, owning_plan},
     cpu_pool::CpuPool,
+    prefetcher::OwnRuntime,
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 use schemas::{

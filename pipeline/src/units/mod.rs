@@ -6,9 +6,9 @@
 mod driver;
 mod image_stages;
 mod order;
-mod shard;
+mod process_rank;
 
 pub(crate) use driver::{UnitContext, UnitError, UnitTask, run_units};
 pub(crate) use image_stages::{DecodedImage, ImageStages, ImageUnit, Rejection};
 pub(crate) use order::{describe_units, unit_order};
-pub use shard::{Shard, ShardOrigin};
+pub use process_rank::{ProcessRank, RankOrigin};
