@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Holds the arrows between rooms: which crates each room may never pull in. ARCHITECTURE.md has the picture.
+# Holds the arrows between rooms: which crates each room may never pull in, and within a room, that its modules depend on each other
+# in one direction. ARCHITECTURE.md has the picture.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 failed=0
@@ -23,5 +24,6 @@ forbid pipeline models report jobs tch torch_sys
 forbid report models jobs tch torch_sys
 forbid models pipeline report jobs tokio object_store parquet reqwest hyper rayon
 forbid jobs tests
+python3 tools/module_cycles.py || failed=1
 [ "$failed" = 0 ] && echo "arrows: every room depends only on what it may"
 exit "$failed"

@@ -2,7 +2,7 @@
 
 use crate::progress::Progress;
 use futures::FutureExt;
-use pipeline::{PipelineError, RunReport, Shard, Storage, Telemetry};
+use pipeline::{PipelineError, ProcessRank, RunReport, Storage, Telemetry};
 use report::run_log::{Outcome, Recorder, RunEnd};
 use schemas::Plan;
 use std::{
@@ -19,14 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Watched {
     plan: Arc<Plan>,
     output: Storage,
-    shard: Shard,
+    process: ProcessRank,
     telemetry: Arc<Telemetry>,
 }
 
 impl Watched {
     /// A run of `plan` into `output`.
-    pub(crate) fn new(plan: &Arc<Plan>, output: &Storage, shard: Shard, telemetry: &Arc<Telemetry>) -> Self {
-        Self { plan: Arc::clone(plan), output: output.clone(), shard, telemetry: Arc::clone(telemetry) }
+    pub(crate) fn new(plan: &Arc<Plan>, output: &Storage, process: ProcessRank, telemetry: &Arc<Telemetry>) -> Self {
+        Self { plan: Arc::clone(plan), output: output.clone(), process, telemetry: Arc::clone(telemetry) }
     }
 
     /// Carries a run to its end, with its progress shown, and leaves its log.
@@ -59,7 +59,7 @@ impl Watched {
             Err(_) => (Outcome::Failed, Some("a panic, which is a fault of the program".to_owned())),
         };
         if recorder.is_worth_keeping(outcome) {
-            let Shard { rank, world, .. } = self.shard;
+            let ProcessRank { rank, world, .. } = self.process;
             let log = recorder.into_log(self.plan.hash(), RunEnd { started, rank, world, outcome, problem });
             match tokio::time::timeout(PATIENCE, log.put(&self.output)).await {
                 Ok(Ok(())) => {}

@@ -14,7 +14,7 @@ use crate::{
     DeviceError, NetworkFactory, PipelineError,
     telemetry::{InStage, Stage, Telemetry},
 };
-use schemas::{PixelBatch, SampleBatch, ScoredBatch, TokenBatch};
+use schemas::{PixelBatch, SampleBatch, ScoredBatch, TokenBatch, TokenizerIdentity};
 use std::{
     any::Any,
     collections::BTreeSet,
@@ -63,48 +63,66 @@ impl Batch for TokenBatch {
 }
 
 /// What is wrong with an answer; an answer that cannot be right is never written.
-pub(crate) type Check<I, O> = fn(&AnswerShape, &I, &O) -> Result<(), String>;
+pub(crate) type Check<I, O> = Arc<dyn Fn(&I, &O) -> Result<(), String> + Send + Sync>;
 
-/// What devices must give back for each filled row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AnswerShape {
-    pub(crate) tokens_per_image: usize,
-    pub(crate) codebook_size: usize,
-    /// Side of a picture in pixels; 0 where nothing is decoded.
-    pub(crate) side: usize,
-}
-
-impl AnswerShape {
-    /// Codes: one row of codes below the codebook's size for each row of the batch.
-    pub(crate) fn check_codes<I: Batch>(&self, batch: &I, codes: &TokenBatch) -> Result<(), String> {
-        if codes.rows() != batch.filled() || codes.tokens_per_image() != self.tokens_per_image {
+/// Codes: one row of them, each below the codebook's size, for each filled row of the batch.
+pub(crate) fn codes_check<I: Batch>(tokenizer: &TokenizerIdentity) -> Check<I, TokenBatch> {
+    let (tokens_per_image, codebook_size) = (tokenizer.levels.tokens_per_image(), tokenizer.codebook_size);
+    Arc::new(move |batch, codes| {
+        if codes.rows() != batch.filled() || codes.tokens_per_image() != tokens_per_image {
             return Err(format!(
-                "gave {} rows of {} codes for {} rows of {}",
+                "gave {} rows of {} codes for {} rows of {tokens_per_image}",
                 codes.rows(),
                 codes.tokens_per_image(),
                 batch.filled(),
-                self.tokens_per_image
             ));
         }
-        match codes.codes().iter().find(|&&code| code < 0 || code as usize >= self.codebook_size) {
-            Some(code) => Err(format!("gave code {code}, but the codebook has {}", self.codebook_size)),
+        match codes.codes().iter().find(|&&code| code < 0 || code as usize >= codebook_size) {
+            Some(code) => Err(format!("gave code {code}, but the codebook has {codebook_size}")),
             None => Ok(()),
         }
-    }
+    })
+}
 
-    /// Pictures: one of the right size for each row of the batch.
-    pub(crate) fn check_pictures(&self, batch: &TokenBatch, pictures: &PixelBatch) -> Result<(), String> {
+/// Pictures: one of `side` by `side` pixels for each row of the batch.
+pub(crate) fn pictures_check(side: usize) -> Check<TokenBatch, PixelBatch> {
+    Arc::new(move |batch, pictures| {
         let found = (pictures.filled(), pictures.height(), pictures.width());
-        if found == (batch.rows(), self.side, self.side) {
+        if found == (batch.rows(), side, side) {
             return Ok(());
         }
         let (rows, height, width) = found;
-        Err(format!("gave {rows} pictures of {width}x{height} for {} rows of side {}", batch.rows(), self.side))
-    }
+        Err(format!("gave {rows} pictures of {width}x{height} for {} rows of side {side}", batch.rows()))
+    })
+}
 
-    /// Scores: all of what is said, for each row of the batch.
-    pub(crate) fn check_scores(&self, batch: &PixelBatch, scored: &ScoredBatch) -> Result<(), String> {
-        scored.check(batch.filled()).map_err(|error| error.to_string())
+/// Scores: all of what is said, for each filled row of the batch.
+pub(crate) fn scores_check() -> Check<PixelBatch, ScoredBatch> {
+    Arc::new(|batch, scored| scored.check(batch.filled()).map_err(|error| error.to_string()))
+}
+
+/// The devices of a run, of one kind or of several.
+pub(crate) trait Devices {
+    /// How many devices units wait for.
+    fn count(&self) -> usize;
+
+    /// Why no device answers any more, if one of them failed.
+    ///
+    /// # Panics
+    /// With the panic of the device thread that failed first.
+    fn try_failure(&self) -> Option<PipelineError>;
+
+    /// Closes the queues and waits for the threads, at most `patience`; a thread that is in the middle of a batch after that
+    /// is left alone and ends with the process.
+    fn close(self, patience: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Why no device answers any more.
+    ///
+    /// # Panics
+    /// As [`Self::try_failure`].
+    fn failure(&self) -> PipelineError {
+        let lost = || device_error("all", "the devices ended without saying why".to_owned(), true);
+        self.try_failure().unwrap_or_else(lost)
     }
 }
 
@@ -188,7 +206,7 @@ impl<I: Batch, O: Send + 'static> DevicePool<I, O> {
         networks: Vec<(String, NetworkFactory<I, O>)>,
         stage: Stage,
         queued_batches_per_device: usize,
-        (shape, check): (AnswerShape, Check<I, O>),
+        check: Check<I, O>,
         telemetry: &Arc<Telemetry>,
     ) -> Result<Self, PipelineError> {
         if networks.is_empty() {
@@ -207,8 +225,7 @@ impl<I: Batch, O: Send + 'static> DevicePool<I, O> {
                 device: device.clone(),
                 requests: receiver.clone(),
                 stage,
-                shape,
-                check,
+                check: Arc::clone(&check),
                 telemetry: Arc::clone(telemetry),
                 failure: Arc::clone(&failure),
             };
@@ -249,27 +266,18 @@ impl<I: Batch, O: Send + 'static> DevicePool<I, O> {
     pub(crate) fn device_kind(&self) -> String {
         self.kinds.iter().map(String::as_str).collect::<Vec<_>>().join(" + ")
     }
+}
 
-    /// Why no device answers any more.
-    ///
-    /// # Panics
-    /// With the panic of the device thread that failed first.
-    pub(crate) fn failure(&self) -> PipelineError {
-        let lost = || device_error("all", "the devices ended without saying why".to_owned(), true);
-        self.try_failure().unwrap_or_else(lost)
+impl<I: Batch, O: Send + 'static> Devices for DevicePool<I, O> {
+    fn count(&self) -> usize {
+        self.finished.len()
     }
 
-    /// Why no device answers any more, if one of this pool failed.
-    ///
-    /// # Panics
-    /// As [`Self::failure`].
-    pub(crate) fn try_failure(&self) -> Option<PipelineError> {
+    fn try_failure(&self) -> Option<PipelineError> {
         self.failure.take()
     }
 
-    /// Closes the queue and waits for the threads, at most `patience`; a thread that is in the middle of a batch after that
-    /// is left alone and ends with the process.
-    pub(crate) async fn close(self, patience: Duration) {
+    async fn close(self, patience: Duration) {
         self.queue.sender.close();
         let all = futures::future::join_all(self.finished);
         if tokio::time::timeout(patience, all).await.is_err() {
@@ -298,7 +306,6 @@ struct Worker<I, O> {
     device: String,
     requests: async_channel::Receiver<Request<I, O>>,
     stage: Stage,
-    shape: AnswerShape,
     check: Check<I, O>,
     telemetry: Arc<Telemetry>,
     failure: Arc<FailureSlot>,
@@ -359,7 +366,7 @@ impl<I: Batch, O> Worker<I, O> {
             let at_work = self.telemetry.enter(self.stage);
             let started = Instant::now();
             let output = network.run(&batch).map_err(failed)?;
-            (self.check)(&self.shape, &batch, &output).map_err(|problem| device_error(&self.device, problem, false))?;
+            (self.check)(&batch, &output).map_err(|problem| device_error(&self.device, problem, false))?;
             self.telemetry.record(self.stage, batch.filled() as u64, batch.bytes() as u64, started.elapsed());
             drop(at_work);
             if let Some(answer) = unanswered.take() {

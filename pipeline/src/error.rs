@@ -1,6 +1,5 @@
 //! Everything that can end a run, as the operator and the scheduler need to tell it apart.
 
-use crate::storage;
 use schemas::SchemaError;
 
 /// An error of the pipeline. One image's fault is never one of these: it is a reject, counted in the books.
@@ -25,6 +24,8 @@ pub enum PipelineError {
         /// What the store said.
         #[source]
         source: object_store::Error,
+        /// Whether asking again, by the same command, may help.
+        temporary: bool,
     },
     /// The source is not what was asked for: nothing matched, shards are missing, a column is absent.
     #[error("{uri}: {problem}")]
@@ -133,8 +134,7 @@ impl PipelineError {
     /// Whether starting the same command again may succeed without anybody changing anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Storage { source, .. } => storage::heals(source),
-            Self::Encoder { temporary, .. } => *temporary,
+            Self::Storage { temporary, .. } | Self::Encoder { temporary, .. } => *temporary,
             // Another process may be finishing the units that are missing.
             Self::Stalled { .. } | Self::Unfinished { .. } => true,
             _ => false,

@@ -51,7 +51,7 @@
 //! and says whether starting again may help. A panic on any thread is raised again in the caller of [`tokenize`].
 //! When nothing moves for [`Limits::stall_seconds`], the run ends and says where each stage stands.
 
-mod background;
+mod background_task;
 mod commit;
 mod cpu_pool;
 mod crop;
@@ -62,11 +62,13 @@ mod limits;
 mod network;
 mod parquet_batches;
 mod plan_units;
+mod prefetcher;
 mod run;
 mod samples;
 mod scoring;
 mod source;
 mod storage;
+mod table_reader;
 mod tables;
 mod telemetry;
 #[cfg(any(test, feature = "testing"))]
@@ -74,6 +76,8 @@ pub mod testing;
 mod training_images;
 mod training_tokens;
 mod unique_ids;
+mod units;
+mod view_batcher;
 mod watchdog;
 
 pub use commit::{Finding, VerifyOptions, VerifyReport, claim_output, finalize, read_plan, verify};
@@ -85,9 +89,7 @@ pub use network::{
     BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, NetworkFactory, SamplerFactory, ScorerFactory,
 };
 pub use plan_units::plan_units;
-pub use run::{
-    CodeSource, GenerateRun, Run, RunReport, Shard, ShardOrigin, TokenizeRun, decoder_versions, generate, tokenize,
-};
+pub use run::{CodeSource, GenerateRun, Run, RunReport, TokenizeRun, decoder_versions, generate, tokenize};
 pub use samples::{
     AssembledNpz, NpzEncoder, NpzShape, SampleImage, SampleRows, assemble_npz, encode_png, encode_sample_parquet,
     encode_sample_tar, npz_size, read_sample_parquet,
@@ -103,7 +105,8 @@ pub use source::{
 pub use storage::{
     Listing, PutOutcome, PutStreamOutcome, Storage, StoredObject, Unreachable, UnreachableReason, without_secrets,
 };
-pub use tables::{TableFile, TableReader};
+pub use table_reader::TableReader;
+pub use tables::TableFile;
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};
 pub use training_images::{
     DataPosition, EvaluationImages, EvaluationImagesOptions, TrainingBatch, TrainingCrop, TrainingImages,
@@ -113,3 +116,4 @@ pub use training_tokens::{
     EvaluationTokens, EvaluationTokensOptions, TokenEvaluationBatch, TokenTable, TokenTables, TokenTrainingBatch,
     TrainingTokens, TrainingTokensOptions,
 };
+pub use units::{ProcessRank, RankOrigin};

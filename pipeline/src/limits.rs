@@ -39,6 +39,16 @@ pub struct Limits {
     pub stall_seconds: u64,
 }
 
+impl Limits {
+    /// Units worked on at once with so many devices.
+    pub(crate) fn units_in_flight_for(&self, devices: usize) -> usize {
+        match self.units_in_flight {
+            0 => devices + 1,
+            units => units,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

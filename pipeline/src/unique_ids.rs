@@ -1,5 +1,6 @@
 //! Whether every image id of a listing or an output is there once, in eight bytes an image.
 
+use crate::PipelineError;
 use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
@@ -57,6 +58,19 @@ fn hash(image_id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     image_id.hash(&mut hasher);
     hasher.finish()
+}
+
+/// The error for an id that two units, or one unit twice, hold.
+pub(crate) fn duplicate_id(uri: &str, image_id: &str, first: u32, second: u32) -> PipelineError {
+    let place =
+        if first == second { format!("twice in unit {first}") } else { format!("in units {first} and {second}") };
+    PipelineError::Source {
+        uri: uri.to_owned(),
+        problem: format!(
+            "image id {image_id:?} appears {place}; ids must be unique: --image-id position tells any two images apart, \
+             and --image-id path those whose paths differ"
+        ),
+    }
 }
 
 #[cfg(test)]

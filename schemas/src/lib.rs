@@ -27,6 +27,7 @@ mod output_paths;
 mod packed_list;
 mod pixel_batch;
 mod plan;
+mod plan_hash;
 mod provenance;
 mod random_stream;
 mod reject_reason;
@@ -59,12 +60,11 @@ pub use output_paths::{
 };
 pub use packed_list::PackedList;
 pub use pixel_batch::PixelBatch;
-pub use plan::{
-    Plan, PlanBuilder, PlanHash, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity, hex, sha256_hex,
-};
+pub use plan::{Plan, PlanBuilder, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity};
+pub use plan_hash::{PlanHash, hex, sha256_hex};
 pub use provenance::{
-    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Provenance,
-    read_key, read_levels,
+    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, MAKER_KEYS, Maker,
+    Provenance, read_key, read_levels,
 };
 pub use random_stream::RandomStream;
 pub use reject_reason::RejectReason;

@@ -4,10 +4,10 @@
 //! plan, and with it every file of the output, so that a run with other inputs, another checkpoint or another crop can never
 //! mix with this one.
 
-use crate::{Origin, PackedList, SchemaError, SourceReading, TokenLevels};
+use crate::{Origin, PackedList, PlanHash, SchemaError, SourceReading, TokenLevels};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use sha2::{Digest, Sha256};
-use std::{borrow::Cow, fmt, io::BufRead, ops::Range};
+use std::{borrow::Cow, io::BufRead, ops::Range};
 
 /// Version of the plan, of the tables and of the markers; a reader refuses what is newer than itself.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -163,16 +163,19 @@ pub struct Plan {
 /// A plan whose inputs are added one by one, so that not all of them have to be in memory unpacked.
 #[derive(Debug)]
 pub struct PlanBuilder {
-    plan: Plan,
+    settings: PlanSettings,
+    class_names: Vec<String>,
+    inputs: PackedList<PlannedInput>,
+    first_units: Vec<u32>,
+    units: u32,
     digest: Sha256,
 }
 
 impl PlanBuilder {
     /// A plan without inputs.
     pub fn new(settings: PlanSettings, class_names: Vec<String>) -> Self {
-        let (inputs, first_units, hash) = (PackedList::default(), Vec::new(), PlanHash(String::new()));
-        let plan = Plan { settings, class_names, inputs, first_units, units: 0, hash };
-        Self { digest: Sha256::new_with_prefix(plan.header_line()), plan }
+        let digest = Sha256::new_with_prefix(header_line(&settings, &class_names));
+        Self { settings, class_names, inputs: PackedList::default(), first_units: Vec::new(), units: 0, digest }
     }
 
     /// Adds an input, whose unit is that of the one before or the next.
@@ -180,14 +183,13 @@ impl PlanBuilder {
     /// # Errors
     /// When it is another.
     pub fn push(&mut self, input: &PlannedInput) -> Result<(), SchemaError> {
-        let plan = &mut self.plan;
-        if input.unit != plan.units && input.unit.checked_add(1) != Some(plan.units) {
+        if input.unit != self.units && input.unit.checked_add(1) != Some(self.units) {
             return Err(out_of_order());
         }
-        plan.units = input.unit.checked_add(1).ok_or_else(out_of_order)?;
-        self.digest.update(plan.inputs.push(input));
-        if plan.inputs.frames() > plan.first_units.len() {
-            plan.first_units.push(input.unit);
+        self.units = input.unit.checked_add(1).ok_or_else(out_of_order)?;
+        self.digest.update(self.inputs.push(input));
+        if self.inputs.frames() > self.first_units.len() {
+            self.first_units.push(input.unit);
         }
         Ok(())
     }
@@ -197,13 +199,23 @@ impl PlanBuilder {
     /// # Errors
     /// When it has no input.
     pub fn finish(self) -> Result<Plan, SchemaError> {
-        let Self { mut plan, digest } = self;
-        if plan.inputs.is_empty() {
+        let Self { settings, class_names, inputs, first_units, units, digest } = self;
+        if inputs.is_empty() {
             return Err(out_of_order());
         }
-        plan.hash = PlanHash(hex(&digest.finalize()));
-        Ok(plan)
+        Ok(Plan { settings, class_names, inputs, first_units, units, hash: PlanHash::of(digest) })
     }
+}
+
+fn header_line(settings: &PlanSettings, class_names: &[String]) -> Vec<u8> {
+    let header = PlanHeader {
+        schema_version: SCHEMA_VERSION,
+        settings: Cow::Borrowed(settings),
+        class_names: Cow::Borrowed(class_names),
+    };
+    let mut line = serde_json::to_vec(&header).expect("settings are text and numbers");
+    line.push(b'\n');
+    line
 }
 
 fn out_of_order() -> SchemaError {
@@ -271,20 +283,10 @@ impl Plan {
 
     /// [`Self::to_json_lines`] as a zstd file.
     pub fn to_compressed_json_lines(&self) -> Vec<u8> {
-        let mut file = zstd::bulk::compress(&self.header_line(), 0).expect("memory is all that compressing needs");
+        let mut file = zstd::bulk::compress(&header_line(&self.settings, &self.class_names), 0)
+            .expect("memory is all that compressing needs");
         self.inputs.append_compressed(&mut file);
         file
-    }
-
-    fn header_line(&self) -> Vec<u8> {
-        let header = PlanHeader {
-            schema_version: SCHEMA_VERSION,
-            settings: Cow::Borrowed(&self.settings),
-            class_names: Cow::Borrowed(&self.class_names),
-        };
-        let mut line = serde_json::to_vec(&header).expect("settings are text and numbers");
-        line.push(b'\n');
-        line
     }
 
     /// What decides the tables besides the inputs.
@@ -319,58 +321,4 @@ impl Plan {
         let inputs = self.inputs.iter_from(frame).skip_while(|input| input.unit < unit);
         inputs.take_while(|input| input.unit == unit).collect()
     }
-}
-
-/// SHA-256 of a plan, lowercase hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PlanHash(String);
-
-impl TryFrom<String> for PlanHash {
-    type Error = SchemaError;
-
-    fn try_from(digits: String) -> Result<Self, Self::Error> {
-        if digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Ok(Self(digits));
-        }
-        Err(SchemaError::Shape {
-            what: "plan hash",
-            found: format!("{digits:?}"),
-            expected: "64 lowercase hexadecimal digits".to_owned(),
-        })
-    }
-}
-
-impl From<PlanHash> for String {
-    fn from(hash: PlanHash) -> Self {
-        hash.0
-    }
-}
-
-impl PlanHash {
-    /// All 64 digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The eight digits that appear in file names.
-    pub fn short(&self) -> &str {
-        &self.0[..8]
-    }
-}
-
-impl fmt::Display for PlanHash {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-/// Lowercase hexadecimal digits of a digest.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// SHA-256 of some bytes, lowercase hexadecimal.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }

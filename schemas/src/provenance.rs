@@ -43,16 +43,25 @@ pub const KEY_LEVEL_OFFSETS: &str = "restok.level_offsets";
 pub const KEY_CODEBOOK_SIZE: &str = "restok.codebook_size";
 /// Metadata key of the kind of device.
 pub const KEY_DEVICE_KIND: &str = "restok.device_kind";
+/// Metadata keys of what made a file: every file has them, and one file may have other values than the next.
+pub const MAKER_KEYS: [&str; 4] = [KEY_DEVICE_KIND, "restok.libtorch", "restok.decoder", "restok.version"];
 
 impl Provenance {
     /// The pairs to store, sorted by key.
     pub fn to_key_values(&self) -> BTreeMap<String, String> {
-        let settings = &self.settings;
+        let Maker { device_kind, libtorch, decoder, version } = self.maker.clone();
+        let mut pairs = Self::plan_key_values(&self.plan, self.unit, &self.settings);
+        pairs.extend(MAKER_KEYS.map(str::to_owned).into_iter().zip([device_kind, libtorch, decoder, version]));
+        pairs
+    }
+
+    /// The pairs that follow from the plan: all but [`MAKER_KEYS`].
+    pub fn plan_key_values(plan: &PlanHash, unit: u32, settings: &PlanSettings) -> BTreeMap<String, String> {
         let offsets: Vec<String> = settings.tokenizer.levels.offsets().iter().map(ToString::to_string).collect();
         [
             (KEY_SCHEMA_VERSION, SCHEMA_VERSION.to_string()),
-            (KEY_PLAN, self.plan.to_string()),
-            (KEY_UNIT, self.unit.to_string()),
+            (KEY_PLAN, plan.to_string()),
+            (KEY_UNIT, unit.to_string()),
             (KEY_LEVEL_OFFSETS, format!("[{}]", offsets.join(","))),
             (KEY_CODEBOOK_SIZE, settings.tokenizer.codebook_size.to_string()),
             ("restok.tokenizer", settings.tokenizer.name.clone()),
@@ -62,10 +71,6 @@ impl Provenance {
             ("restok.batch_size", settings.batch_size.to_string()),
             ("restok.source", settings.source.clone()),
             ("restok.split", settings.split.clone()),
-            (KEY_DEVICE_KIND, self.maker.device_kind.clone()),
-            ("restok.libtorch", self.maker.libtorch.clone()),
-            ("restok.decoder", self.maker.decoder.clone()),
-            ("restok.version", self.maker.version.clone()),
         ]
         .into_iter()
         .chain(origin_key_values(&settings.origin))

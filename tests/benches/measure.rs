@@ -15,12 +15,12 @@ use models::{
     Precision, VisualTokenizer, frechet_distance, initialise,
 };
 use pipeline::{
-    BatchNetwork, DecodeLimits, DeviceError, Limits, Run, Shard, SourceOptions, SourceReader, Storage, Telemetry,
+    BatchNetwork, DecodeLimits, DeviceError, Limits, ProcessRank, Run, SourceOptions, SourceReader, Storage, Telemetry,
     TokenizeRun, crop_views, decode_image, list_source, plan_units, tokenize,
 };
 use schemas::{
     Crop, GuidanceSchedule, ImageIdRule, ImageOrigin, Origin, PixelBatch, PlanSettings, Rounding, SampleBatch,
-    Sampling, ScoredImages, SourceAccount, SourceLayout, SourceReading, TokenBatch, TokenLevels, TokenizerIdentity,
+    Sampling, ScoredImages, SourceAccount, SourceReading, TokenBatch, TokenLevels, TokenizerIdentity,
 };
 use serde_json::{Value, json};
 use std::{
@@ -273,7 +273,7 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
     let report = runtime.block_on(async {
         let listing = list_source(&SourceOptions::new(source), &limits).await?;
         let settings = PlanSettings {
-            source: String::new(),
+            source: listing.source.clone(),
             split: "train".to_owned(),
             tokenizer: TokenizerIdentity {
                 name: "random".to_owned(),
@@ -285,7 +285,7 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
             batch_size: 32,
             unit_size: 16_384,
             origin: Origin::Images(ImageOrigin {
-                layout: SourceLayout::Parquet,
+                layout: listing.layout,
                 image_id: ImageIdRule::Stem,
                 crop,
                 max_image_bytes: limits.max_image_bytes,
@@ -305,7 +305,7 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
                 output: Storage::open_output(output, &limits)?,
                 libtorch: models::libtorch_version(),
                 limits: limits.clone(),
-                shard: Shard::ALONE,
+                process: ProcessRank::ALONE,
                 max_reject_rate: 0.0,
                 start_jitter: Duration::ZERO,
                 finalize: true,

@@ -30,7 +30,7 @@ use crate::{
 };
 use anyhow::Result;
 use models::ExtractorPrecision;
-use pipeline::{Limits, Shard, SourceOptions, Storage};
+use pipeline::{Limits, ProcessRank, SourceOptions, Storage};
 use schemas::{EvaluationRecord, ImageIdRule};
 use tokio_util::sync::CancellationToken;
 
@@ -48,15 +48,15 @@ pub(crate) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let shard = Shard::detect(settings.work.process.rank, settings.work.process.world, environment::lookup)?;
-    tracing::info!("{shard}");
+    let process = ProcessRank::detect(settings.work.process.rank, settings.work.process.world, environment::lookup)?;
+    tracing::info!("{process}");
     let scoring = Scoring {
         output: Storage::open_output(&settings.output, &limits)?,
         protocol: settings.protocol,
         allow: settings.allow.clone(),
         work: settings.work,
         max_reject_rate: settings.max_reject_rate.share(),
-        shard,
+        process,
         limits,
         progress,
         cancel,

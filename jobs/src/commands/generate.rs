@@ -16,7 +16,7 @@ use crate::{
 };
 use anyhow::Result;
 use pipeline::{
-    CodeSource, GenerateRun, Limits, PipelineError, Run, RunReport, Shard, Storage, TableReader, Telemetry,
+    CodeSource, GenerateRun, Limits, PipelineError, ProcessRank, Run, RunReport, Storage, TableReader, Telemetry,
 };
 use schemas::{Plan, SourceAccount};
 use std::sync::Arc;
@@ -62,8 +62,8 @@ pub(crate) async fn generate_set(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<MadeSet> {
-    let shard = Shard::detect(settings.process.rank, settings.process.world, environment::lookup)?;
-    tracing::info!("{shard}");
+    let process = ProcessRank::detect(settings.process.rank, settings.process.world, environment::lookup)?;
+    tracing::info!("{process}");
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(output, limits)?;
     let (plan, codes) = match &settings.codes {
@@ -82,7 +82,7 @@ pub(crate) async fn generate_set(
     };
     let plan = Arc::new(plan);
     let telemetry = Arc::new(Telemetry::of_generating());
-    let watched = Watched::new(&plan, &output, shard, &telemetry);
+    let watched = Watched::new(&plan, &output, process, &telemetry);
     let run = GenerateRun {
         codes,
         decoders: if settings.formats.is_empty() { Vec::new() } else { loaded.decoders(settings) },
@@ -91,7 +91,7 @@ pub(crate) async fn generate_set(
             output: output.clone(),
             libtorch: models::libtorch_version(),
             limits: limits.clone(),
-            shard,
+            process,
             // No sample is ever rejected.
             max_reject_rate: 0.0,
             start_jitter: settings.start_jitter,

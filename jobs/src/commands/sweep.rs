@@ -12,7 +12,7 @@ use crate::{
 use anyhow::Result;
 use futures::TryStreamExt;
 use models::ExtractorPrecision;
-use pipeline::{Limits, PipelineError, Shard, SourceOptions, Storage, TableReader};
+use pipeline::{Limits, PipelineError, ProcessRank, SourceOptions, Storage, TableReader};
 use report::text::{aligned, count, percent};
 use schemas::{CodebookStatistics, ImageIdRule, Protocol, Scores};
 use serde::Serialize;
@@ -105,7 +105,7 @@ impl Scorer {
             work: ScoringWork::default(),
             max_reject_rate: 0.0,
             // Points are not shared out: each process makes all that others have not made.
-            shard: Shard::ALONE,
+            process: ProcessRank::ALONE,
             limits: limits.clone(),
             progress,
             cancel,

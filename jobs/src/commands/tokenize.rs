@@ -16,11 +16,11 @@ use crate::{
 use anyhow::Result;
 use models::VisualTokenizer;
 use pipeline::{
-    EncoderFactory, Limits, PipelineError, Run, Shard, SourceOptions, SourceReader, Stage, Storage, Telemetry,
+    EncoderFactory, Limits, PipelineError, ProcessRank, Run, SourceOptions, SourceReader, Stage, Storage, Telemetry,
     TokenizeRun,
 };
 use report::text::tenths;
-use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, SourceLayout, TokenizerIdentity};
+use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, TokenizerIdentity};
 use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +35,8 @@ pub(crate) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let shard = Shard::detect(settings.process.rank, settings.process.world, environment::lookup)?;
-    tracing::info!("{shard}");
+    let process = ProcessRank::detect(settings.process.rank, settings.process.world, environment::lookup)?;
+    tracing::info!("{process}");
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(&settings.output, &limits)?;
     let loading = load_first(&settings, &workers);
@@ -52,7 +52,7 @@ pub(crate) async fn run(
     if settings.dry_run {
         return dry_run::print(&settings, &plan, &output, &left_out, batch_size.memory).await;
     }
-    let watched = Watched::new(&plan, &output, shard, &telemetry);
+    let watched = Watched::new(&plan, &output, process, &telemetry);
     let run = TokenizeRun {
         // The URL as it was given: a signed one carries what no plan may hold.
         source: SourceReader::open_at(Arc::clone(&plan), &settings.source, &limits)?,
@@ -62,7 +62,7 @@ pub(crate) async fn run(
             output: output.clone(),
             libtorch: models::libtorch_version(),
             limits,
-            shard,
+            process,
             max_reject_rate: settings.max_reject_rate.share(),
             start_jitter: settings.start_jitter,
             finalize: settings.finalize,
@@ -155,15 +155,14 @@ async fn plan(
     };
     let listing = pipeline::list_source(&options, limits).await?;
     let plan_settings = PlanSettings {
-        // These two are the listing's to say.
-        source: String::new(),
+        source: listing.source.clone(),
         split: settings.split.clone(),
         tokenizer,
         precision: settings.precision.to_string(),
         batch_size,
         unit_size: settings.unit_size,
         origin: Origin::Images(ImageOrigin {
-            layout: settings.layout.unwrap_or(SourceLayout::Folder),
+            layout: listing.layout,
             image_id: settings.image_id,
             crop,
             max_image_bytes: limits.max_image_bytes,

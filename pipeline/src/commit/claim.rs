@@ -251,6 +251,14 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
+/// The error for an output in which nothing was ever written.
+pub(crate) fn nothing_there(output: &Storage) -> PipelineError {
+    PipelineError::Output {
+        uri: output.display().to_owned(),
+        problem: "no plan is here: is this the output of `restok tokenize`?".to_owned(),
+    }
+}
+
 fn output_error(output: &Storage, path: &str, problem: String) -> PipelineError {
     PipelineError::Output { uri: output.uri(path), problem }
 }

@@ -1,15 +1,16 @@
 //! From a set of complete units to an output that is whole.
 
 use super::{
-    claim::read_plan,
+    claim::{nothing_there, read_plan},
     markers::{done_units, read_markers},
 };
 use crate::{
     PipelineError, PutOutcome, Storage,
-    run::{check_books, describe_units, duplicate_id},
     samples::assemble_npz,
-    tables::{decode_images, nothing_there},
-    unique_ids::IdHashes,
+    tables::decode_images,
+    telemetry::describe_rejects,
+    unique_ids::{IdHashes, duplicate_id},
+    units::describe_units,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -210,4 +211,23 @@ async fn put_final(output: &Storage, path: &str, bytes: Bytes) -> Result<(), Pip
                 .to_owned(),
         }),
     }
+}
+
+/// What must be true of the books of a whole output before it is called finished.
+pub(crate) fn check_books(plan: &Plan, books: &Books, max_reject_rate: f64) -> Result<(), PipelineError> {
+    if books.listed == 0 {
+        return Err(PipelineError::Source {
+            uri: plan.settings().source.clone(),
+            problem: format!("{} inputs, but not one image in them", plan.inputs().len()),
+        });
+    }
+    if books.reject_rate() > max_reject_rate {
+        return Err(PipelineError::RejectRate {
+            rejected: books.rejected_total(),
+            listed: books.listed,
+            limit_percent: max_reject_rate * 100.0,
+            reasons: describe_rejects(books),
+        });
+    }
+    Ok(())
 }

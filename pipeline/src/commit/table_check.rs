@@ -1,8 +1,9 @@
 //! What must be true of a file of a table, whoever wrote it.
 
-use crate::{PipelineError, run::books_of};
+use super::unit_rows::books_of;
+use crate::PipelineError;
 use schemas::{
-    Books, ImageRow, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Maker, Plan, Provenance, SCHEMA_VERSION, TokenRows,
+    Books, ImageRow, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, MAKER_KEYS, Plan, Provenance, SCHEMA_VERSION, TokenRows,
     read_key,
 };
 use std::collections::{BTreeMap, HashSet};
@@ -33,20 +34,15 @@ pub(super) fn check_metadata(
 
 /// Everything in which a file's metadata differs from what the plan demands. What made it (device, versions) is free.
 pub(super) fn metadata_problems(metadata: &BTreeMap<String, String>, plan: &Plan, unit: u32) -> Vec<String> {
-    const MAKER: [&str; 4] = ["restok.device_kind", "restok.libtorch", "restok.decoder", "restok.version"];
-    let maker =
-        Maker { device_kind: String::new(), libtorch: String::new(), decoder: String::new(), version: String::new() };
-    let expected =
-        Provenance { plan: plan.hash().clone(), unit, settings: plan.settings().clone(), maker }.to_key_values();
-    expected
-        .iter()
-        .filter_map(|(key, expected)| match metadata.get(key) {
-            None => Some(format!("metadata {key} is missing")),
-            Some(_) if MAKER.contains(&key.as_str()) => None,
-            Some(found) if found == expected => None,
-            Some(found) => Some(format!("metadata {key} is {found}, expected {expected}")),
-        })
-        .collect()
+    let missing = |key: &str| Some(format!("metadata {key} is missing"));
+    let of_plan = Provenance::plan_key_values(plan.hash(), unit, plan.settings());
+    let of_plan = of_plan.iter().filter_map(|(key, expected)| match metadata.get(key) {
+        None => missing(key),
+        Some(found) if found == expected => None,
+        Some(found) => Some(format!("metadata {key} is {found}, expected {expected}")),
+    });
+    let of_maker = MAKER_KEYS.into_iter().filter(|key| !metadata.contains_key(*key)).filter_map(missing);
+    of_plan.chain(of_maker).collect()
 }
 
 /// Checks that two attempts at a unit's tokens speak of the same views in the same order. Codes may differ: the last bits of a

@@ -3,11 +3,11 @@
 use super::{
     markers::parse_marker,
     table_check::{check_metadata, same_images, same_tokens},
+    unit_rows::{PictureFile, UnitRows},
 };
 use crate::{
     PipelineError, PutOutcome, Storage,
     cpu_pool::CpuPool,
-    run::{PictureFile, UnitRows},
     tables::{decode_images, decode_tokens, encode_images, encode_tokens},
     telemetry::{Stage, Telemetry},
 };

@@ -1,15 +1,16 @@
 //! Holds a finished or unfinished output to everything it claims, and tells all that is wrong rather than the first.
 
 use super::{
-    claim::read_plan,
+    claim::{nothing_there, read_plan},
     finalize::{file_sizes, manifest, missing_units, size_problem},
     markers::{done_units, read_marker},
     table_check::{metadata_problems, row_problems},
 };
 use crate::{
     PipelineError, Storage,
-    tables::{decode_images, decode_tokens, nothing_there},
+    tables::{decode_images, decode_tokens},
     unique_ids::IdHashes,
+    units::describe_units,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -246,7 +247,7 @@ async fn verify_manifest(
     };
     let missing = missing_units(plan, reports);
     if !missing.is_empty() {
-        let units = crate::run::describe_units(missing);
+        let units = describe_units(missing);
         return Ok(wrong(MANIFEST_PATH, format!("is there, but units have no readable marker: {units}")));
     }
     // The archive was checked against the pictures before the manifest was written; `verify_archive` holds it to its digest.

@@ -1,6 +1,6 @@
 //! Finds out early that image ids repeat across units.
 
-use crate::PipelineError;
+use crate::{PipelineError, unique_ids::duplicate_id};
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -41,19 +41,6 @@ impl EarlyDuplicates {
                 Ok(())
             }
         }
-    }
-}
-
-/// The error for an id that two units, or one unit twice, hold.
-pub(crate) fn duplicate_id(uri: &str, image_id: &str, first: u32, second: u32) -> PipelineError {
-    let place =
-        if first == second { format!("twice in unit {first}") } else { format!("in units {first} and {second}") };
-    PipelineError::Source {
-        uri: uri.to_owned(),
-        problem: format!(
-            "image id {image_id:?} appears {place}; ids must be unique: --image-id position tells any two images apart, \
-             and --image-id path those whose paths differ"
-        ),
     }
 }
 

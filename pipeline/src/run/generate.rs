@@ -1,11 +1,15 @@
 //! Generating: samples are drawn, or tokens that are there are taken, and turned into pictures.
 
-use super::{CodeQueue, Engine, Run, RunReport, maker, sample_units::SampleUnits, work_through};
+use super::{
+    Run, RunReport, Started, maker,
+    sample_units::{CodeQueue, SampleUnits},
+    work_through,
+};
 use crate::{
     DecoderFactory, PipelineError, SamplerFactory, TableReader,
     cpu_pool::CpuPool,
-    device_worker::{AnswerShape, DevicePool},
-    telemetry::{Stage, Telemetry},
+    device_worker::{DevicePool, Devices, codes_check, pictures_check},
+    telemetry::Stage,
 };
 use schemas::{Origin, PixelBatch, PlanSettings, SampleBatch, SchemaError, TokenBatch};
 use std::{sync::Arc, time::Duration};
@@ -57,48 +61,39 @@ impl std::fmt::Debug for GenerateRun {
 pub async fn generate(run: GenerateRun) -> Result<RunReport, PipelineError> {
     let GenerateRun { common: run, codes, decoders } = run;
     check(run.plan.settings(), &codes)?;
-    let (plan, telemetry, limits) = (Arc::clone(&run.plan), Arc::clone(&run.telemetry), run.limits.clone());
-    let libtorch = run.libtorch.clone();
-    let devices = match &codes {
-        CodeSource::Samplers(samplers) => samplers.len(),
-        CodeSource::Tables(_) => decoders.len(),
-    };
-    let start = async move |cpu: &CpuPool| {
+    let start = async move |run: &Run, cpu: &CpuPool| {
+        let Run { plan, limits, telemetry, .. } = run;
         let settings = plan.settings();
-        let shape = AnswerShape {
-            tokens_per_image: settings.tokenizer.levels.tokens_per_image(),
-            codebook_size: settings.tokenizer.codebook_size,
-            side: settings.origin.pictures().map_or(0, |pictures| pictures.side),
-        };
         let queued = limits.queued_batches_per_device;
-        let codes = match codes {
-            CodeSource::Tables(tables) => Codes::Tables(tables),
+        let (samplers, codes) = match codes {
+            CodeSource::Tables(tables) => (None, CodeQueue::There(tables)),
             CodeSource::Samplers(samplers) => {
-                let check = (shape, AnswerShape::check_codes::<SampleBatch> as _);
-                Codes::Samplers(DevicePool::start(samplers, Stage::Sample, queued, check, &telemetry).await?)
+                let check = codes_check(&settings.tokenizer);
+                let samplers = DevicePool::start(samplers, Stage::Sample, queued, check, telemetry).await?;
+                let queue = CodeQueue::Drawn(samplers.queue());
+                (Some(samplers), queue)
             }
         };
         let decoders = match settings.origin.pictures() {
             None => None,
-            Some(_) => Some(start_decoders(decoders, shape, queued, &telemetry).await?),
+            Some(pictures) => {
+                let check = pictures_check(pictures.side);
+                Some(DevicePool::start(decoders, Stage::Render, queued, check, telemetry).await?)
+            }
         };
-        let generating = Generating { codes, decoders };
-        let maker = maker(libtorch, generating.device_kinds());
-        let queue = match &generating.codes {
-            Codes::Samplers(pool) => CodeQueue::Drawn(pool.queue()),
-            Codes::Tables(tables) => CodeQueue::There(tables.clone()),
-        };
-        let units = SampleUnits {
-            plan,
-            codes: queue,
-            decoders: generating.decoders.as_ref().map(DevicePool::queue),
+        let devices = GeneratingDevices { samplers, decoders };
+        let maker = maker(run, devices.device_kind());
+        let source = SampleUnits {
+            plan: Arc::clone(plan),
+            codes,
+            decoders: devices.decoders.as_ref().map(DevicePool::queue),
             cpu: cpu.clone(),
-            maker,
-            telemetry,
+            maker: maker.clone(),
+            telemetry: Arc::clone(telemetry),
         };
-        Ok(Started { units, generating })
+        Ok(Started { source, devices, maker })
     };
-    work_through(run, "generating", devices + 1, start).await
+    work_through(run, "generating", start).await
 }
 
 /// Holds a plan to what it is to be worked through with.
@@ -113,75 +108,37 @@ fn check(settings: &PlanSettings, codes: &CodeSource) -> Result<(), SchemaError>
     Err(SchemaError::Document { document: "plan".to_owned(), problem: problem.to_owned() })
 }
 
-async fn start_decoders(
-    decoders: Vec<(String, DecoderFactory)>,
-    shape: AnswerShape,
-    queued: usize,
-    telemetry: &Arc<Telemetry>,
-) -> Result<DevicePool<TokenBatch, PixelBatch>, PipelineError> {
-    let check = (shape, AnswerShape::check_pictures as _);
-    DevicePool::start(decoders, Stage::Render, queued, check, telemetry).await
-}
-
-/// Where codes come from, started.
-enum Codes {
-    Samplers(DevicePool<SampleBatch, TokenBatch>),
-    Tables(TableReader),
-}
-
-/// The devices of a run.
-struct Generating {
-    codes: Codes,
+/// The devices of a run: those that draw codes, where they are drawn, and those that decode them, where pictures are wanted.
+struct GeneratingDevices {
+    samplers: Option<DevicePool<SampleBatch, TokenBatch>>,
     decoders: Option<DevicePool<TokenBatch, PixelBatch>>,
 }
 
-impl Generating {
-    fn device_kinds(&self) -> String {
-        match (&self.codes, &self.decoders) {
-            (Codes::Samplers(pool), _) => pool.device_kind(),
-            (Codes::Tables(_), Some(pool)) => pool.device_kind(),
-            (Codes::Tables(_), None) => String::new(),
-        }
-    }
-}
-
-/// The devices, and the units that wait for them.
-struct Started {
-    units: SampleUnits,
-    generating: Generating,
-}
-
-impl Engine for Started {
-    type Source = SampleUnits;
-
-    fn source(&self) -> SampleUnits {
-        self.units.clone()
-    }
-
+impl GeneratingDevices {
+    /// Kinds of the devices that have a hand in the codes; where these are there, of those that decode them.
     fn device_kind(&self) -> String {
-        self.generating.device_kinds()
+        let samplers = self.samplers.as_ref().map(DevicePool::device_kind);
+        samplers.or_else(|| self.decoders.as_ref().map(DevicePool::device_kind)).unwrap_or_default()
+    }
+}
+
+impl Devices for GeneratingDevices {
+    fn count(&self) -> usize {
+        let samplers = self.samplers.as_ref().map(DevicePool::count);
+        samplers.or_else(|| self.decoders.as_ref().map(DevicePool::count)).unwrap_or_default()
     }
 
-    fn failure(&self) -> PipelineError {
-        let decoders = self.generating.decoders.as_ref().and_then(DevicePool::try_failure);
-        match (decoders, &self.generating.codes) {
-            (Some(failure), _) => failure,
-            (None, Codes::Samplers(pool)) => pool.failure(),
-            (None, Codes::Tables(_)) => PipelineError::Encoder {
-                device: "all".to_owned(),
-                problem: "the devices ended without saying why".to_owned(),
-                temporary: true,
-            },
-        }
+    fn try_failure(&self) -> Option<PipelineError> {
+        let decoders = self.decoders.as_ref().and_then(DevicePool::try_failure);
+        decoders.or_else(|| self.samplers.as_ref().and_then(DevicePool::try_failure))
     }
 
     async fn close(self, patience: Duration) {
-        drop(self.units);
-        if let Codes::Samplers(pool) = self.generating.codes {
-            pool.close(patience).await;
+        if let Some(samplers) = self.samplers {
+            samplers.close(patience).await;
         }
-        if let Some(pool) = self.generating.decoders {
-            pool.close(patience).await;
+        if let Some(decoders) = self.decoders {
+            decoders.close(patience).await;
         }
     }
 }

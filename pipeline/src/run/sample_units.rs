@@ -9,13 +9,15 @@
 //! plan. At most [`BATCHES_AHEAD`] of them are drawn ahead of those that are decoded, and as many decoded ahead of those that
 //! are compressed.
 
-use super::{PictureFile, UnitError, UnitRows, UnitSource};
+use super::UnitSource;
 use crate::{
     PipelineError, TableReader,
+    commit::{PictureFile, UnitRows},
     cpu_pool::CpuPool,
     device_worker::{DeviceQueue, DevicesGone},
     samples::{NO_LABEL, SampleImage, encode_png, encode_sample_parquet, encode_sample_tar},
     telemetry::{Stage, Telemetry},
+    units::UnitError,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};

@@ -1,14 +1,15 @@
 //! Tokenizing: images are read, cropped and encoded.
 
-use super::{EarlyDuplicates, Engine, Run, RunReport, unit::ImageUnits, work_through};
+use super::{EarlyDuplicates, Run, RunReport, Started, image_units::ImageUnits, maker, work_through};
 use crate::{
     EncoderFactory, PipelineError, SourceReader,
     cpu_pool::CpuPool,
-    device_worker::{AnswerShape, DevicePool},
+    device_worker::{DevicePool, Devices, codes_check},
     telemetry::Stage,
+    units::ImageStages,
 };
-use schemas::{PixelBatch, SchemaError, TokenBatch};
-use std::{sync::Arc, time::Duration};
+use schemas::SchemaError;
+use std::sync::Arc;
 
 /// Everything that tokenizing needs.
 pub struct TokenizeRun {
@@ -43,65 +44,21 @@ impl std::fmt::Debug for TokenizeRun {
 /// With the panic of a decode or device thread, should one panic.
 pub async fn tokenize(run: TokenizeRun) -> Result<RunReport, PipelineError> {
     let TokenizeRun { common: run, source, encoders } = run;
-    let settings = run.plan.settings();
-    let images = settings.origin.images().cloned().ok_or_else(|| SchemaError::Document {
+    let images = run.plan.settings().origin.images().cloned().ok_or_else(|| SchemaError::Document {
         document: "plan".to_owned(),
         problem: "its rows do not come from images, so there is nothing to encode".to_owned(),
     })?;
-    let shape = AnswerShape {
-        tokens_per_image: settings.tokenizer.levels.tokens_per_image(),
-        codebook_size: settings.tokenizer.codebook_size,
-        side: 0,
+    let start = async move |run: &Run, cpu: &CpuPool| {
+        let Run { plan, limits, telemetry, .. } = run;
+        let check = codes_check(&plan.settings().tokenizer);
+        let devices =
+            DevicePool::start(encoders, Stage::Encode, limits.queued_batches_per_device, check, telemetry).await?;
+        let shape = [plan.settings().batch_size, images.crop.size(), images.crop.size()];
+        let units_at_once = limits.units_in_flight_for(devices.count()).min(plan.units() as usize);
+        let stages = ImageStages::new(devices.queue(), shape, units_at_once, cpu, telemetry, limits);
+        let (plan, duplicates) = (Arc::clone(plan), EarlyDuplicates::default());
+        let maker = maker(run, devices.device_kind());
+        Ok(Started { source: ImageUnits { plan, images, source, stages, duplicates }, devices, maker })
     };
-    let (plan, telemetry, limits) = (Arc::clone(&run.plan), Arc::clone(&run.telemetry), run.limits.clone());
-    let units_in_flight = encoders.len() + 1;
-    let start = async move |cpu: &CpuPool| {
-        telemetry.set_capacity(Stage::Decode, cpu.threads());
-        let check = (shape, AnswerShape::check_codes::<PixelBatch> as _);
-        let queued = limits.queued_batches_per_device;
-        let devices = DevicePool::start(encoders, Stage::Encode, queued, check, &telemetry).await?;
-        let units = match limits.units_in_flight {
-            0 => units_in_flight,
-            units => units,
-        };
-        telemetry.set_capacity(Stage::Fetch, units.min(plan.units() as usize));
-        let units = ImageUnits {
-            plan,
-            images,
-            source,
-            devices: devices.queue(),
-            cpu: cpu.clone(),
-            telemetry,
-            decode_ahead_images: limits.decode_ahead_images,
-            duplicates: Arc::<EarlyDuplicates>::default(),
-        };
-        Ok(Encoding { units, devices })
-    };
-    work_through(run, "tokenizing", units_in_flight, start).await
-}
-
-/// The devices that encode, and the units that wait for them.
-struct Encoding {
-    units: ImageUnits,
-    devices: DevicePool<PixelBatch, TokenBatch>,
-}
-
-impl Engine for Encoding {
-    type Source = ImageUnits;
-
-    fn source(&self) -> ImageUnits {
-        self.units.clone()
-    }
-
-    fn device_kind(&self) -> String {
-        self.devices.device_kind()
-    }
-
-    fn failure(&self) -> PipelineError {
-        self.devices.failure()
-    }
-
-    async fn close(self, patience: Duration) {
-        self.devices.close(patience).await;
-    }
+    work_through(run, "tokenizing", start).await
 }

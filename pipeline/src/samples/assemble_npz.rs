@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     DecodeLimits, PipelineError, PutStreamOutcome, Storage,
+    background_task::{joined, spawn},
     cpu_pool::CpuPool,
     decode_image,
-    source::{joined, spawn},
 };
 use bytes::Bytes;
 use futures::{future::try_join_all, stream};

@@ -23,12 +23,12 @@ mod picture;
 mod picture_set;
 mod reference;
 mod score;
+mod score_units;
 mod scored_file;
 mod scored_rows;
 mod scored_tables;
 mod scores;
 mod scores_table;
-mod unit;
 mod write_reference;
 
 pub use picture_set::{PictureSet, PictureSetOptions};

@@ -6,7 +6,8 @@
 use super::npy_header::{HeaderFault, NpyHeader};
 use crate::{
     Limits, PipelineError,
-    source::{FetchLimits, ObjectChunks, ObjectReader, PinnedObject, has_wildcard, joined, open_address},
+    background_task::joined,
+    source::{FetchLimits, ObjectChunks, ObjectReader, PinnedObject, has_wildcard, open_address},
 };
 use crc_fast::CrcAlgorithm;
 use flate2::read::DeflateDecoder;

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     Limits, PipelineError,
-    source::{ObjectChunks, joined, spawn, stream_of_task},
+    background_task::{joined, spawn, stream_of_task},
+    source::ObjectChunks,
 };
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};

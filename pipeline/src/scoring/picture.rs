@@ -1,6 +1,9 @@
 //! One picture of a set, as it lies there and as it is scored.
 
-use crate::{DecodeLimits, FetchPermit, PipelineError, RgbImage, SourceImage, crop_views, decode, decode_image};
+use crate::{
+    DecodeLimits, FetchPermit, PipelineError, RgbImage, SourceImage, crop_views, decode, decode_image,
+    units::DecodedImage,
+};
 use bytes::Bytes;
 use schemas::{Crop, RejectReason, ScoredRow};
 
@@ -40,13 +43,16 @@ impl From<SourceImage> for Picture {
     }
 }
 
-/// A picture that can be scored, or why it cannot.
+/// What is kept of a picture besides its pixels: its row, or why it cannot be scored.
+pub(super) type PreparedRow = Result<ScoredRow, RejectedPicture>;
+
+/// A broken picture.
 #[derive(Debug)]
-pub(super) enum Prepared {
-    /// Its row, and its pixels `[height, width, 3]`.
-    Ready { row: ScoredRow, pixels: Vec<u8> },
-    /// It is broken.
-    Rejected { image_id: String, source: String, reason: RejectReason, error: String },
+pub(super) struct RejectedPicture {
+    pub(super) image_id: String,
+    pub(super) source: String,
+    pub(super) reason: RejectReason,
+    pub(super) error: String,
 }
 
 /// How pictures are prepared.
@@ -63,13 +69,16 @@ impl Preparation {
     ///
     /// # Errors
     /// When it is taken as it is and has another size than the set.
-    pub(super) fn prepare(&self, picture: Picture) -> Result<Prepared, PipelineError> {
+    pub(super) fn prepare(&self, picture: Picture) -> Result<DecodedImage<PreparedRow>, PipelineError> {
         let Picture { image_id, source, label, body } = picture;
         let (image, format) = match open(body, &self.limits) {
             Ok(opened) => opened,
-            Err((reason, error)) => return Ok(Prepared::Rejected { image_id, source, reason, error }),
+            Err((reason, error)) => {
+                let row = Err(RejectedPicture { image_id, source, reason, error });
+                return Ok(DecodedImage { row, views: Vec::new() });
+            }
         };
-        let pixels = match self.crop {
+        let views = match self.crop {
             Some(crop) => {
                 let mut view = Vec::new();
                 crop_views(&image, crop, &mut view);
@@ -88,7 +97,7 @@ impl Preparation {
                 image.pixels
             }
         };
-        Ok(Prepared::Ready { row: ScoredRow { image_id, label, format }, pixels })
+        Ok(DecodedImage { row: Ok(ScoredRow { image_id, label, format }), views })
     }
 }
 

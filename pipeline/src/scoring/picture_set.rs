@@ -6,9 +6,11 @@ use super::{
     picture::{Picture, Preparation, open},
 };
 use crate::{
-    DecodeLimits, Limits, PipelineError, SourceOptions, list_storage,
+    DecodeLimits, Limits, PipelineError, SourceOptions,
+    background_task::joined,
+    list_storage,
     plan_units::{divide, equal_ranges},
-    source::{InputReader, joined, open_address},
+    source::{InputReader, open_address},
     storage::without_secrets,
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -44,9 +46,7 @@ impl PictureSetOptions {
 /// A set of pictures that is scored: its list frozen, its units numbered.
 #[derive(Debug)]
 pub struct PictureSet {
-    address: String,
     digest: String,
-    images: Option<u64>,
     pictures: Pictures,
     preparation: Preparation,
 }
@@ -55,7 +55,7 @@ pub struct PictureSet {
 #[derive(Debug)]
 enum Pictures {
     /// Files, shards or tables; by unit.
-    Listed { inputs: Vec<PlannedInput>, reader: InputReader },
+    Listed { address: String, images: Option<u64>, inputs: Vec<PlannedInput>, reader: InputReader },
     /// An archive; a range of rows for each unit.
     Archive { pictures: NpzPictures, units: Vec<Range<u64>> },
 }
@@ -86,21 +86,116 @@ impl PictureSet {
         // Which images are rejected decides the scores as much as which there are.
         let crop_name = crop.map_or("none".to_owned(), |crop| crop.to_string());
         digest.update(format!("{crop_name} {} {}\n", limits.max_image_bytes, limits.max_image_pixels));
-        let mut set = match NpzArchive::is_named_by(&source.url) {
-            true => Self::open_archive(source, *unit_size, limits, &mut digest).await?,
-            false => Self::open_listed(source, *unit_size, limits, &mut digest).await?,
+        let pictures = match NpzArchive::is_named_by(&source.url) {
+            true => Pictures::archive(source, *unit_size, limits, &mut digest).await?,
+            false => Pictures::listed(source, *unit_size, limits, &mut digest).await?,
         };
-        set.digest = hex(&digest.finalize());
-        set.preparation = Preparation { crop: *crop, limits: decode_limits, shape: (0, 0) };
-        set.preparation.shape = match (crop, &set.pictures) {
+        let shape = match (crop, &pictures) {
             (Some(crop), _) => (crop.size(), crop.size()),
             (None, Pictures::Archive { pictures, .. }) => (pictures.height, pictures.width),
-            (None, Pictures::Listed { .. }) => set.first_size().await?,
+            (None, Pictures::Listed { .. }) => pictures.first_size(decode_limits).await?,
         };
-        Ok(set)
+        let preparation = Preparation { crop: *crop, limits: decode_limits, shape };
+        Ok(Self { digest: hex(&digest.finalize()), pictures, preparation })
     }
 
-    async fn open_archive(
+    /// SHA-256 (lowercase hexadecimal) of the frozen list (addresses, sizes, versions, and what is read of each), of the crop and of the
+    /// limits that decide which images are rejected. Not of the division into units.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Where the set is, without credentials.
+    pub fn display(&self) -> &str {
+        self.pictures.address()
+    }
+
+    /// Number of units; the units are numbered from 0.
+    pub fn units(&self) -> u32 {
+        self.pictures.units()
+    }
+
+    /// Images in all, broken ones included; unknown for tar shards until they are read.
+    pub fn images(&self) -> Option<u64> {
+        match &self.pictures {
+            Pictures::Listed { images, .. } => *images,
+            Pictures::Archive { units, .. } => units.last().map(|rows| rows.end),
+        }
+    }
+
+    /// Height and width of every image as it is scored, in pixels.
+    pub fn shape(&self) -> (usize, usize) {
+        self.preparation.shape
+    }
+
+    /// Holds an archive of which every picture is scored to its checksum: reads all of it once. Nothing to do for sets of files, whose formats have
+    /// their own.
+    ///
+    /// # Errors
+    /// When the archive is damaged or cannot be read.
+    pub(super) async fn check(&self) -> Result<(), PipelineError> {
+        match &self.pictures {
+            Pictures::Archive { pictures, .. } if self.images() == Some(pictures.rows) => {
+                tracing::info!(set = self.display(), "holding the archive to its checksum");
+                pictures.check().await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The pictures of one unit, in order; none for a unit that the set does not have. To be polled in a tokio runtime.
+    pub(super) fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<Picture, PipelineError>> {
+        self.pictures.read_unit(unit)
+    }
+
+    pub(super) fn preparation(&self) -> Preparation {
+        self.preparation
+    }
+}
+
+impl Pictures {
+    fn address(&self) -> &str {
+        match self {
+            Self::Listed { address, .. } => address,
+            Self::Archive { pictures, .. } => pictures.uri(),
+        }
+    }
+
+    fn units(&self) -> u32 {
+        match self {
+            Self::Listed { inputs, .. } => inputs.last().map_or(0, |input| input.unit + 1),
+            Self::Archive { units, .. } => units.len() as u32,
+        }
+    }
+
+    fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<Picture, PipelineError>> {
+        match self {
+            Self::Archive { pictures, units } => pictures.read(units.get(unit as usize).cloned().unwrap_or_default()),
+            Self::Listed { inputs, reader, .. } => {
+                let start = inputs.partition_point(|input| input.unit < unit);
+                let end = inputs.partition_point(|input| input.unit <= unit);
+                let inputs = inputs[start..end].to_vec();
+                reader.read(inputs.into_iter()).map_ok(Picture::from).boxed()
+            }
+        }
+    }
+
+    /// Height and width of the first image that is one.
+    async fn first_size(&self, limits: DecodeLimits) -> Result<(usize, usize), PipelineError> {
+        for unit in 0..self.units() {
+            let mut pictures = self.read_unit(unit);
+            while let Some(picture) = pictures.try_next().await? {
+                let opened = spawn_blocking(move || open(picture.body, &limits));
+                if let Ok((image, _)) = joined(opened.await).await {
+                    return Ok((image.height as usize, image.width as usize));
+                }
+            }
+        }
+        let problem = "not one of its images can be read".to_owned();
+        Err(PipelineError::Source { uri: self.address().to_owned(), problem })
+    }
+
+    async fn archive(
         source: &SourceOptions,
         unit_size: usize,
         limits: &Limits,
@@ -118,11 +213,10 @@ impl PictureSet {
         freeze(digest, "npz", &(pictures.uri(), size, etag, shape));
         let units: Vec<_> = equal_ranges(rows, unit_size as u64).collect();
         check_units(units.len())?;
-        let address = pictures.uri().to_owned();
-        Ok(Self::unfinished(address, Some(rows), Pictures::Archive { pictures, units }))
+        Ok(Self::Archive { pictures, units })
     }
 
-    async fn open_listed(
+    async fn listed(
         source: &SourceOptions,
         unit_size: usize,
         limits: &Limits,
@@ -147,92 +241,7 @@ impl PictureSet {
         if layout == SourceLayout::Webdataset {
             tracing::debug!(shards = inputs.len(), "each shard is a unit: its features are in memory until it is done");
         }
-        Ok(Self::unfinished(listing.source, images, Pictures::Listed { inputs, reader }))
-    }
-
-    fn unfinished(address: String, images: Option<u64>, pictures: Pictures) -> Self {
-        let limits = DecodeLimits { max_bytes: 0, max_pixels: 0 };
-        let preparation = Preparation { crop: None, limits, shape: (0, 0) };
-        Self { address, digest: String::new(), images, pictures, preparation }
-    }
-
-    /// Height and width of the first image that is one.
-    async fn first_size(&self) -> Result<(usize, usize), PipelineError> {
-        for unit in 0..self.units() {
-            let mut pictures = self.read_unit(unit);
-            while let Some(picture) = pictures.try_next().await? {
-                let limits = self.preparation.limits;
-                let opened = spawn_blocking(move || open(picture.body, &limits));
-                if let Ok((image, _)) = joined(opened.await).await {
-                    return Ok((image.height as usize, image.width as usize));
-                }
-            }
-        }
-        let problem = "not one of its images can be read".to_owned();
-        Err(PipelineError::Source { uri: self.address.clone(), problem })
-    }
-
-    /// SHA-256 (lowercase hexadecimal) of the frozen list (addresses, sizes, versions, and what is read of each), of the crop and of the
-    /// limits that decide which images are rejected. Not of the division into units.
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    /// Where the set is, without credentials.
-    pub fn display(&self) -> &str {
-        &self.address
-    }
-
-    /// Number of units; the units are numbered from 0.
-    pub fn units(&self) -> u32 {
-        match &self.pictures {
-            Pictures::Listed { inputs, .. } => inputs.last().map_or(0, |input| input.unit + 1),
-            Pictures::Archive { units, .. } => units.len() as u32,
-        }
-    }
-
-    /// Images in all, broken ones included; unknown for tar shards until they are read.
-    pub fn images(&self) -> Option<u64> {
-        self.images
-    }
-
-    /// Height and width of every image as it is scored, in pixels.
-    pub fn shape(&self) -> (usize, usize) {
-        self.preparation.shape
-    }
-
-    /// Holds an archive of which every picture is scored to its checksum: reads all of it once. Nothing to do for sets of files, whose formats have
-    /// their own.
-    ///
-    /// # Errors
-    /// When the archive is damaged or cannot be read.
-    pub(super) async fn check(&self) -> Result<(), PipelineError> {
-        match &self.pictures {
-            Pictures::Archive { pictures, .. } if self.images == Some(pictures.rows) => {
-                tracing::info!(set = self.address, "holding the archive to its checksum");
-                pictures.check().await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The pictures of one unit, in order; none for a unit that the set does not have. To be polled in a tokio runtime.
-    pub(super) fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<Picture, PipelineError>> {
-        match &self.pictures {
-            Pictures::Archive { pictures, units } => {
-                pictures.read(units.get(unit as usize).cloned().unwrap_or_default())
-            }
-            Pictures::Listed { inputs, reader } => {
-                let start = inputs.partition_point(|input| input.unit < unit);
-                let end = inputs.partition_point(|input| input.unit <= unit);
-                let inputs = inputs[start..end].to_vec();
-                reader.read(inputs.into_iter()).map_ok(Picture::from).boxed()
-            }
-        }
-    }
-
-    pub(super) fn preparation(&self) -> Preparation {
-        self.preparation
+        Ok(Self::Listed { address: listing.source, images, inputs, reader })
     }
 }
 

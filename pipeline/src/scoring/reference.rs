@@ -14,7 +14,7 @@ use super::{
     npz_archive::{Checked, Member, NpzArchive},
     npz_pictures::PIXELS,
 };
-use crate::{Limits, PipelineError, source::joined, storage::without_secrets};
+use crate::{Limits, PipelineError, background_task::joined, storage::without_secrets};
 use schemas::{ReferenceProvenance, ScoredImages};
 use std::{io::Read, sync::Arc};
 use tokio::{runtime::Handle, task::spawn_blocking};

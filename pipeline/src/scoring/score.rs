@@ -2,21 +2,17 @@
 
 use super::{
     PictureSet, ScoredTables,
-    scored_file::{FileIdentity, encode},
-    unit::Units,
+    score_units::{ScoreTask, UnitScored},
+    scored_file::FileIdentity,
 };
 use crate::{
-    Limits, PipelineError, PutOutcome, ScorerFactory, Shard, Snapshot, Storage,
+    Limits, PipelineError, ProcessRank, ScorerFactory, Snapshot, Storage,
     cpu_pool::CpuPool,
-    device_worker::{AnswerShape, DevicePool},
-    run::{DEVICE_PATIENCE, UnitError, side_by_side, unit_order},
+    device_worker::{DevicePool, Devices, scores_check},
     telemetry::{Stage, Telemetry},
-    watchdog,
+    units::{ImageStages, UnitContext, run_units, unit_order},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Everything that scoring needs.
@@ -35,7 +31,7 @@ pub struct ScoreRun {
     /// Version of libtorch, for the files' metadata.
     pub libtorch: String,
     /// Which of several processes this one is.
-    pub shard: Shard,
+    pub process: ProcessRank,
     /// All limits.
     pub limits: Limits,
     /// Counters, for whoever shows progress.
@@ -53,7 +49,7 @@ impl std::fmt::Debug for ScoreRun {
             .field("output", &self.output)
             .field("key", &self.key)
             .field("devices", &devices)
-            .field("shard", &self.shard)
+            .field("process", &self.process)
             .finish_non_exhaustive()
     }
 }
@@ -83,15 +79,6 @@ pub struct ScoreRunReport {
     pub snapshot: Snapshot,
 }
 
-/// What became of one unit.
-#[derive(Clone, Copy, Debug)]
-enum Done {
-    /// This run scored it.
-    Here { images: u64, rejected: u64, adopted: bool },
-    /// Another process did.
-    Elsewhere,
-}
-
 /// Scores every unit of a set that has no file yet.
 ///
 /// # Errors
@@ -110,156 +97,65 @@ pub async fn score(run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
     let missing = tables.missing().await?;
     let done_before = units - missing.len() as u32;
     run.telemetry.set_totals(u64::from(units), u64::from(done_before), run.set.images());
-    let mut todo = unit_order(units, run.shard);
+    let mut todo = unit_order(units, run.process);
     todo.retain(|unit| missing.binary_search(unit).is_ok());
     tracing::info!(
         set = run.set.display(),
         key = run.key,
         units,
         done = done_before,
-        shard = %run.shard,
+        process = %run.process,
         output = run.output.display(),
         "scoring"
     );
-    let mut report = ScoreRunReport {
-        units,
-        units_here: 0,
-        units_already_done: done_before,
-        units_elsewhere: 0,
-        units_left: 0,
-        adopted: 0,
-        images_here: 0,
-        rejected_here: 0,
-        device_kind: None,
-        snapshot: run.telemetry.snapshot(),
-    };
     let telemetry = Arc::clone(&run.telemetry);
-    if !todo.is_empty() {
-        let (done, device_kind) = score_units(run, &tables, todo).await?;
-        report.device_kind = Some(device_kind);
-        for done in done {
-            if let Done::Here { images, rejected, adopted } = done {
-                report.units_here += 1;
-                report.adopted += u32::from(adopted);
-                report.images_here += images;
-                report.rejected_here += rejected;
-            }
+    let (here, device_kind) = match todo.is_empty() {
+        true => (Vec::new(), None),
+        false => {
+            let (here, device_kind) = score_units(run, &tables, todo).await?;
+            (here, Some(device_kind))
         }
-    }
-    report.units_left = tables.missing().await?.len() as u32;
-    report.units_elsewhere = (units - report.units_left).saturating_sub(done_before + report.units_here);
-    report.snapshot = telemetry.snapshot();
-    Ok(report)
+    };
+    let units_here = here.len() as u32;
+    let units_left = tables.missing().await?.len() as u32;
+    Ok(ScoreRunReport {
+        units,
+        units_here,
+        units_already_done: done_before,
+        units_elsewhere: (units - units_left).saturating_sub(done_before + units_here),
+        units_left,
+        adopted: here.iter().filter(|unit| unit.adopted).count() as u32,
+        images_here: here.iter().map(|unit| unit.images).sum(),
+        rejected_here: here.iter().map(|unit| unit.rejected).sum(),
+        device_kind,
+        snapshot: telemetry.snapshot(),
+    })
 }
 
-/// Starts the devices and works through `todo`, skipping what other processes finish meanwhile.
+/// Starts the devices and scores `todo`; says of what kind they are.
 async fn score_units(
     run: ScoreRun,
     tables: &ScoredTables,
     todo: Vec<u32>,
-) -> Result<(Vec<Done>, String), PipelineError> {
+) -> Result<(Vec<UnitScored>, String), PipelineError> {
     let ScoreRun { set, key, batch_size, scorers, libtorch, limits, telemetry, cancel, .. } = run;
     cancel.run_until_cancelled(set.check()).await.ok_or(PipelineError::Drained)??;
     let cpu = CpuPool::try_new(limits.decode_threads)?;
-    telemetry.set_capacity(Stage::Decode, cpu.threads());
-    let units_in_flight = match limits.units_in_flight {
-        0 => scorers.len() + 1,
-        units => units,
-    };
-    telemetry.set_capacity(Stage::Fetch, units_in_flight.min(todo.len()));
-    let shape = AnswerShape { tokens_per_image: 0, codebook_size: 0, side: 0 };
-    let check = (shape, AnswerShape::check_scores as _);
-    let starting = DevicePool::start(scorers, Stage::Encode, limits.queued_batches_per_device, check, &telemetry);
+    let starting =
+        DevicePool::start(scorers, Stage::Encode, limits.queued_batches_per_device, scores_check(), &telemetry);
     let devices = cancel.run_until_cancelled(starting).await.ok_or(PipelineError::Drained)??;
     let device_kind = devices.device_kind();
-    let workers = UnitWorkers {
+    let (height, width) = set.shape();
+    let units_at_once = limits.units_in_flight_for(devices.count()).min(todo.len());
+    let shape = [batch_size, height, width];
+    let task = ScoreTask {
+        stages: ImageStages::new(devices.queue(), shape, units_at_once, &cpu, &telemetry, &limits),
         identity: Arc::new(FileIdentity { key, units: set.units(), device_kind: device_kind.clone(), libtorch }),
-        units: Units {
-            set,
-            batch_size,
-            devices: devices.queue(),
-            cpu,
-            telemetry: Arc::clone(&telemetry),
-            decode_ahead_images: limits.decode_ahead_images,
-        },
+        set,
         tables: tables.clone(),
-        stop: cancel.child_token(),
+        cpu,
+        telemetry: Arc::clone(&telemetry),
     };
-    let stall = Duration::from_secs(limits.stall_seconds);
-    let result = tokio::select! {
-        result = workers.run_all(todo, units_in_flight) => result,
-        // Dropping the units aborts them: what stands still cannot be asked to stop.
-        stalled = watchdog::watch(&telemetry, stall) => return Err(stalled),
-    };
-    let result = match result {
-        // The device that failed says why, or raises its panic here.
-        Err(UnitError::DevicesGone) => Err(devices.failure()),
-        Err(UnitError::Pipeline(error)) => Err(error),
-        Ok(done) => Ok((done, device_kind)),
-    };
-    drop(workers);
-    devices.close(DEVICE_PATIENCE).await;
-    result
-}
-
-/// What turns unit numbers into files.
-#[derive(Clone)]
-struct UnitWorkers {
-    identity: Arc<FileIdentity>,
-    units: Units,
-    tables: ScoredTables,
-    stop: CancellationToken,
-}
-
-impl UnitWorkers {
-    /// Runs all units, some at once. The first failure stops the others; files that are being written are brought to their end.
-    async fn run_all(&self, todo: Vec<u32>, units_in_flight: usize) -> Result<Vec<Done>, UnitError> {
-        let work = |unit| {
-            let worker = self.clone();
-            async move { worker.run_one(unit).await }
-        };
-        side_by_side(todo, units_in_flight, &self.stop, work).await
-    }
-
-    async fn run_one(&self, unit: u32) -> Result<Done, UnitError> {
-        let telemetry = &self.units.telemetry;
-        if self.tables.is_there(unit).await? {
-            tracing::info!("another process scored this unit");
-            telemetry.unit_done();
-            return Ok(Done::Elsewhere);
-        }
-        let started = Instant::now();
-        let scored = self.stop.run_until_cancelled(self.units.score(unit)).await.ok_or(PipelineError::Drained)??;
-        // From here on nothing asks whether to stop: a file that is being written is brought to its end.
-        let (images, rejected) = (scored.rows.len() as u64, scored.rejected);
-        let (identity, uri) = (Arc::clone(&self.identity), self.tables.uri(unit));
-        let writing = Instant::now();
-        let (rows, bytes) = self
-            .units
-            .cpu
-            .spawn_cpu(move || {
-                let bytes = encode(&scored, unit, &identity, &uri)?;
-                Ok::<_, PipelineError>((scored.rows, bytes))
-            })
-            .await?;
-        let size = bytes.len() as u64;
-        let adopted = match self.tables.put(unit, bytes).await? {
-            PutOutcome::Created | PutOutcome::Same => false,
-            PutOutcome::Different(found) => {
-                // Of another kind of device, whose last bits differ. The first writer wins.
-                self.tables.decode(unit, found)?.check_same(&rows, rejected, &self.tables.uri(unit))?;
-                true
-            }
-        };
-        telemetry.record(Stage::Write, 1, size, writing.elapsed());
-        telemetry.unit_done();
-        tracing::info!(
-            images,
-            rejected,
-            bytes = size,
-            seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
-            "unit complete"
-        );
-        Ok(Done::Here { images, rejected, adopted })
-    }
+    let context = UnitContext { limits: &limits, telemetry: &telemetry, cancel: &cancel };
+    Ok((run_units(todo, context, task, devices).await?, device_kind))
 }

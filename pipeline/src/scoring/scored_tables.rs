@@ -1,7 +1,7 @@
 //! The files of a scored set: which are there, and what they say.
 
 use super::scored_rows::{damaged, decode};
-use crate::{PipelineError, PutOutcome, Storage, TableFile, source::joined};
+use crate::{PipelineError, PutOutcome, Storage, TableFile, background_task::joined};
 use bytes::Bytes;
 use schemas::{ScoredRow, ScoredUnit, features_path, features_prefix};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,7 @@ impl ScoredTables {
         };
         let size = bytes.len() as u64;
         let tables = self.clone();
-        let (metadata, rows) = joined(spawn_blocking(move || tables.decode_bytes(unit, bytes)).await).await?;
+        let (metadata, rows) = joined(spawn_blocking(move || tables.decode(unit, bytes)).await).await?;
         Ok(TableFile { unit, path, metadata, bytes: size, rows })
     }
 
@@ -80,35 +80,32 @@ impl ScoredTables {
         self.output.put_create(&features_path(&self.key, unit), bytes).await
     }
 
-    pub(super) fn decode(&self, unit: u32, bytes: Bytes) -> Result<Found, PipelineError> {
-        Ok(Found(self.decode_bytes(unit, bytes)?.1))
-    }
-
-    fn decode_bytes(&self, unit: u32, bytes: Bytes) -> Result<(BTreeMap<String, String>, ScoredUnit), PipelineError> {
-        decode(bytes, (&self.key, unit, self.units), &self.uri(unit))
-    }
-}
-
-/// Another attempt's unit in the place of ours.
-#[derive(Debug)]
-pub(super) struct Found(ScoredUnit);
-
-impl Found {
-    /// Fails unless it is about the same images.
-    pub(super) fn check_same(&self, rows: &[ScoredRow], rejected: u64, uri: &str) -> Result<(), PipelineError> {
-        if self.0.rows == rows && self.0.rejected == rejected {
+    /// Fails unless the file that another attempt put is about the same images.
+    pub(super) fn check_same(
+        &self,
+        unit: u32,
+        found: Bytes,
+        rows: &[ScoredRow],
+        rejected: u64,
+    ) -> Result<(), PipelineError> {
+        let (_, there) = self.decode(unit, found)?;
+        if there.rows == rows && there.rejected == rejected {
             return Ok(());
         }
-        let first = self.0.rows.iter().zip(rows).find(|(found, ours)| found != ours);
+        let first = there.rows.iter().zip(rows).find(|(found, ours)| found != ours);
         let problem = match first {
             Some((found, ours)) => format!("it is about other images: {found:?} in the place of {ours:?}"),
             None => format!(
                 "it is about {} images and {} broken ones, expected {} and {rejected}",
-                self.0.rows.len(),
-                self.0.rejected,
+                there.rows.len(),
+                there.rejected,
                 rows.len()
             ),
         };
-        Err(damaged(uri, &problem))
+        Err(damaged(&self.uri(unit), &problem))
+    }
+
+    fn decode(&self, unit: u32, bytes: Bytes) -> Result<(BTreeMap<String, String>, ScoredUnit), PipelineError> {
+        decode(bytes, (&self.key, unit, self.units), &self.uri(unit))
     }
 }

@@ -4,7 +4,7 @@ use super::{
     npy_header::NpyHeader,
     reference::{FEATURES, FeatureMoments, MU, MU_SPATIAL, PROVENANCE, SIGMA, SIGMA_SPATIAL},
 };
-use crate::{PipelineError, PutOutcome, Storage, source::joined};
+use crate::{PipelineError, PutOutcome, Storage, background_task::joined};
 use bytes::Bytes;
 use schemas::{ReferenceProvenance, SchemaError, ScoredImages, sha256_hex};
 use std::io::{Cursor, Write};

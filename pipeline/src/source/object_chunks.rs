@@ -5,7 +5,10 @@
 //! own, complete within seconds, with its own retries, however slowly it is used.
 
 use super::{FetchLimits, PinnedObject};
-use crate::PipelineError;
+use crate::{
+    PipelineError,
+    background_task::{joined, spawn},
+};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use tokio_util::task::AbortOnDropHandle;
@@ -83,7 +86,7 @@ impl ObjectChunks {
             Chunk::Coming(task) => match task.await {
                 // The runtime has ended. The reader of pages waits on a thread of its own, which does not end with it.
                 Err(error) if error.is_cancelled() => return Err(PipelineError::Drained),
-                result => super::joined(result).await?,
+                result => joined(result).await?,
             },
         };
         self.chunks.push_back((index, Chunk::Here(bytes.clone())));
@@ -113,6 +116,6 @@ impl ObjectChunks {
             let _request = limits.request().await;
             object.read(range).await
         };
-        self.chunks.push_back((index, Chunk::Coming(super::spawn(task))));
+        self.chunks.push_back((index, Chunk::Coming(spawn(task))));
     }
 }

@@ -1,7 +1,10 @@
 //! Folders of images: one object an image, fetched many at a time, handed out in order.
 
-use super::{FetchPermit, PinnedObject, Shared, SourceImage, joined, spawn};
-use crate::PipelineError;
+use super::{FetchPermit, PinnedObject, Shared, SourceImage};
+use crate::{
+    PipelineError,
+    background_task::{joined, spawn},
+};
 use bytes::Bytes;
 use futures::{
     FutureExt, StreamExt,

@@ -9,9 +9,12 @@ use super::{
     labels::FoundLabel,
     object_chunks::ObjectChunks,
     parquet_footer::{Footer, read_footer},
-    spawn, stream_of_task,
 };
-use crate::{PipelineError, parquet_batches::ParquetBatches};
+use crate::{
+    PipelineError,
+    background_task::{joined, spawn, stream_of_task},
+    parquet_batches::ParquetBatches,
+};
 use arrow_array::{
     Array, RecordBatch,
     cast::AsArray,
@@ -61,7 +64,7 @@ pub(super) fn read(
         let reading = spawn_blocking(move || {
             span.in_scope(|| read_rows(&shared, object, footer, rows, &account, &handle, &sender))
         });
-        super::joined(reading.await).await
+        joined(reading.await).await
     });
     stream_of_task(task, receiver)
 }

@@ -16,11 +16,14 @@ use super::{
     account::SharedAccount,
     labels::FoundLabel,
     object_chunks::ObjectChunks,
-    spawn, stream_of_task,
     tar_bytes::{TarProgress, check_rest, tar_bytes},
     tar_member::{MemberName, Role},
 };
-use crate::{PipelineError, storage::Storage};
+use crate::{
+    PipelineError,
+    background_task::{spawn, stream_of_task},
+    storage::Storage,
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use schemas::{ImageIdRule, LabelSource, LeftOutReason, PlannedInput, RejectReason, SourceReading};

@@ -23,12 +23,11 @@ pub(crate) use listing::Listed;
 pub use listing::{Listing, Unreachable, UnreachableReason};
 pub(crate) use local_files::{LocalKind, local_kind};
 pub use put_stream::PutStreamOutcome;
-pub(crate) use store_error::heals;
 
 use crate::{
     Limits, PipelineError,
+    background_task::{joined, spawn, stream_of_task},
     error::first_few,
-    source::{joined, spawn, stream_of_task},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{
@@ -619,7 +618,7 @@ impl Storage {
         let uri = self.uri(path);
         let asked = Asked { uri: &uri, write: action == "write", access: self.access };
         let source = store_error::told(asked, error);
-        PipelineError::Storage { action, uri, source }
+        PipelineError::Storage { action, uri, temporary: store_error::heals(&source), source }
     }
 
     fn write_error(&self, path: &str, error: Error) -> PipelineError {

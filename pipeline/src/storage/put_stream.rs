@@ -9,7 +9,7 @@
 //! one's object stays. Hence what is streamed must follow from its name: the same bytes, whoever writes them.
 
 use super::Storage;
-use crate::{PipelineError, source::joined};
+use crate::{PipelineError, background_task::joined};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use object_store::{MultipartUpload, PutMultipartOptions, PutPayloadMut, path::Path};

@@ -125,7 +125,7 @@ pub(super) fn of_ours(text: String, heals: bool) -> Error {
 
 /// Whether asking again, by the same command, may help. What nobody knows will not pass by itself: a scheduler that tries for ever is worse
 /// than one that asks.
-pub(crate) fn heals(error: &Error) -> bool {
+pub(super) fn heals(error: &Error) -> bool {
     if let Some(told) = cause::<Told>(error) {
         return told.heals;
     }

@@ -1,16 +1,13 @@
-//! The two tables as Parquet bytes, and outputs read back unit by unit.
+//! The two tables as Parquet bytes, and back.
 //!
 //! A file is made in memory and put whole: a unit's tokens are a few megabytes, and a single conditional put is the only
 //! write that is atomic on every store.
 
 mod decode;
 mod encode;
-mod reader;
 
 pub(crate) use decode::{decode_images, decode_tokens, visit_tokens};
 pub(crate) use encode::{encode_images, encode_tokens};
-pub use reader::TableReader;
-pub(crate) use reader::nothing_there;
 
 use std::collections::BTreeMap;
 

@@ -2,12 +2,12 @@
 
 use super::{
     DataPosition, TrainingBatch, TrainingCrop,
-    background::{Delivery, Rejects},
+    prefetched_batches::{Message, Rejects},
     windows::NextImage,
 };
 use crate::{
-    DecodeLimits, PipelineError, background::Outlet, cpu_pool::CpuPool, crop_views, decode_image, run::ViewBatcher,
-    telemetry::describe_rejects,
+    DecodeLimits, PipelineError, cpu_pool::CpuPool, crop_views, decode_image, prefetcher::ItemSender,
+    telemetry::describe_rejects, view_batcher::ViewBatcher,
 };
 use futures::{
     FutureExt, StreamExt,
@@ -61,7 +61,7 @@ pub(super) async fn make_batches(
     recipe: Recipe,
     cpu: CpuPool,
     from: DataPosition,
-    outlet: &Outlet<Delivery>,
+    sender: &ItemSender<Message>,
 ) -> Result<(), PipelineError> {
     let recipe = Arc::new(recipe);
     let one_by_one = images.flat_map(|window| {
@@ -81,14 +81,14 @@ pub(super) async fn make_batches(
     let mut prepared = one_by_one.map(prepare).buffered(recipe.decode_ahead_images.max(1));
     let mut gathering = Gathering::new(&recipe, from);
     while let Some(image) = prepared.next().await {
-        if let Some(delivery) = gathering.add(image?)?
-            && !outlet.send(delivery).await
+        if let Some(message) = gathering.add(image?)?
+            && !sender.send(message).await
         {
             return Ok(());
         }
     }
-    for delivery in gathering.finish()? {
-        if !outlet.send(delivery).await {
+    for message in gathering.finish()? {
+        if !sender.send(message).await {
             break;
         }
     }
@@ -129,7 +129,7 @@ struct Gathering<'a> {
     epoch: u64,
     next: DataPosition,
     rejected_in_epoch: u64,
-    /// Since the last delivery.
+    /// Since the last message.
     rejects: Rejects,
     /// Since the start, for messages.
     all_rejects: Rejects,
@@ -152,7 +152,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// Adds an image; gives a batch when it is full.
-    fn add(&mut self, image: Prepared) -> Result<Option<Delivery>, PipelineError> {
+    fn add(&mut self, image: Prepared) -> Result<Option<Message>, PipelineError> {
         let Prepared { turn, image_id, view } = image;
         if let Err(reason) = view {
             self.rejected_in_epoch += 1;
@@ -171,22 +171,22 @@ impl<'a> Gathering<'a> {
             self.epoch = turn.epoch;
         }
         self.image_ids.push(image_id);
-        Ok(self.views.push(&view)?.map(|pixels| self.deliver(pixels)))
+        Ok(self.views.push(&view)?.map(|pixels| self.message(pixels)))
     }
 
     /// The last batch, padded, if images are left over; then the rejects since the last full one.
-    fn finish(mut self) -> Result<Vec<Delivery>, PipelineError> {
+    fn finish(mut self) -> Result<Vec<Message>, PipelineError> {
         let size = self.recipe.crop.size();
         let views = std::mem::replace(&mut self.views, ViewBatcher::new(self.recipe.batch_size, size, size));
-        let last = views.finish()?.map(|pixels| self.deliver(pixels));
-        let end = Delivery { batch: None, rejects: self.rejects, images_an_epoch: self.images_an_epoch };
+        let last = views.finish()?.map(|pixels| self.message(pixels));
+        let end = Message { batch: None, rejects: self.rejects, images_an_epoch: self.images_an_epoch };
         Ok(last.into_iter().chain([end]).collect())
     }
 
-    fn deliver(&mut self, pixels: schemas::PixelBatch) -> Delivery {
+    fn message(&mut self, pixels: schemas::PixelBatch) -> Message {
         let image_ids = std::mem::take(&mut self.image_ids);
         let batch = Some(TrainingBatch { pixels, image_ids, epoch: self.epoch, next: self.next });
-        Delivery { batch, rejects: std::mem::take(&mut self.rejects), images_an_epoch: self.images_an_epoch }
+        Message { batch, rejects: std::mem::take(&mut self.rejects), images_an_epoch: self.images_an_epoch }
     }
 
     /// Fails as soon as it is certain that more images of the epoch are rejected than may be; where nobody knows how many images

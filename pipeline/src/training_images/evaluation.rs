@@ -2,13 +2,13 @@
 
 use super::{
     DataPosition, TrainingCrop,
-    background::Background,
     batches::Recipe,
     check_common,
     frozen_source::FrozenSource,
+    prefetched_batches::PrefetchedBatches,
     windows::{Order, Windows},
 };
-use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, background::OwnRuntime};
+use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, prefetcher::OwnRuntime};
 use schemas::{Crop, PixelBatch, RejectReason};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ impl EvaluationImagesOptions {
 /// Batches of a source, once, in its own order, whatever the number of threads. Broken images are counted and passed over.
 #[derive(Debug)]
 pub struct EvaluationImages {
-    background: Background,
+    batches: PrefetchedBatches,
 }
 
 impl EvaluationImages {
@@ -87,7 +87,7 @@ impl EvaluationImages {
         };
         let windows = Windows { source: Arc::new(source), order: Order::AsListed, bytes: limits.fetch_buffer_bytes };
         let from = DataPosition::default();
-        Ok(Self { background: Background::start(runtime, windows, recipe, from, prefetch_batches, limits)? })
+        Ok(Self { batches: PrefetchedBatches::start(runtime, windows, recipe, from, prefetch_batches, limits)? })
     }
 
     /// The next batch, shape `[batch_size, size, size, 3]`, the last one padded with zeros; `None` at the end.
@@ -96,11 +96,11 @@ impl EvaluationImages {
     /// When the source cannot be read, or more of it is broken than allowed.
     #[expect(clippy::should_implement_trait, reason = "an iterator would let `?` be forgotten, and is not needed")]
     pub fn next(&mut self) -> Result<Option<PixelBatch>, PipelineError> {
-        Ok(self.background.next(&CancellationToken::new())?.map(|batch| batch.pixels))
+        Ok(self.batches.next(&CancellationToken::new())?.map(|batch| batch.pixels))
     }
 
     /// Broken images so far, by reason.
     pub fn rejected(&self) -> &BTreeMap<RejectReason, u64> {
-        self.background.rejected()
+        self.batches.rejected()
     }
 }

@@ -16,20 +16,20 @@
 //! At most [`TrainingImagesOptions::shuffle_bytes`] of encoded images wait their turn, and [`Limits::fetch_buffer_bytes`] are on their
 //! way; decoded are [`Limits::decode_ahead_images`] views and [`TrainingImagesOptions::prefetch_batches`] batches.
 
-mod background;
 mod batches;
 mod evaluation;
 mod frozen_source;
 mod position;
+mod prefetched_batches;
 mod windows;
 
 pub use evaluation::{EvaluationImages, EvaluationImagesOptions};
 pub use position::DataPosition;
 
-use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, background::OwnRuntime, crop::RandomCrop};
-use background::Background;
+use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, crop::RandomCrop, prefetcher::OwnRuntime};
 use batches::Recipe;
 use frozen_source::FrozenSource;
+use prefetched_batches::PrefetchedBatches;
 use schemas::{Crop, PixelBatch, RejectReason};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -113,7 +113,7 @@ pub struct TrainingBatch {
 /// Dropping it ends all of its work.
 #[derive(Debug)]
 pub struct TrainingImages {
-    background: Background,
+    batches: PrefetchedBatches,
     source_digest: String,
 }
 
@@ -171,8 +171,8 @@ impl TrainingImages {
         let source_digest = source.digest.clone();
         let order = Order::Shuffled { seed: options.seed, images: options.shuffle_images };
         let windows = Windows { source: Arc::new(source), order, bytes: options.shuffle_bytes };
-        let background = Background::start(runtime, windows, recipe, from, options.prefetch_batches, limits)?;
-        Ok(Self { background, source_digest })
+        let batches = PrefetchedBatches::start(runtime, windows, recipe, from, options.prefetch_batches, limits)?;
+        Ok(Self { batches, source_digest })
     }
 
     /// The next batch, waiting for it if need be.
@@ -195,22 +195,22 @@ impl TrainingImages {
     /// # Panics
     /// With the panic of a background thread.
     pub fn next_unless(&mut self, cancel: &CancellationToken) -> Result<TrainingBatch, PipelineError> {
-        Ok(self.background.next(cancel)?.unwrap_or_else(|| unreachable!("epochs follow one another without end")))
+        Ok(self.batches.next(cancel)?.unwrap_or_else(|| unreachable!("epochs follow one another without end")))
     }
 
     /// Images of an epoch, broken ones included, where that is known: from the listing, or after the first epoch has ended.
     pub fn images_an_epoch(&self) -> Option<u64> {
-        self.background.images_an_epoch()
+        self.batches.images_an_epoch()
     }
 
     /// Time that [`Self::next`] waited in all. Much of it means that training waits for its images.
     pub fn waited(&self) -> Duration {
-        self.background.waited()
+        self.batches.waited()
     }
 
     /// Broken images passed over since this was opened, by reason, each counted once an epoch.
     pub fn rejected(&self) -> &BTreeMap<RejectReason, u64> {
-        self.background.rejected()
+        self.batches.rejected()
     }
 
     /// SHA-256 of the frozen list of inputs (addresses, sizes, versions) and of the limits that decide which images are rejected. A

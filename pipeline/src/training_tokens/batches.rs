@@ -1,7 +1,7 @@
 //! Windows to batches: while one is used up, the next is read and shuffled.
 
 use super::{TokenTrainingBatch, file::FileTokens, tables::TokenFiles, windows::Window};
-use crate::{DataPosition, PipelineError, background::Outlet, source};
+use crate::{DataPosition, PipelineError, background_task, prefetcher::ItemSender};
 use schemas::{RandomStream, TokenBatch};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::task::AbortOnDropHandle;
@@ -42,19 +42,19 @@ pub(super) async fn make_batches(
     mut windows: impl Iterator<Item = Window> + Send,
     taken: u64,
     recipe: Recipe,
-    outlet: &Outlet<TokenTrainingBatch>,
+    sender: &ItemSender<TokenTrainingBatch>,
 ) -> Result<(), PipelineError> {
     let mut gathering = Gathering::new(recipe, list.tokenizer.levels.tokens_per_image());
     let reader = Reader { list: Arc::clone(&list), recipe, kept: BTreeMap::new() };
     let mut start = usize::try_from(taken).unwrap_or(usize::MAX);
     let mut reading = windows.next().map(|window| reader.start(window));
     while let Some(read) = reading.take() {
-        let (reader, shuffled) = source::joined(read.await).await?;
+        let (reader, shuffled) = background_task::joined(read.await).await?;
         // The window before is gone by now, so that there are never more than two.
         reading = windows.next().map(|window| reader.start(window));
         for taken in start..shuffled.images.len() {
             if let Some(batch) = gathering.add(&list, &shuffled, taken)?
-                && !outlet.send(batch).await
+                && !sender.send(batch).await
             {
                 return Ok(());
             }
@@ -67,7 +67,7 @@ pub(super) async fn make_batches(
 impl Reader {
     /// Begins to read and shuffle a window.
     fn start(self, window: Window) -> AbortOnDropHandle<Result<(Self, Shuffled), PipelineError>> {
-        source::spawn(self.read(window))
+        background_task::spawn(self.read(window))
     }
 
     async fn read(mut self, window: Window) -> Result<(Self, Shuffled), PipelineError> {

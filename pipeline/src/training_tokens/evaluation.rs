@@ -2,9 +2,8 @@
 
 use super::tables::{TokenFiles, TokenTables, settings_error};
 use crate::{
-    PipelineError,
-    background::{Ahead, Outlet},
-    source,
+    PipelineError, background_task,
+    prefetcher::{ItemSender, Prefetcher},
 };
 use schemas::TokenBatch;
 use std::{mem::take, sync::Arc};
@@ -43,7 +42,7 @@ pub struct TokenEvaluationBatch {
 /// Reads only the files that these images are in, one ahead. Dropping it ends its work.
 #[derive(Debug)]
 pub struct EvaluationTokens {
-    batches: Ahead<TokenEvaluationBatch>,
+    batches: Prefetcher<TokenEvaluationBatch>,
 }
 
 impl EvaluationTokens {
@@ -58,8 +57,8 @@ impl EvaluationTokens {
             return Err(settings_error("validation on 0 images, expected at least 1".to_owned()));
         }
         let list = Arc::clone(&tables.files);
-        let batches = Ahead::start(Arc::clone(&tables.runtime), prefetch_batches, |outlet| async move {
-            make_batches(list, images, batch_rows, classes, &outlet).await
+        let batches = Prefetcher::start(Arc::clone(&tables.runtime), prefetch_batches, |sender| async move {
+            make_batches(list, images, batch_rows, classes, &sender).await
         });
         Ok(Self { batches })
     }
@@ -82,37 +81,37 @@ async fn make_batches(
     images: u64,
     batch_rows: usize,
     classes: usize,
-    outlet: &Outlet<TokenEvaluationBatch>,
+    sender: &ItemSender<TokenEvaluationBatch>,
 ) -> Result<(), PipelineError> {
     let tokens_per_image = list.tokenizer.levels.tokens_per_image();
     let needed = list.files.partition_point(|file| file.first_image < images);
     let read = |place: usize| {
         let list = Arc::clone(&list);
-        (place < needed).then(|| source::spawn(async move { list.read(vec![place], classes).await }))
+        (place < needed).then(|| background_task::spawn(async move { list.read(vec![place], classes).await }))
     };
     let (mut codes, mut labels) = (Vec::new(), Vec::new());
-    let deliver = |codes: &mut Vec<i16>, labels: &mut Vec<i32>| -> Result<_, PipelineError> {
+    let batch = |codes: &mut Vec<i16>, labels: &mut Vec<i32>| -> Result<_, PipelineError> {
         let tokens = TokenBatch::try_new(take(codes), tokens_per_image)?;
         Ok(TokenEvaluationBatch { tokens, labels: take(labels) })
     };
     let mut reading = read(0);
     for place in 0..needed {
         let Some(handle) = reading.take() else { break };
-        let tokens = source::joined(handle.await).await?;
+        let tokens = background_task::joined(handle.await).await?;
         reading = read(place + 1);
         let file = &list.files[place];
         let wanted = file.images.min(images - file.first_image);
         for image in 0..usize::try_from(wanted).unwrap_or(usize::MAX) {
             codes.extend_from_slice(tokens[0].codes(image, 0));
             labels.push(tokens[0].label(image));
-            if labels.len() == batch_rows && !outlet.send(deliver(&mut codes, &mut labels)?).await {
+            if labels.len() == batch_rows && !sender.send(batch(&mut codes, &mut labels)?).await {
                 return Ok(());
             }
         }
     }
     if !labels.is_empty() {
         // The end comes next, and finds out as well when nobody listens.
-        outlet.send(deliver(&mut codes, &mut labels)?).await;
+        sender.send(batch(&mut codes, &mut labels)?).await;
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ mod windows;
 pub use evaluation::{EvaluationTokens, EvaluationTokensOptions, TokenEvaluationBatch};
 pub use tables::{TokenTable, TokenTables};
 
-use crate::{DataPosition, PipelineError, background::Ahead};
+use crate::{DataPosition, PipelineError, prefetcher::Prefetcher};
 use batches::{Recipe, make_batches};
 use schemas::{TokenBatch, sha256_hex};
 use std::{sync::Arc, time::Duration};
@@ -80,7 +80,7 @@ pub struct TokenTrainingBatch {
 /// Dropping it ends all of its work.
 #[derive(Debug)]
 pub struct TrainingTokens {
-    batches: Ahead<TokenTrainingBatch>,
+    batches: Prefetcher<TokenTrainingBatch>,
     images: u64,
     in_memory: bool,
     order_digest: String,
@@ -109,8 +109,8 @@ impl TrainingTokens {
             ))
         })?;
         let recipe = Recipe { seed, batch_rows, classes, keep: in_memory };
-        let batches = Ahead::start(Arc::clone(&tables.runtime), prefetch_batches, |outlet| async move {
-            make_batches(list, windows, from.taken, recipe, &outlet).await
+        let batches = Prefetcher::start(Arc::clone(&tables.runtime), prefetch_batches, |sender| async move {
+            make_batches(list, windows, from.taken, recipe, &sender).await
         });
         Ok(Self { batches, images: tables.images(), in_memory, order_digest })
     }

@@ -2,8 +2,10 @@
 
 use super::file::FileTokens;
 use crate::{
-    Limits, PipelineError, Storage, background::OwnRuntime, commit::owning_plan, cpu_pool::CpuPool,
-    tables::nothing_there,
+    Limits, PipelineError, Storage,
+    commit::{nothing_there, owning_plan},
+    cpu_pool::CpuPool,
+    prefetcher::OwnRuntime,
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 use schemas::{

@@ -3,8 +3,8 @@
 use crate::run_support::*;
 use object_store::{ObjectStore, memory::InMemory};
 use pipeline::{
-    CodeSource, DecodeLimits, GenerateRun, Limits, PipelineError, RunReport, Shard, ShardOrigin, Storage, TableReader,
-    VerifyOptions, decode_image,
+    CodeSource, DecodeLimits, GenerateRun, Limits, PipelineError, ProcessRank, RankOrigin, RunReport, Storage,
+    TableReader, VerifyOptions, decode_image,
     testing::{FakeDecoder, FakeSampler, Fault, FaultRule, FaultStore, Operation, arrives},
     verify,
 };
@@ -127,7 +127,7 @@ async fn any_number_of_workers_and_of_processes_makes_the_same_set() {
     let (_, shared) = memory_output();
     for rank in 0..3 {
         let mut run = run_with(&plan, &shared, &[sampler(), sampler()]);
-        run.common.shard = Shard { rank, world: 3, origin: ShardOrigin::Flags };
+        run.common.process = ProcessRank { rank, world: 3, origin: RankOrigin::Flags };
         run.common.limits.units_in_flight = 2;
         generate(run).await.expect("a share");
     }

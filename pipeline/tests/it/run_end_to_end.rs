@@ -4,8 +4,8 @@ use crate::{run_support::*, sample_set::SampleSet};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use pipeline::{
-    DecodeLimits, PipelineError, RgbImage, Shard, ShardOrigin, Stage, Storage, TableReader, VerifyOptions, crop_views,
-    decode_image, finalize, verify,
+    DecodeLimits, PipelineError, ProcessRank, RankOrigin, RgbImage, Stage, Storage, TableReader, VerifyOptions,
+    crop_views, decode_image, finalize, verify,
 };
 use schemas::{Crop, ImageRow, RejectReason, SourceLayout, sha256_hex};
 use std::{collections::BTreeMap, sync::Arc};
@@ -140,7 +140,7 @@ async fn several_processes_share_the_units_and_the_last_one_finalizes() {
     let (_, output) = memory_output();
     let runs = (0..3).map(|rank| {
         let mut run = run_of(&plan, &source, &output, &encoder());
-        run.common.shard = Shard { rank, world: 3, origin: ShardOrigin::Flags };
+        run.common.process = ProcessRank { rank, world: 3, origin: RankOrigin::Flags };
         tokenize(run)
     });
     let reports = futures::future::try_join_all(runs).await.expect("three runs at once");

@@ -9,7 +9,7 @@ use parquet::{
     file::{metadata::KeyValue, properties::WriterProperties},
 };
 use pipeline::{
-    Limits, PipelineError, Run, RunReport, Shard, SourceOptions, SourceReader, Storage, TableReader, TokenizeRun,
+    Limits, PipelineError, ProcessRank, Run, RunReport, SourceOptions, SourceReader, Storage, TableReader, TokenizeRun,
     list_storage, plan_units,
     testing::{FakeEncoder, arrives},
 };
@@ -128,7 +128,7 @@ pub(crate) fn run_into(plan: &Arc<Plan>, output: &Storage, limits: Limits) -> Ru
         output: output.clone(),
         libtorch: "none".to_owned(),
         limits,
-        shard: Shard::ALONE,
+        process: ProcessRank::ALONE,
         max_reject_rate: 1.0,
         start_jitter: Duration::ZERO,
         finalize: true,

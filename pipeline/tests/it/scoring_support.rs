@@ -6,8 +6,8 @@ use crate::{
 };
 use bytes::Bytes;
 use pipeline::{
-    Limits, NpzEncoder, NpzShape, PictureSet, PictureSetOptions, PipelineError, PutOutcome, ScoreRun, ScoreRunReport,
-    ScoredTables, Shard, Storage, encode_png,
+    Limits, NpzEncoder, NpzShape, PictureSet, PictureSetOptions, PipelineError, ProcessRank, PutOutcome, ScoreRun,
+    ScoreRunReport, ScoredTables, Storage, encode_png,
     testing::{FakeScorer, arrives},
 };
 use schemas::ScoredUnit;
@@ -128,7 +128,7 @@ pub(crate) fn run_of(set: &Arc<PictureSet>, output: &Storage, scorer: &FakeScore
         batch_size: 3,
         scorers: vec![("fake:0".to_owned(), scorer.factory())],
         libtorch: "none".to_owned(),
-        shard: Shard::ALONE,
+        process: ProcessRank::ALONE,
         limits: limits(),
         telemetry: Arc::default(),
         cancel: CancellationToken::new(),

@@ -3,7 +3,7 @@
 use crate::{progress::Progress, settings::ScoringWork};
 use anyhow::Result;
 use pipeline::{
-    Limits, PictureSet, PictureSetOptions, ScoreRun, ScoredTables, ScorerFactory, Shard, SourceOptions, Storage,
+    Limits, PictureSet, PictureSetOptions, ProcessRank, ScoreRun, ScoredTables, ScorerFactory, SourceOptions, Storage,
     Telemetry,
 };
 use schemas::{Crop, DeviationKind, Protocol, sha256_hex};
@@ -27,7 +27,7 @@ pub(crate) struct Scoring {
     pub(crate) work: ScoringWork,
     /// Share of broken images above which nothing is scored.
     pub(crate) max_reject_rate: f64,
-    pub(crate) shard: Shard,
+    pub(crate) process: ProcessRank,
     pub(crate) limits: Limits,
     pub(crate) progress: Progress,
     pub(crate) cancel: CancellationToken,
@@ -105,7 +105,7 @@ impl Scoring {
             batch_size: self.work.batch_size,
             scorers,
             libtorch: models::libtorch_version(),
-            shard: self.shard,
+            process: self.process,
             limits: self.limits.clone(),
             telemetry: Arc::clone(&telemetry),
             cancel: self.cancel.clone(),

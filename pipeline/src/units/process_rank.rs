@@ -8,18 +8,18 @@ use std::fmt;
 
 /// This process among those that work on the same output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
+pub struct ProcessRank {
     /// Number of this process, from 0.
     pub rank: u32,
     /// Number of processes.
     pub world: u32,
     /// What said so.
-    pub origin: ShardOrigin,
+    pub origin: RankOrigin,
 }
 
 /// What a rank and world were taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShardOrigin {
+pub enum RankOrigin {
     /// `--rank` and `--world`.
     Flags,
     /// `JOB_COMPLETION_INDEX` of a Kubernetes indexed job, and `--world`.
@@ -34,7 +34,7 @@ pub enum ShardOrigin {
     Alone,
 }
 
-impl fmt::Display for ShardOrigin {
+impl fmt::Display for RankOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Flags => "--rank and --world",
@@ -47,15 +47,15 @@ impl fmt::Display for ShardOrigin {
     }
 }
 
-impl fmt::Display for Shard {
+impl fmt::Display for ProcessRank {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "rank {} of {} (from {})", self.rank, self.world, self.origin)
     }
 }
 
-impl Shard {
+impl ProcessRank {
     /// One process alone.
-    pub const ALONE: Self = Self { rank: 0, world: 1, origin: ShardOrigin::Alone };
+    pub const ALONE: Self = Self { rank: 0, world: 1, origin: RankOrigin::Alone };
 
     /// Finds rank and world: flags first, then Kubernetes, Slurm arrays, Slurm steps, torchrun.
     ///
@@ -77,7 +77,7 @@ impl Shard {
         };
         if let Some(rank) = rank {
             let world = world.ok_or_else(|| settings("--rank needs --world, the number of processes".to_owned()))?;
-            return Self::checked(rank, world, ShardOrigin::Flags);
+            return Self::checked(rank, world, RankOrigin::Flags);
         }
         if let Some(rank) = number("JOB_COMPLETION_INDEX")? {
             let world = world.ok_or_else(|| {
@@ -86,7 +86,7 @@ impl Shard {
                      add --world with the job's `completions`"
                 ))
             })?;
-            return Self::checked(rank, world, ShardOrigin::Kubernetes);
+            return Self::checked(rank, world, RankOrigin::Kubernetes);
         }
         if let Some(id) = number("SLURM_ARRAY_TASK_ID")? {
             let first = number("SLURM_ARRAY_TASK_MIN")?.unwrap_or(0);
@@ -100,10 +100,10 @@ impl Shard {
             let rank = id
                 .checked_sub(first)
                 .ok_or_else(|| settings(format!("SLURM_ARRAY_TASK_ID={id} is below SLURM_ARRAY_TASK_MIN={first}")))?;
-            return Self::checked(rank, world, ShardOrigin::SlurmArray);
+            return Self::checked(rank, world, RankOrigin::SlurmArray);
         }
         for (rank_name, world_name, origin) in
-            [("SLURM_PROCID", "SLURM_NTASKS", ShardOrigin::SlurmStep), ("RANK", "WORLD_SIZE", ShardOrigin::Torchrun)]
+            [("SLURM_PROCID", "SLURM_NTASKS", RankOrigin::SlurmStep), ("RANK", "WORLD_SIZE", RankOrigin::Torchrun)]
         {
             if let Some(rank) = number(rank_name)? {
                 let world = match world {
@@ -123,7 +123,7 @@ impl Shard {
         }
     }
 
-    fn checked(rank: u32, world: u32, origin: ShardOrigin) -> Result<Self, PipelineError> {
+    fn checked(rank: u32, world: u32, origin: RankOrigin) -> Result<Self, PipelineError> {
         if rank >= world {
             return Err(settings(format!("rank {rank} (from {origin}) must be below the world of {world}")));
         }
@@ -139,8 +139,8 @@ fn settings(problem: String) -> PipelineError {
 mod tests {
     use super::*;
 
-    fn detect(rank: Option<u32>, world: Option<u32>, variables: &[(&str, &str)]) -> Result<Shard, PipelineError> {
-        Shard::detect(rank, world, |name| {
+    fn detect(rank: Option<u32>, world: Option<u32>, variables: &[(&str, &str)]) -> Result<ProcessRank, PipelineError> {
+        ProcessRank::detect(rank, world, |name| {
             variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -158,19 +158,19 @@ mod tests {
             ("WORLD_SIZE", "6"),
         ];
         let expected = [
-            (3, 8, ShardOrigin::Kubernetes),
-            (2, 4, ShardOrigin::SlurmArray),
-            (1, 2, ShardOrigin::SlurmStep),
-            (5, 6, ShardOrigin::Torchrun),
+            (3, 8, RankOrigin::Kubernetes),
+            (2, 4, RankOrigin::SlurmArray),
+            (1, 2, RankOrigin::SlurmStep),
+            (5, 6, RankOrigin::Torchrun),
         ];
         let flags = detect(Some(0), Some(9), &variables).expect("flags");
-        assert_eq!((flags.rank, flags.world, flags.origin), (0, 9, ShardOrigin::Flags));
+        assert_eq!((flags.rank, flags.world, flags.origin), (0, 9, RankOrigin::Flags));
         for (variables_of_it, (rank, world, origin)) in [1, 3, 2, 2].into_iter().zip(expected) {
-            let flag = (origin == ShardOrigin::Kubernetes).then_some(8);
-            assert_eq!(detect(None, flag, &variables).expect("detected"), Shard { rank, world, origin });
+            let flag = (origin == RankOrigin::Kubernetes).then_some(8);
+            assert_eq!(detect(None, flag, &variables).expect("detected"), ProcessRank { rank, world, origin });
             variables.drain(..variables_of_it);
         }
-        assert_eq!(detect(None, None, &variables).expect("alone"), Shard::ALONE);
+        assert_eq!(detect(None, None, &variables).expect("alone"), ProcessRank::ALONE);
     }
 
     #[test]
@@ -192,12 +192,12 @@ mod tests {
             let error = detect(rank, world, &variables).expect_err(word).to_string();
             assert!(error.contains(word), "{error}");
         }
-        assert_eq!(detect(None, None, &[("RANK", "")]).expect("empty is absent"), Shard::ALONE);
+        assert_eq!(detect(None, None, &[("RANK", "")]).expect("empty is absent"), ProcessRank::ALONE);
     }
 
     #[test]
     fn a_rank_and_its_origin_are_shown() {
-        let shard = detect(None, None, &[("RANK", "1"), ("WORLD_SIZE", "2")]).expect("torchrun");
-        assert_eq!(shard.to_string(), "rank 1 of 2 (from RANK and WORLD_SIZE)");
+        let process = detect(None, None, &[("RANK", "1"), ("WORLD_SIZE", "2")]).expect("torchrun");
+        assert_eq!(process.to_string(), "rank 1 of 2 (from RANK and WORLD_SIZE)");
     }
 }

@@ -6,10 +6,9 @@ use super::{
     windows::Windows,
 };
 use crate::{
-    Limits, PipelineError,
-    background::{Ahead, OwnRuntime},
+    Limits, PipelineError, background_task,
     cpu_pool::CpuPool,
-    source,
+    prefetcher::{OwnRuntime, Prefetcher},
 };
 use schemas::RejectReason;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -20,23 +19,23 @@ use tokio_util::sync::CancellationToken;
 pub(super) type Rejects = BTreeMap<RejectReason, u64>;
 
 /// What comes from the threads.
-pub(super) struct Delivery {
+pub(super) struct Message {
     /// `None` at the end, which may still tell of rejects.
     pub(super) batch: Option<TrainingBatch>,
-    /// Since the delivery before.
+    /// Since the message before.
     pub(super) rejects: Rejects,
     pub(super) images_an_epoch: Option<u64>,
 }
 
 /// Batches made ahead.
 #[derive(Debug)]
-pub(super) struct Background {
-    deliveries: Ahead<Delivery>,
+pub(super) struct PrefetchedBatches {
+    messages: Prefetcher<Message>,
     rejected: Rejects,
     images_an_epoch: Option<u64>,
 }
 
-impl Background {
+impl PrefetchedBatches {
     /// Starts making batches of what `windows` holds from `from` on, at most `prefetch_batches` ahead.
     ///
     /// # Errors
@@ -51,25 +50,25 @@ impl Background {
     ) -> Result<Self, PipelineError> {
         let cpu = CpuPool::try_new(limits.decode_threads)?;
         let images_an_epoch = recipe.images;
-        let deliveries = Ahead::start(Arc::new(runtime), prefetch_batches, |outlet| async move {
+        let messages = Prefetcher::start(Arc::new(runtime), prefetch_batches, |sender| async move {
             // One window waits while the next is filled and the one before is decoded.
             let (window_sender, window_receiver) = mpsc::channel(1);
-            let filling = source::spawn(windows.fill(from, window_sender));
-            let images = source::stream_of_task(filling, window_receiver);
-            make_batches(images, recipe, cpu, from, &outlet).await
+            let filling = background_task::spawn(windows.fill(from, window_sender));
+            let images = background_task::stream_of_task(filling, window_receiver);
+            make_batches(images, recipe, cpu, from, &sender).await
         });
-        Ok(Self { deliveries, rejected: Rejects::default(), images_an_epoch })
+        Ok(Self { messages, rejected: Rejects::default(), images_an_epoch })
     }
 
     /// The next batch, waiting for it until `cancel` comes; `None` at the end.
     ///
     /// # Errors
-    /// As [`Ahead::next_unless`].
+    /// As [`Prefetcher::next_unless`].
     ///
     /// # Panics
     /// With the panic of a background thread.
     pub(super) fn next(&mut self, cancel: &CancellationToken) -> Result<Option<TrainingBatch>, PipelineError> {
-        let Some(Delivery { batch, rejects, images_an_epoch }) = self.deliveries.next_unless(cancel)? else {
+        let Some(Message { batch, rejects, images_an_epoch }) = self.messages.next_unless(cancel)? else {
             return Ok(None);
         };
         for (reason, count) in rejects {
@@ -80,7 +79,7 @@ impl Background {
     }
 
     pub(super) fn waited(&self) -> Duration {
-        self.deliveries.waited()
+        self.messages.waited()
     }
 
     pub(super) fn rejected(&self) -> &Rejects {

@@ -1,15 +1,15 @@
 //! Which unit comes next.
 
-use crate::run::Shard;
+use super::ProcessRank;
 use schemas::sha256_hex;
 
 /// All units in the order in which this process takes them: first its own (`unit % world == rank`), ascending; then everybody
 /// else's, shuffled by rank, so that processes that have run out of their own rarely reach for the same one.
 ///
 /// Doing a unit twice is harmless, only wasteful: the first writer wins and the other finds the same bytes there.
-pub(crate) fn unit_order(units: u32, shard: Shard) -> Vec<u32> {
-    let (own, mut others): (Vec<u32>, Vec<u32>) = (0..units).partition(|unit| unit % shard.world == shard.rank);
-    others.sort_by_cached_key(|unit| sha256_hex(format!("{}/{unit}", shard.rank).as_bytes()));
+pub(crate) fn unit_order(units: u32, process: ProcessRank) -> Vec<u32> {
+    let (own, mut others): (Vec<u32>, Vec<u32>) = (0..units).partition(|unit| unit % process.world == process.rank);
+    others.sort_by_cached_key(|unit| sha256_hex(format!("{}/{unit}", process.rank).as_bytes()));
     own.into_iter().chain(others).collect()
 }
 
@@ -36,14 +36,14 @@ pub(crate) fn describe_units(units: impl IntoIterator<Item = u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::ShardOrigin;
+    use crate::RankOrigin;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn every_process_takes_every_unit_once_its_own_first(units in 0_u32..200, world in 1_u32..9, rank in 0_u32..9) {
             prop_assume!(rank < world);
-            let order = unit_order(units, Shard { rank, world, origin: ShardOrigin::Flags });
+            let order = unit_order(units, ProcessRank { rank, world, origin: RankOrigin::Flags });
             let own = (0..units).filter(|unit| unit % world == rank).count();
             prop_assert!(order[..own].iter().all(|unit| unit % world == rank));
             prop_assert!(order[..own].is_sorted());
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn processes_steal_in_different_orders() {
-        let stolen = |rank| unit_order(30, Shard { rank, world: 3, origin: ShardOrigin::Flags })[10..].to_vec();
+        let stolen = |rank| unit_order(30, ProcessRank { rank, world: 3, origin: RankOrigin::Flags })[10..].to_vec();
         assert_ne!(
             stolen(0).iter().filter(|unit| **unit % 3 == 2).collect::<Vec<_>>(),
             stolen(1).iter().filter(|unit| **unit % 3 == 2).collect::<Vec<_>>()

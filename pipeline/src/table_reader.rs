@@ -1,9 +1,9 @@
 //! An output read back, unit by unit, finished or not.
 
-use super::{TableFile, decode_images, decode_tokens};
 use crate::{
-    PipelineError, Storage,
-    commit::{done_units, read_left_out, read_markers, read_plan},
+    PipelineError, Storage, TableFile,
+    commit::{done_units, nothing_there, read_left_out, read_markers, read_plan},
+    tables::{decode_images, decode_tokens},
 };
 use futures::{Stream, StreamExt, stream};
 use schemas::{Books, FileRecord, ImageRow, Plan, SUCCESS_PATH, SourceAccount, TokenRows, UnitReport};
@@ -111,13 +111,5 @@ impl TableReader {
             uri: self.output.uri(&record.path),
             problem: format!("{found} rows, but its marker says {}", record.rows),
         })
-    }
-}
-
-/// The error for an output in which nothing was ever written.
-pub(crate) fn nothing_there(output: &Storage) -> PipelineError {
-    PipelineError::Output {
-        uri: output.display().to_owned(),
-        problem: "no plan is here: is this the output of `restok tokenize`?".to_owned(),
     }
 }

@@ -60,7 +60,7 @@ impl Drop for OwnRuntime {
 }
 
 /// What comes from the threads.
-enum Delivery<T> {
+enum Message<T> {
     Item(T),
     End,
     Failed(PipelineError),
@@ -68,18 +68,18 @@ enum Delivery<T> {
 }
 
 /// Where work puts what it has made.
-pub(crate) struct Outlet<T>(Sender<Delivery<T>>);
+pub(crate) struct ItemSender<T>(Sender<Message<T>>);
 
-impl<T> Outlet<T> {
+impl<T> ItemSender<T> {
     /// Hands `item` on, waiting for room; `false` when nobody takes it any more.
     pub(crate) async fn send(&self, item: T) -> bool {
-        self.0.send(Delivery::Item(item)).await.is_ok()
+        self.0.send(Message::Item(item)).await.is_ok()
     }
 }
 
 /// Items made ahead of whoever takes them. Dropping it ends the work.
-pub(crate) struct Ahead<T> {
-    deliveries: Receiver<Delivery<T>>,
+pub(crate) struct Prefetcher<T> {
+    messages: Receiver<Message<T>>,
     state: State,
     waited: Duration,
     _work: AbortOnDropHandle<()>,
@@ -93,25 +93,24 @@ enum State {
     Failed,
 }
 
-impl<T: Send + 'static> Ahead<T> {
+impl<T: Send + 'static> Prefetcher<T> {
     /// Starts `work`, which may be `items` ahead, at least one.
-    pub(crate) fn start<F>(runtime: Arc<OwnRuntime>, items: usize, work: impl FnOnce(Arc<Outlet<T>>) -> F) -> Self
+    pub(crate) fn start<F>(runtime: Arc<OwnRuntime>, items: usize, work: impl FnOnce(Arc<ItemSender<T>>) -> F) -> Self
     where
         F: Future<Output = Result<(), PipelineError>> + Send + 'static,
     {
-        let (sender, deliveries) = async_channel::bounded(items.max(1));
-        let outlet = Arc::new(Outlet(sender.clone()));
-        let work = work(outlet);
+        let (sender, messages) = async_channel::bounded(items.max(1));
+        let work = work(Arc::new(ItemSender(sender.clone())));
         let work = runtime.spawn(async move {
             let last = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(Ok(())) => Delivery::End,
-                Ok(Err(error)) => Delivery::Failed(error),
-                Err(panic) => Delivery::Panicked(panic),
+                Ok(Ok(())) => Message::End,
+                Ok(Err(error)) => Message::Failed(error),
+                Err(panic) => Message::Panicked(panic),
             };
             // Nobody waits any more when the items were dropped meanwhile.
             drop(sender.send(last).await);
         });
-        Self { deliveries, state: State::Running, waited: Duration::ZERO, _work: work, runtime }
+        Self { messages, state: State::Running, waited: Duration::ZERO, _work: work, runtime }
     }
 
     /// The next item, waiting for it; `None` at the end.
@@ -143,27 +142,27 @@ impl<T: Send + 'static> Ahead<T> {
             }
         }
         let started = Instant::now();
-        let (deliveries, cancel) = (self.deliveries.clone(), cancel.clone());
-        let delivery = self.runtime.wait(async move {
+        let (messages, cancel) = (self.messages.clone(), cancel.clone());
+        let message = self.runtime.wait(async move {
             tokio::select! {
                 biased;
-                delivery = deliveries.recv() => Some(delivery),
+                message = messages.recv() => Some(message),
                 () = cancel.cancelled() => None,
             }
         });
         self.waited += started.elapsed();
-        match delivery.ok_or(PipelineError::Drained)? {
-            Ok(Delivery::Item(item)) => Ok(Some(item)),
-            Ok(Delivery::End) => {
+        match message.ok_or(PipelineError::Drained)? {
+            Ok(Message::Item(item)) => Ok(Some(item)),
+            Ok(Message::End) => {
                 self.state = State::Ended;
                 Ok(None)
             }
-            Ok(Delivery::Failed(error)) => {
+            Ok(Message::Failed(error)) => {
                 self.state = State::Failed;
                 Err(error)
             }
-            Ok(Delivery::Panicked(panic)) => resume_unwind(panic),
-            Err(_) => unreachable!("the last delivery says that it is the last, and the runtime lives"),
+            Ok(Message::Panicked(panic)) => resume_unwind(panic),
+            Err(_) => unreachable!("the last message says that it is the last, and the runtime lives"),
         }
     }
 
@@ -173,13 +172,13 @@ impl<T: Send + 'static> Ahead<T> {
     }
 }
 
-impl<T> fmt::Debug for Ahead<T> {
+impl<T> fmt::Debug for Prefetcher<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { deliveries, state, waited, _work, runtime: _ } = self;
+        let Self { messages, state, waited, _work, runtime: _ } = self;
         formatter
-            .debug_struct("Ahead")
+            .debug_struct("Prefetcher")
             .field("state", state)
-            .field("ready", &deliveries.len())
+            .field("ready", &messages.len())
             .field("waited", waited)
             .finish_non_exhaustive()
     }
@@ -191,8 +190,8 @@ mod tests {
     use crate::testing::returns;
     use std::panic::catch_unwind;
 
-    fn next(ahead: &mut Ahead<i32>) -> Result<Option<i32>, PipelineError> {
-        returns("the next item", || ahead.next())
+    fn next(prefetcher: &mut Prefetcher<i32>) -> Result<Option<i32>, PipelineError> {
+        returns("the next item", || prefetcher.next())
     }
 
     #[tokio::test]
@@ -209,12 +208,12 @@ mod tests {
         let panic = catch_unwind(wait).expect_err("the panic arrives");
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"planted"));
 
-        let mut ahead = Ahead::start(Arc::new(runtime), 1, |outlet| async move {
-            outlet.send(7).await;
+        let mut prefetcher = Prefetcher::start(Arc::new(runtime), 1, |sender| async move {
+            sender.send(7).await;
             panic!("planted")
         });
-        assert_eq!(next(&mut ahead).expect("an item"), Some(7));
-        let panic = catch_unwind(AssertUnwindSafe(|| next(&mut ahead))).expect_err("the panic arrives");
+        assert_eq!(next(&mut prefetcher).expect("an item"), Some(7));
+        let panic = catch_unwind(AssertUnwindSafe(|| next(&mut prefetcher))).expect_err("the panic arrives");
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"planted"));
     }
 
@@ -222,22 +221,22 @@ mod tests {
     fn whoever_waits_is_told_of_a_stop_and_loses_nothing_that_comes_later() {
         let (go_on, held) = tokio::sync::oneshot::channel();
         let runtime = Arc::new(OwnRuntime::start().expect("threads"));
-        let mut ahead = Ahead::start(runtime, 1, |outlet| async move {
+        let mut prefetcher = Prefetcher::start(runtime, 1, |sender| async move {
             drop(held.await);
-            outlet.send(7).await;
+            sender.send(7).await;
             Ok(())
         });
         let cancel = CancellationToken::new();
         let waiting = std::thread::spawn({
             let cancel = cancel.clone();
-            move || (ahead.next_unless(&cancel).expect_err("nothing has come"), ahead)
+            move || (prefetcher.next_unless(&cancel).expect_err("nothing has come"), prefetcher)
         });
         cancel.cancel();
-        let (error, mut ahead) = returns("the end of the waiting", || waiting.join()).expect("no panic");
+        let (error, mut prefetcher) = returns("the end of the waiting", || waiting.join()).expect("no panic");
         assert!(error.is_drained(), "{error}");
         go_on.send(()).expect("the work waits");
-        assert_eq!(next(&mut ahead).expect("an item"), Some(7));
-        assert_eq!(next(&mut ahead).expect("the end"), None);
-        assert_eq!(ahead.next_unless(&cancel).expect("the end, stopped or not"), None);
+        assert_eq!(next(&mut prefetcher).expect("an item"), Some(7));
+        assert_eq!(next(&mut prefetcher).expect("the end"), None);
+        assert_eq!(prefetcher.next_unless(&cancel).expect("the end, stopped or not"), None);
     }
 }

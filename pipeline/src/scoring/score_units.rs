@@ -1,0 +1,161 @@
+//! The units of a set, from pictures to a file of what a scorer says of them.
+
+use super::{
+    PictureSet, ScoredTables,
+    picture::{Picture, PreparedRow, RejectedPicture},
+    scored_file::{FileIdentity, encode},
+};
+use crate::{
+    PipelineError, PutOutcome,
+    cpu_pool::CpuPool,
+    telemetry::{Stage, Telemetry},
+    units::{ImageStages, ImageUnit, Rejection, UnitError, UnitTask},
+};
+use schemas::{SchemaError, ScoredBatch, ScoredRow, ScoredUnit};
+use std::{sync::Arc, time::Instant};
+
+/// What all units of a run share.
+#[derive(Debug)]
+pub(super) struct ScoreTask {
+    pub(super) set: Arc<PictureSet>,
+    pub(super) stages: ImageStages<ScoredBatch>,
+    pub(super) tables: ScoredTables,
+    pub(super) identity: Arc<FileIdentity>,
+    pub(super) cpu: CpuPool,
+    pub(super) telemetry: Arc<Telemetry>,
+}
+
+/// A unit that this run scored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnitScored {
+    pub(super) images: u64,
+    pub(super) rejected: u64,
+    /// Another attempt's file was there first.
+    pub(super) adopted: bool,
+}
+
+impl UnitTask for ScoreTask {
+    type Output = ScoredUnit;
+    type Stored = UnitScored;
+
+    async fn is_stored(&self, unit: u32) -> Result<bool, PipelineError> {
+        self.tables.is_there(unit).await
+    }
+
+    async fn make(&self, unit: u32) -> Result<ScoredUnit, UnitError> {
+        let preparation = self.set.preparation();
+        let prepare = move |picture| preparation.prepare(picture);
+        let mut gathered = Gathered::default();
+        self.stages.run(unit, self.set.read_unit(unit), prepare, &mut gathered).await?;
+        Ok(gathered.finish(unit)?)
+    }
+
+    async fn commit(&self, unit: u32, scored: ScoredUnit, started: Instant) -> Result<UnitScored, UnitError> {
+        let (images, rejected) = (scored.rows.len() as u64, scored.rejected);
+        let (identity, uri) = (Arc::clone(&self.identity), self.tables.uri(unit));
+        let writing = Instant::now();
+        let encode = move || {
+            let bytes = encode(&scored, unit, &identity, &uri)?;
+            Ok::<_, PipelineError>((scored.rows, bytes))
+        };
+        let (rows, bytes) = self.cpu.spawn_cpu(encode).await?;
+        let size = bytes.len() as u64;
+        let adopted = match self.tables.put(unit, bytes).await? {
+            PutOutcome::Created | PutOutcome::Same => false,
+            PutOutcome::Different(found) => {
+                // Of another kind of device, whose last bits differ. The first writer wins.
+                self.tables.check_same(unit, found, &rows, rejected)?;
+                true
+            }
+        };
+        self.telemetry.record(Stage::Write, 1, size, writing.elapsed());
+        tracing::info!(
+            images,
+            rejected,
+            bytes = size,
+            seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
+            "unit complete"
+        );
+        Ok(UnitScored { images, rejected, adopted })
+    }
+}
+
+/// Rows as they come, in the order of the set: pictures from the decoder, scores from the devices some batches later.
+#[derive(Default)]
+struct Gathered {
+    rows: Vec<ScoredRow>,
+    scores: Option<ScoredBatch>,
+    rejected: u64,
+}
+
+impl ImageUnit for Gathered {
+    type Image = Picture;
+    type Row = PreparedRow;
+    type Answer = ScoredBatch;
+
+    fn encoded_bytes(picture: &Picture) -> u64 {
+        picture.body.len() as u64
+    }
+
+    fn rejection(row: &PreparedRow) -> Option<Rejection<'_>> {
+        let RejectedPicture { image_id, source, reason, error } = row.as_ref().err()?;
+        Some(Rejection { image_id, source, reason: *reason, error })
+    }
+
+    fn add_row(&mut self, row: PreparedRow) {
+        match row {
+            Ok(row) => self.rows.push(row),
+            Err(_) => self.rejected += 1,
+        }
+    }
+
+    fn add_answer(&mut self, more: ScoredBatch) -> Result<(), SchemaError> {
+        match &mut self.scores {
+            None => self.scores = Some(more),
+            Some(scores) => scores.append(more)?,
+        }
+        Ok(())
+    }
+}
+
+impl Gathered {
+    fn finish(self, unit: u32) -> Result<ScoredUnit, PipelineError> {
+        let Self { rows, scores, rejected } = self;
+        if let Some(scores) = &scores {
+            scores.check(rows.len())?;
+            check_numbers(scores, &rows, unit)?;
+        }
+        let ScoredBatch { faces, tokens } = scores.unwrap_or_default();
+        Ok(ScoredUnit { rows, faces, tokens, rejected })
+    }
+}
+
+/// A number that is none would make every sum it enters none.
+fn check_numbers(scores: &ScoredBatch, rows: &[ScoredRow], unit: u32) -> Result<(), PipelineError> {
+    let images = rows.len();
+    let wrong = |row: usize, what: &str, found: f64, face: usize| {
+        let image_id = &rows[row].image_id;
+        let problem = format!(
+            "{what} is {found} in row {row} of unit {unit}, image {image_id:?}, face {face}: expected a number. A network in half \
+             precision may have overflowed"
+        );
+        PipelineError::Encoder { device: "of a scorer".to_owned(), problem, temporary: false }
+    };
+    for (number, face) in scores.faces.iter().enumerate() {
+        for (what, values) in [("a pool feature", &face.pool), ("a spatial feature", &face.spatial)] {
+            if let Some(place) = values.iter().position(|value| !value.is_finite()) {
+                return Err(wrong(place * images / values.len(), what, f64::from(values[place]), number));
+            }
+        }
+        for (row, measures) in face.measures.iter().enumerate() {
+            // Two equal images are infinitely many decibels apart from noise: that is a number here.
+            let said = [Some(measures.psnr), Some(measures.ssim), measures.ms_ssim, measures.lpips];
+            for (what, value) in ["psnr", "ssim", "ms_ssim", "lpips"].into_iter().zip(said) {
+                if let Some(value) = value.filter(|value| value.is_nan()) {
+                    return Err(wrong(row, what, value, number));
+                }
+            }
+        }
+    }
+    Ok(())
+}

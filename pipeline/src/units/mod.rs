@@ -1,0 +1,14 @@
+//! Units of work, as tokenizing, generating and scoring share them.
+//!
+//! A job says how one unit is made and how it is stored (a [`UnitTask`]); [`run_units`] does that for many of them. Units whose
+//! rows come from images read, decode and batch them through [`ImageStages`].
+
+mod driver;
+mod image_stages;
+mod order;
+mod process_rank;
+
+pub(crate) use driver::{UnitContext, UnitError, UnitTask, run_units};
+pub(crate) use image_stages::{DecodedImage, ImageStages, ImageUnit, Rejection};
+pub(crate) use order::{describe_units, unit_order};
+pub use process_rank::{ProcessRank, RankOrigin};
