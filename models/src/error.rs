@@ -1,6 +1,5 @@
 //! What can go wrong with a model, told to the person who can mend it.
 
-use crate::weight_file::names_in;
 use schemas::SchemaError;
 use std::path::{Path, PathBuf};
 
@@ -349,4 +348,13 @@ impl ModelError {
             _ => false,
         }
     }
+}
+
+/// Names in a folder, sorted; none where it cannot be listed.
+pub(crate) fn names_in(folder: Option<&Path>) -> Vec<String> {
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }

@@ -18,6 +18,7 @@ pub(crate) mod discriminator;
 mod nested_dropout;
 mod perceptual;
 pub(crate) mod reconstruction;
+pub use reconstruction::ReconstructionKind;
 
 pub(crate) use self::{
     alignment::Alignment,

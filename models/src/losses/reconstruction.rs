@@ -1,7 +1,18 @@
 //! How far the rebuilt pixels are from the original ones.
 
-use crate::{ModelError, ReconstructionKind};
+use crate::ModelError;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
+
+/// How far a reconstruction is from its original, pixel by pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReconstructionKind {
+    /// Mean absolute difference.
+    L1,
+    /// Mean squared difference.
+    L2,
+}
 
 /// The mean distance of pixels, a scalar in float32.
 ///

@@ -23,13 +23,14 @@ mod step_report;
 mod tensor_lists;
 mod tokenizer_trainer;
 
+pub use crate::losses::ReconstructionKind;
 pub use frozen_files::FrozenFiles;
 pub use generator_recipe::{GeneratorPreset, GeneratorRecipe};
 pub use generator_trainer::GeneratorTrainer;
 pub(crate) use generator_trainer::token_losses;
 pub use optimizer::AdamWOptions;
 pub use presets::TokenizerPreset;
-pub use recipe::{Adversary, ReconstructionKind, TokenizerRecipe};
+pub use recipe::{Adversary, TokenizerRecipe};
 pub use schedule::CosineSchedule;
 pub use step_report::StepReport;
 pub use tokenizer_trainer::TokenizerTrainer;

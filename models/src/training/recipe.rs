@@ -1,18 +1,8 @@
 //! Everything that decides how a tokenizer is trained, apart from the tokenizer's own configuration and the data.
 
 use super::{AdamWOptions, CosineSchedule};
-use crate::Precision;
+use crate::{Precision, losses::ReconstructionKind};
 use serde::{Deserialize, Serialize};
-
-/// How far a reconstruction is from its original, pixel by pixel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReconstructionKind {
-    /// Mean absolute difference.
-    L1,
-    /// Mean squared difference.
-    L2,
-}
 
 /// Who tells reconstructions from originals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

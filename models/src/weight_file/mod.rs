@@ -14,7 +14,7 @@ pub(crate) use self::{
 };
 
 use self::{safetensors_file::SafetensorsFile, shard_index::ShardIndex};
-use crate::ModelError;
+use crate::{ModelError, error::names_in};
 use safetensors::{
     Dtype,
     tensor::{TensorInfo, TensorView},
@@ -110,15 +110,6 @@ fn missing(path: &Path) -> ModelError {
     let Some(first) = shards.first().cloned() else { return ModelError::missing(path) };
     let shards: Vec<&Path> = shards.iter().map(PathBuf::as_path).collect();
     ModelError::PickledWeights { file: first, command: pickle_conversion_command(&shards, path) }
-}
-
-/// Names in a folder, sorted; none where it cannot be listed.
-pub(crate) fn names_in(folder: Option<&Path>) -> Vec<String> {
-    let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }
 
 impl WeightFile {
