@@ -25,5 +25,15 @@ forbid report models jobs tch torch_sys
 forbid models pipeline report jobs tokio object_store parquet reqwest hyper rayon
 forbid jobs tests
 python3 tools/module_cycles.py || failed=1
+
+# Libraries name options as their callers do, `image_id`; which of them are flags, only the program knows (`with_flags` in jobs/src/cli.rs).
+# Flags of other programs may be named: tar's, the CUDA compiler's, CSS's.
+flags=$(grep -rnE --include='*.rs' -- '(^|[^-[:alnum:]])--[a-z][a-z-]+' schemas/src pipeline/src report/src models/src |
+  grep -vE '^[^:]+:[0-9]+:[[:space:]]*//' | grep -vE '^models/src/kernels/|write the shard |--dash: ' || true)
+if [ -n "$flags" ]; then
+  echo "arrows: libraries name flags:" >&2
+  echo "$flags" >&2
+  failed=1
+fi
 [ "$failed" = 0 ] && echo "arrows: every room depends only on what it may"
 exit "$failed"

@@ -158,6 +158,32 @@ fn complete(option: Arg) -> Arg {
         .value_name("BOOL")
 }
 
+/// A text in which the library names options, as `` `image_id` ``, with the flags of a command in their place. What the command has no flag
+/// for stays as it is.
+pub(crate) fn with_flags(text: &str, program: &clap::Command, command: &str) -> String {
+    let command = program.find_subcommand(command);
+    let flag = |name: &str| command?.get_arguments().find(|option| option.get_id() == name)?.get_long();
+    let mut parts = text.split('`');
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    let mut is_name = true;
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
+        match flag(part) {
+            // Between two backticks.
+            Some(flag) if is_name && parts.peek().is_some() => {
+                shown.push_str(&format!("--{flag}"));
+                shown.push_str(parts.next().unwrap_or_default());
+            }
+            _ => {
+                shown.push('`');
+                shown.push_str(part);
+                is_name = !is_name;
+            }
+        }
+    }
+    shown
+}
+
 // Paragraphs are one line each, for the terminal's width decides where they break; examples are written to fit in 100 columns.
 
 const LONG_ABOUT: &str = "\
@@ -384,6 +410,22 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn options_in_errors_are_shown_as_flags_of_the_command_that_has_them() {
+        let program = command();
+        let told = "a and b would be one: use `image_id` position; `restok verify` and `nothing`, a ` and `layout`";
+        for (command, expected) in [
+            (
+                "tokenize",
+                "a and b would be one: use --image-id position; `restok verify` and `nothing`, a ` and `layout`",
+            ),
+            ("evaluate", told),
+        ] {
+            assert_eq!(with_flags(told, &program, command), expected);
+        }
+        assert_eq!(with_flags("`layout` folder", &program, "evaluate"), "--layout folder");
     }
 
     #[test]

@@ -46,7 +46,8 @@ pub fn main() -> std::process::ExitCode {
                 let code = exit_code::of(&error);
                 // Stopping because one was asked to is no error.
                 let stopped = code == exit_code::ExitCode::Drained;
-                output::complain(&if stopped { format!("{error}\n") } else { output::describe(&error) });
+                let told = if stopped { format!("{error}\n") } else { output::describe(&error) };
+                output::complain(&cli::with_flags(&told, &line.program, &line.command));
                 // A device thread may still be at work.
                 process::leave_at_once(code);
             }

@@ -209,7 +209,7 @@ fn resolve(choices: &[DeviceChoice], cuda_devices: usize) -> Result<Vec<Device>,
         let missing = |problem: String| ModelError::Device {
             asked: choice.to_string(),
             problem,
-            advice: "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use --devices cpu.".to_owned(),
+            advice: "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or compute on the processor: device cpu.".to_owned(),
         };
         match *choice {
             DeviceChoice::Auto if cuda_devices == 0 => devices.push(Device::Cpu),
@@ -242,14 +242,14 @@ fn load_cuda(asked: &str) -> Result<(), ModelError> {
     let folder = libtorch_folder().ok_or_else(|| ModelError::Device {
         asked: asked.to_owned(),
         problem: "the folder of libtorch cannot be found".to_owned(),
-        advice: "Use --devices cpu.".to_owned(),
+        advice: "Compute on the processor: device cpu.".to_owned(),
     })?;
     let file = folder.join("libtorch_cuda.so");
     if !file.exists() {
         return Err(ModelError::Device {
             asked: asked.to_owned(),
             problem: format!("the libtorch in {} has no CUDA half (no libtorch_cuda.so)", folder.display()),
-            advice: "Install the full one (`make setup` does, on a machine with an NVIDIA GPU), or use --devices cpu."
+            advice: "Install the full one (`make setup` does, on a machine with an NVIDIA GPU), or compute on the processor: device cpu."
                 .to_owned(),
         });
     }
@@ -257,7 +257,7 @@ fn load_cuda(asked: &str) -> Result<(), ModelError> {
         asked: asked.to_owned(),
         problem: format!("CUDA does not load: {problem}"),
         advice:
-            "Install all of PyTorch's NVIDIA libraries (`make setup` on a machine with a GPU), or use --devices cpu."
+            "Install all of PyTorch's NVIDIA libraries (`make setup` on a machine with a GPU), or compute on the processor: device cpu."
                 .to_owned(),
     })
 }
@@ -322,7 +322,7 @@ mod tests {
     fn a_device_that_is_not_there_is_named() {
         for (choice, devices) in [(DeviceChoice::AllCuda, 0), (DeviceChoice::Cuda(2), 2)] {
             let error = resolve(&[choice], devices).expect_err("not there").to_string();
-            assert!(error.contains(&choice.to_string()) && error.contains("--devices cpu"), "{error}");
+            assert!(error.contains(&choice.to_string()) && error.contains("device cpu"), "{error}");
         }
     }
 

@@ -122,7 +122,7 @@ pub enum ModelError {
 
     /// A term of the objective has a weight, and the network that computes it no file.
     #[error(
-        "{term} needs the weights of {network}: give them with {flag} FILE (docs/frozen-networks.md says where to get them), \
+        "{term} needs the weights of {network}: give them as `{option}` FILE (docs/frozen-networks.md says where to get them), \
          or train without it by {weight}"
     )]
     MissingFrozenNetwork {
@@ -131,14 +131,14 @@ pub enum ModelError {
         /// Whose weights are missing.
         network: &'static str,
         /// How they are given.
-        flag: &'static str,
+        option: &'static str,
         /// How to do without.
         weight: &'static str,
     },
     /// Alignment has a weight, and the tokenizer's configuration does not say what to align.
     #[error(
         "the alignment has a weight, and the tokenizer's configuration has {found}: set use_vf (dinov3, dinov2 or dinov2_b) and \
-         encoder_feature_supervision or decoder_feature_supervision in config.json, or train without it by --alignment-weight 0"
+         encoder_feature_supervision or decoder_feature_supervision in config.json, or train without it by `alignment_weight` 0"
     )]
     NothingToAlign {
         /// What the configuration has.

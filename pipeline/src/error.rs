@@ -83,7 +83,7 @@ pub enum PipelineError {
     },
     /// More images were rejected than the operator allows.
     #[error(
-        "{rejected} of {listed} images were rejected, above the limit of {limit_percent} %: {reasons}. Raise --max-reject-rate if that is right"
+        "{rejected} of {listed} images were rejected, above the limit of {limit_percent} %: {reasons}. Raise `max_reject_rate` if that is right"
     )]
     RejectRate {
         /// Images rejected.

@@ -67,8 +67,8 @@ pub(crate) fn duplicate_id(uri: &str, image_id: &str, first: u32, second: u32) -
     PipelineError::Source {
         uri: uri.to_owned(),
         problem: format!(
-            "image id {image_id:?} appears {place}; ids must be unique: --image-id position tells any two images apart, \
-             and --image-id path those whose paths differ"
+            "image id {image_id:?} appears {place}; ids must be unique: `image_id` position tells any two images apart, \
+             and `image_id` path those whose paths differ"
         ),
     }
 }

@@ -14,7 +14,7 @@ pub enum LeftOutReason {
     OtherFile,
     /// A file of a layout that is not the one that is read.
     OtherLayout,
-    /// A file that another extension than those of `--image-extensions` keeps out.
+    /// A file that another extension than those of `image_extensions` keeps out.
     OtherExtension,
     /// A name, or a folder above it, with a dot in front.
     Hidden,
@@ -58,7 +58,7 @@ impl LeftOutReason {
         match self {
             Self::OtherFile => "files that are no images, tar shards or Parquet files",
             Self::OtherLayout => "files of another layout",
-            Self::OtherExtension => "images of other extensions than --image-extensions",
+            Self::OtherExtension => "images of other extensions than those asked for",
             Self::Hidden => "hidden files",
             Self::Leftover => "leftovers of systems and tools",
             Self::OwnOutput => "files that restok wrote",

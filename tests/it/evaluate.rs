@@ -7,7 +7,8 @@ use std::{
 use tests::{
     inception,
     random::Random,
-    workspace::{Hold, Workspace, run, start, text},
+    s3_server::{Fault, FaultRule, RequestKind, S3Server},
+    workspace::{Workspace, run, start, text},
 };
 
 /// A folder that ships with the repository.
@@ -32,8 +33,12 @@ fn generate(workspace: &Workspace, output: &str, count: usize, pictures: &str) {
 
 /// `restok evaluate` with the random network, small batches and units, and these arguments.
 fn evaluate(workspace: &Workspace, arguments: &[&str]) -> Command {
-    let mut command = workspace.restok(["evaluate", "--batch-size=4", "--unit-size=4"]);
-    command.args(arguments).args(["--device-threads=1", "--output=evaluation"]);
+    evaluate_into(workspace, "evaluation", arguments)
+}
+
+fn evaluate_into(workspace: &Workspace, output: &str, arguments: &[&str]) -> Command {
+    let mut command = workspace.restok(["evaluate", "--batch-size=4", "--unit-size=4", "--output", output]);
+    command.args(arguments).arg("--device-threads=1");
     // As variables, so that a test can say them otherwise.
     command.env("RESTOK_DEVICES", "cpu").env("RESTOK_FORMAT", "json");
     command.env("RESTOK_INCEPTION", text(&inception::shared(Path::new(env!("CARGO_TARGET_TMPDIR")))));
@@ -124,28 +129,37 @@ fn killed_at_any_moment_scoring_goes_on_and_ends_with_the_same_numbers() {
     let finished = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
     let (expected, expected_features) = (records(&finished.stdout), features(&workspace));
     assert_eq!(expected_features.len(), 6);
-    std::fs::remove_dir_all(workspace.path("evaluation")).expect("a folder of the test");
 
-    // In the place of the last unit's features stands a pipe, which the command waits to read: it cannot end before it is killed.
+    // The store does not answer to the put of the last unit's features: the command cannot end before it is killed.
+    let server = S3Server::start();
     let last_unit = expected_features.keys().next_back().expect("features");
-    let hold = Hold::at(workspace.path("evaluation").join(last_unit));
+    server.inject(FaultRule::new(Fault::Stall).on(RequestKind::Put).path_contains(last_unit));
+    let evaluate = || {
+        let mut command = evaluate_into(&workspace, "s3://bucket/evaluation", &arguments);
+        command.envs(server.environment());
+        command
+    };
+    let stored = || {
+        let objects = server.objects("bucket/evaluation").into_iter();
+        objects.filter(|(path, _)| path.starts_with("features/")).collect::<BTreeMap<_, _>>()
+    };
     let mut random = Random::new(5);
     for attempt in 0..4 {
-        let units = (features(&workspace).len() + 1).min(5);
-        let mut running = start(&mut evaluate(&workspace, &arguments));
-        let reached = running.wait_until("features of another unit", || features(&workspace).len() >= units);
+        let units = (stored().len() + 1).min(5);
+        let mut running = start(&mut evaluate());
+        let reached = running.wait_until("features of another unit", || stored().len() >= units);
         assert!(reached, "attempt {attempt} ended by itself: {}", running.said());
         // No event: any instant will do.
         std::thread::sleep(std::time::Duration::from_micros(random.below(20_000)));
         running.kill();
         assert_eq!(running.finish().status.code(), None, "attempt {attempt} ended by itself");
     }
-    hold.remove();
-    let finished = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
+    server.heal();
+    let finished = run(&mut evaluate()).expect_code(0);
     assert_eq!(records(&finished.stdout), expected);
-    assert_eq!(features(&workspace), expected_features);
+    assert_eq!(stored(), expected_features);
     // Everything is there: the same command only reads.
-    let again = run(&mut evaluate(&workspace, &arguments)).expect_code(0);
+    let again = run(&mut evaluate()).expect_code(0);
     assert_eq!(records(&again.stdout), expected);
 }
 

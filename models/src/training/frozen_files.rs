@@ -59,8 +59,8 @@ impl FrozenFiles {
         ModelError::MissingFrozenNetwork {
             term: "the discriminator",
             network: "DINO ViT-S/16",
-            flag: "--dino",
-            weight: "--discriminator patch or --discriminator-weight 0",
+            option: "dino",
+            weight: "`discriminator` patch or `discriminator_weight` 0",
         }
     }
 
@@ -75,14 +75,14 @@ impl FrozenFiles {
     ) -> Result<Needed<'a>, ModelError> {
         // Before any file is asked for: nobody is to fetch one for a recipe that cannot be.
         let name = (recipe.alignment_weight > 0.0).then(|| aligned_with(config)).transpose()?;
-        let file = |path: &'a Option<PathBuf>, term, network, flag, weight| {
-            path.as_deref().ok_or(ModelError::MissingFrozenNetwork { term, network, flag, weight })
+        let file = |path: &'a Option<PathBuf>, term, network, option, weight| {
+            path.as_deref().ok_or(ModelError::MissingFrozenNetwork { term, network, option, weight })
         };
         let perceptual = (recipe.perceptual_weight > 0.0)
             .then(|| -> Result<_, ModelError> {
-                let weight = "--perceptual-weight 0";
-                let vgg16 = file(&self.vgg16, "the perceptual loss", "VGG16", "--vgg16", weight)?;
-                Ok((vgg16, file(&self.lpips, "the perceptual loss", "LPIPS' linear layers", "--lpips", weight)?))
+                let weight = "`perceptual_weight` 0";
+                let vgg16 = file(&self.vgg16, "the perceptual loss", "VGG16", "vgg16", weight)?;
+                Ok((vgg16, file(&self.lpips, "the perceptual loss", "LPIPS' linear layers", "lpips", weight)?))
             })
             .transpose()?;
         let dino = (recipe.adversarial_weight > 0.0 && recipe.adversary == Adversary::Dino)
@@ -90,9 +90,9 @@ impl FrozenFiles {
             .transpose()?;
         let foundation_model = name
             .map(|name| -> Result<_, ModelError> {
-                let weight = "--alignment-weight 0";
+                let weight = "`alignment_weight` 0";
                 let network = "the vision foundation model of the configuration";
-                Ok((name, file(&self.foundation_model, "the alignment", network, "--foundation-model", weight)?))
+                Ok((name, file(&self.foundation_model, "the alignment", network, "foundation_model", weight)?))
             })
             .transpose()?;
         Ok(Needed { perceptual, dino, foundation_model })

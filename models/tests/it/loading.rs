@@ -196,7 +196,7 @@ fn a_cuda_device_is_had_or_refused_with_advice() {
         Ok(devices) => assert_eq!(devices, [models::Device::Cuda(0)]),
         Err(error) => {
             let text = error.to_string();
-            assert!(text.contains("cuda:0") && text.contains("--devices cpu"), "{text}");
+            assert!(text.contains("cuda:0") && text.contains("device cpu"), "{text}");
         }
     }
 }

@@ -54,7 +54,7 @@ mod tests {
         duplicates.check(0, 0, "000").expect("first");
         duplicates.check(0, 1, "001").expect("another");
         let error = duplicates.check(1, 0, "000").expect_err("a shard that counts from zero").to_string();
-        assert!(error.contains("\"000\" appears in units 0 and 1") && error.contains("--image-id path"), "{error}");
+        assert!(error.contains("\"000\" appears in units 0 and 1") && error.contains("`image_id` path"), "{error}");
         duplicates.check(1, IDS_OF_A_UNIT, "000").expect("left to finalize");
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn of_folders(folders: BTreeSet<String>, given: Option<&[String]>) ->
     let numbers: Option<Vec<u64>> = folders.iter().map(|folder| folder.parse().ok()).collect();
     if numbers.is_some_and(|numbers| !numbers.iter().copied().eq(0..numbers.len() as u64)) {
         tracing::warn!(
-            "its folders are called by numbers, and labels are their places in text order, not these numbers; --classes fixes the numbering"
+            "its folders are called by numbers, and labels are their places in text order, not these numbers; `classes` fixes the numbering"
         );
     }
     Ok(folders.into_iter().collect())
@@ -56,7 +56,7 @@ pub(super) fn of_files(files: &[FileFooter]) -> Result<Vec<String>, String> {
         let differs = known.iter().zip(names.iter()).position(|(known, name)| known != name);
         if let Some(label) = differs {
             return Err(format!(
-                "label {label} is {:?} in {first} and {:?} in {path}: --classes fixes the numbering, and each file's numbers are \
+                "label {label} is {:?} in {first} and {:?} in {path}: `classes` fixes the numbering, and each file's numbers are \
                  then read by its own names",
                 known[label], names[label]
             ));
@@ -116,7 +116,7 @@ mod tests {
         let agreed = of_files(&[("a", &short), ("b", &Vec::new()), ("c", &long), ("d", &short)].map(file));
         assert_eq!(agreed.expect("one begins the other"), long);
         let error = of_files(&[("a", &short), ("b", &other)].map(file)).expect_err("they differ");
-        assert!(error.contains("\"cat\" in a and \"dog\" in b") && error.contains("--classes"), "{error}");
+        assert!(error.contains("\"cat\" in a and \"dog\" in b") && error.contains("`classes`"), "{error}");
         assert_eq!(named_by_list(&[("a", &other)].map(file), &long).expect("all are there"), long);
         let error = named_by_list(&[("a", &other)].map(file), &short).expect_err("dog is not");
         assert!(error.contains("classes of a") && error.contains("dog"), "{error}");

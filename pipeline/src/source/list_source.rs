@@ -208,7 +208,7 @@ fn tell(left_out: &SourceAccount, options: &SourceOptions, layout: SourceLayout)
         let is_usual = reason == LeftOutReason::OtherFile && layout != SourceLayout::Folder;
         let advice = match reason {
             LeftOutReason::OtherFile if !is_usual && options.reading.image_extensions == ImageExtensions::Usual => {
-                "; --image-extensions any takes every file and tells by its first bytes what it is"
+                "; `image_extensions` any takes every file and tells by its first bytes what it is"
             }
             LeftOutReason::OwnOutput => "; what restok wrote is never its own source",
             _ => "",
@@ -446,14 +446,14 @@ fn choose_layout(
             let hint = match packed {
                 true => ": compressed archives are not read, write them as plain .tar",
                 false => {
-                    ": --layout folder takes files of any name for images, and tells by their first bytes what they are"
+                    ": `layout` folder takes files of any name for images, and tells by their first bytes what they are"
                 }
             };
             return Err(format!("no images, .tar or .parquet files; found {}{hint}", found()));
         }
         (None, _) => {
             return Err(format!(
-                "more than one layout: {}; choose one with --layout, or narrow the address with a pattern",
+                "more than one layout: {}; choose one with `layout`, or narrow the address with a pattern",
                 found()
             ));
         }
@@ -541,8 +541,8 @@ fn check_keys<P: Iterator<Item = String>>(paths: impl Fn() -> P, rule: ImageIdRu
     for path in paths() {
         if let Some((key, other)) = repeated.add(&path, [rule.of_file(&path).as_str()]).into_iter().next() {
             let advice = match rule {
-                ImageIdRule::Stem => "use --image-id path, or position, which tells any two apart",
-                ImageIdRule::Path => "use --image-id position, which keeps the extension",
+                ImageIdRule::Stem => "use `image_id` path, or position, which tells any two apart",
+                ImageIdRule::Path => "use `image_id` position, which keeps the extension",
                 ImageIdRule::Position => "the listing names one file twice",
             };
             return Err(format!("{other} and {path} would both be image {key:?}: {advice}"));
@@ -634,7 +634,7 @@ mod tests {
         assert_eq!((layout, kept), (SourceLayout::Folder, files(&["a/1.JPEG"])));
         assert_eq!((left_out.of(LeftOutReason::OtherFile), left_out.of(LeftOutReason::OtherLayout)), (2, 1));
         let error = choose(&["a.tar", "b.parquet"], None).expect_err("two layouts");
-        assert!(error.contains("--layout") && error.contains("1 of parquet, 1 of webdataset"), "{error}");
+        assert!(error.contains("`layout`") && error.contains("1 of parquet, 1 of webdataset"), "{error}");
         let (layout, ..) = choose(&["a.tar", "b.parquet"], Some(SourceLayout::Parquet)).expect("as asked");
         assert_eq!(layout, SourceLayout::Parquet);
         let error = choose(&["a.tar.gz"], None).expect_err("packed");
@@ -642,7 +642,7 @@ mod tests {
         let error = choose(&["a.png"], Some(SourceLayout::Webdataset)).expect_err("not there");
         assert!(error.contains("1 of folder"), "{error}");
         let error = choose(&["a", "b"], None).expect_err("no extension");
-        assert!(error.contains("--layout folder"), "{error}");
+        assert!(error.contains("`layout` folder"), "{error}");
         let (_, kept, left_out) = choose(&["a", "b"], Some(SourceLayout::Folder)).expect("told by their bytes");
         assert!(kept.len() == 2 && left_out.is_empty(), "{kept:?}");
     }
@@ -652,11 +652,11 @@ mod tests {
         let check_keys = |paths: [&str; 2], rule| check_keys(|| paths.iter().map(|&path| path.to_owned()), rule);
         let paths = ["cats/001.jpg", "dogs/001.jpg"];
         let error = check_keys(paths, ImageIdRule::Stem).expect_err("one stem twice");
-        assert!(error.contains("cats/001.jpg and dogs/001.jpg") && error.contains("--image-id path"), "{error}");
+        assert!(error.contains("cats/001.jpg and dogs/001.jpg") && error.contains("`image_id` path"), "{error}");
         check_keys(paths, ImageIdRule::Path).expect("paths differ");
         let paths = ["cats/001.jpg", "cats/001.png"];
         let error = check_keys(paths, ImageIdRule::Path).expect_err("one path without extension");
-        assert!(error.contains("--image-id position"), "{error}");
+        assert!(error.contains("`image_id` position"), "{error}");
         check_keys(paths, ImageIdRule::Position).expect("any two differ");
     }
 }

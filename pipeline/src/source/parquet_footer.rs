@@ -168,15 +168,15 @@ fn find_columns(fields: &Fields, reading: &SourceReading) -> Result<(Columns, Op
         }
         _ => (image, None),
     };
-    let named_by_flag = |name: &Option<String>, flag: &str| match name {
+    let named_by_option = |name: &Option<String>, option: &str| match name {
         None => Ok(None),
         Some(name) => match ColumnPath::find(fields, name) {
             Some((path, _)) => Ok(Some(path)),
-            None => Err(format!("{flag} {name}: no such column; {}", columns_are(fields))),
+            None => Err(format!("{option} {name}: no such column; {}", columns_are(fields))),
         },
     };
-    let id = named_by_flag(&given.id, "--id-column")?;
-    let (label, advice) = match (reading.labels, named_by_flag(&given.label, "--label-column")?) {
+    let id = named_by_option(&given.id, "`id_column`")?;
+    let (label, advice) = match (reading.labels, named_by_option(&given.label, "`label_column`")?) {
         (LabelSource::None, _) => (None, None),
         (_, Some(label)) => (Some(label), None),
         (_, None) => match ColumnPath::find(fields, LABEL) {
@@ -196,10 +196,10 @@ fn find_image<'a>(fields: &'a Fields, given: Option<&str>) -> Result<(ColumnPath
     const EXPECTED: &str = "expected binary, or struct<bytes: binary, path: string>";
     if let Some(name) = given {
         let (path, field) = ColumnPath::find(fields, name)
-            .ok_or_else(|| format!("--image-column {name}: no such column; {}", columns_are(fields)))?;
+            .ok_or_else(|| format!("`image_column` {name}: no such column; {}", columns_are(fields)))?;
         return match field.data_type() {
             kind if matches!(kind, DataType::Struct(_)) || is_binary(kind) => Ok((path, field)),
-            kind => Err(format!("--image-column {name}: found {kind}, {EXPECTED}")),
+            kind => Err(format!("`image_column` {name}: found {kind}, {EXPECTED}")),
         };
     }
     if let Some((path, field)) = ColumnPath::find(fields, IMAGE).filter(|(_, field)| holds_images(field)) {
@@ -215,13 +215,13 @@ fn find_image<'a>(fields: &'a Fields, given: Option<&str>) -> Result<(ColumnPath
         [] => {
             let found = named(fields, IMAGE).map_or("no such column".to_owned(), |field| field.data_type().to_string());
             Err(format!(
-                "column {IMAGE:?}: found {found}, {EXPECTED}; {}; --image-column names the one with the images",
+                "column {IMAGE:?}: found {found}, {EXPECTED}; {}; `image_column` names the one with the images",
                 columns_are(fields)
             ))
         }
         _ => {
             let names: Vec<_> = candidates.iter().map(|field| field.name().as_str()).collect();
-            Err(format!("several columns may hold the images, {}: --image-column names the one", names.join(", ")))
+            Err(format!("several columns may hold the images, {}: `image_column` names the one", names.join(", ")))
         }
     }
 }
@@ -232,7 +232,7 @@ fn advice_on_labels(fields: &Fields) -> Option<String> {
     let names: Vec<_> = fields.iter().filter(may).map(|field| field.name()).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "there is no column {LABEL:?}, so its images have no labels; --label-column names one, such as {}, and --labels none \
+            "there is no column {LABEL:?}, so its images have no labels; `label_column` names one, such as {}, and `labels` none \
              says that this is meant",
             first_few(&names, COLUMNS_SHOWN)
         )
@@ -315,12 +315,12 @@ mod tests {
         };
         let usual = reading(None, None, None);
         let two = [("jpg", DataType::Binary), ("png", DataType::Binary)];
-        assert!(problem(&two, &usual).contains("jpg, png: --image-column"), "two candidates");
+        assert!(problem(&two, &usual).contains("jpg, png: `image_column`"), "two candidates");
         let told = problem(&[("image", DataType::Utf8), ("label", DataType::Int64)], &usual);
         assert!(told.contains("found Utf8") && told.contains("image, label"), "{told}");
         for wrong in [reading(Some("x"), None, None), reading(None, Some("x"), None), reading(None, None, Some("x"))] {
             let told = problem(&[("image", image())], &wrong);
-            assert!(told.contains("-column x: no such column; the columns are image"), "{told}");
+            assert!(told.contains("_column` x: no such column; the columns are image"), "{told}");
         }
     }
 
@@ -329,7 +329,7 @@ mod tests {
         let columns = [("image", image()), ("labels", DataType::Int64), ("caption", DataType::Utf8)];
         let (_, advice) = found(&columns, &reading(None, None, None));
         let advice = advice.expect("two may");
-        assert!(advice.contains("labels, caption") && advice.contains("--label-column"), "{advice}");
+        assert!(advice.contains("labels, caption") && advice.contains("`label_column`"), "{advice}");
         let without = SourceReading { labels: LabelSource::None, ..SourceReading::default() };
         assert_eq!(found(&columns, &without).1, None);
     }

@@ -349,7 +349,7 @@ impl Shard<'_> {
         }
         if found.is_labelled() {
             if self.sample.comes_again && !self.by_position() {
-                return Err(self.apart("--labels none goes without labels"));
+                return Err(self.apart("`labels` none goes without labels"));
             }
             let is_behind = self.sample.images.contains(name.stem())
                 && self.sample.image.as_ref().is_none_or(|(stem, _)| stem != name.stem());
@@ -391,7 +391,7 @@ impl Shard<'_> {
     fn apart(&self, advice: &str) -> PipelineError {
         self.wrong(&format!(
             "it lies apart from another member of its name; an image and its label must be neighbours, and a shard that was \
-             appended to holds both versions of a member: write it anew; --image-id position takes members as they lie, and {advice}"
+             appended to holds both versions of a member: write it anew; `image_id` position takes members as they lie, and {advice}"
         ))
     }
 
@@ -403,7 +403,7 @@ impl Shard<'_> {
         {
             return Err(self.wrong(&format!(
                 "a second image beside {}, and both would be image {:?}: take those of one extension \
-                 (--image-extensions), or tell them apart (--image-id position)",
+                 (`image_extensions`), or tell them apart (`image_id` position)",
                 other.path.escape_debug(),
                 name.stem()
             )));
@@ -418,7 +418,7 @@ impl Shard<'_> {
         let had_labels = self.sample.comes_again && self.finished.get(name.key()) == Some(&true);
         let is_new = self.stems.insert(name.stem().to_owned());
         if !self.by_position() && (!is_new || had_labels) {
-            return Err(self.apart("--labels none goes without labels"));
+            return Err(self.apart("`labels` none goes without labels"));
         }
         self.sample.images.insert(name.stem().to_owned());
         Ok(true)

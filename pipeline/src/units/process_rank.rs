@@ -20,9 +20,9 @@ pub struct ProcessRank {
 /// What a rank and world were taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankOrigin {
-    /// `--rank` and `--world`.
+    /// `rank` and `world`.
     Flags,
-    /// `JOB_COMPLETION_INDEX` of a Kubernetes indexed job, and `--world`.
+    /// `JOB_COMPLETION_INDEX` of a Kubernetes indexed job, and `world`.
     Kubernetes,
     /// `SLURM_ARRAY_TASK_ID` of a Slurm array.
     SlurmArray,
@@ -37,8 +37,8 @@ pub enum RankOrigin {
 impl fmt::Display for RankOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Flags => "--rank and --world",
-            Self::Kubernetes => "JOB_COMPLETION_INDEX and --world",
+            Self::Flags => "`rank` and `world`",
+            Self::Kubernetes => "JOB_COMPLETION_INDEX and `world`",
             Self::SlurmArray => "SLURM_ARRAY_TASK_ID",
             Self::SlurmStep => "SLURM_PROCID",
             Self::Torchrun => "RANK and WORLD_SIZE",
@@ -76,14 +76,14 @@ impl ProcessRank {
             }
         };
         if let Some(rank) = rank {
-            let world = world.ok_or_else(|| settings("--rank needs --world, the number of processes".to_owned()))?;
+            let world = world.ok_or_else(|| settings("`rank` needs `world`, the number of processes".to_owned()))?;
             return Self::checked(rank, world, RankOrigin::Flags);
         }
         if let Some(rank) = number("JOB_COMPLETION_INDEX")? {
             let world = world.ok_or_else(|| {
                 settings(format!(
                     "JOB_COMPLETION_INDEX={rank} gives this process's index, but Kubernetes does not say how many there are: \
-                     add --world with the job's `completions`"
+                     add `world` with the job's `completions`"
                 ))
             })?;
             return Self::checked(rank, world, RankOrigin::Kubernetes);
@@ -95,7 +95,7 @@ impl ProcessRank {
                 None => number("SLURM_ARRAY_TASK_COUNT")?,
             };
             let world = count.ok_or_else(|| {
-                settings("SLURM_ARRAY_TASK_ID is set, SLURM_ARRAY_TASK_COUNT is not: add --world".to_owned())
+                settings("SLURM_ARRAY_TASK_ID is set, SLURM_ARRAY_TASK_COUNT is not: add `world`".to_owned())
             })?;
             let rank = id
                 .checked_sub(first)
@@ -111,14 +111,14 @@ impl ProcessRank {
                     None => number(world_name)?,
                 };
                 let world =
-                    world.ok_or_else(|| settings(format!("{rank_name} is set, {world_name} is not: add --world")))?;
+                    world.ok_or_else(|| settings(format!("{rank_name} is set, {world_name} is not: add `world`")))?;
                 return Self::checked(rank, world, origin);
             }
         }
         match world {
             None | Some(1) => Ok(Self::ALONE),
             Some(world) => {
-                Err(settings(format!("--world {world} needs --rank, and no scheduler's variable gives one")))
+                Err(settings(format!("`world` {world} needs `rank`, and no scheduler's variable gives one")))
             }
         }
     }
@@ -176,10 +176,10 @@ mod tests {
     #[test]
     fn what_is_missing_or_wrong_is_named() {
         for (rank, world, variables, word) in [
-            (Some(1), None, vec![], "--world"),
+            (Some(1), None, vec![], "`world`"),
             (Some(2), Some(2), vec![], "below the world of 2"),
-            (None, Some(4), vec![], "--rank"),
-            (None, None, vec![("JOB_COMPLETION_INDEX", "0")], "--world"),
+            (None, Some(4), vec![], "`rank`"),
+            (None, None, vec![("JOB_COMPLETION_INDEX", "0")], "`world`"),
             (None, None, vec![("RANK", "zero"), ("WORLD_SIZE", "2")], "RANK=\"zero\""),
             (None, None, vec![("SLURM_PROCID", "0")], "SLURM_NTASKS"),
             (

@@ -175,7 +175,7 @@ async fn ids_that_repeat_across_shards_are_found_while_the_second_shard_is_read(
     let (_, output) = memory_output();
     let error = tokenize_with(&plan, &source, &output, &encoder()).await.expect_err("ids repeat");
     assert!(matches!(&error, PipelineError::Source { .. }), "{error}");
-    assert!(error.to_string().contains("--image-id path"), "{error}");
+    assert!(error.to_string().contains("`image_id` path"), "{error}");
     assert!(!output.exists("_SUCCESS").await.expect("memory"));
 }
 

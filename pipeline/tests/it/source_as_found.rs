@@ -321,7 +321,7 @@ async fn a_key_by_position_tells_any_two_images_apart() {
     let store = store_of(vec![("set/x/s.tar", tar.clone()), ("set/y/s.tar", tar)]).await;
     for image_id in [ImageIdRule::Stem, ImageIdRule::Path] {
         let error = read(&store, &SourceOptions { image_id, ..usual() }).await.expect_err("two of one key").to_string();
-        assert!(error.contains("--image-id position"), "{error}");
+        assert!(error.contains("`image_id` position"), "{error}");
     }
     let (images, _) = read(&store, &SourceOptions { image_id: ImageIdRule::Position, ..usual() }).await.expect("read");
     let expected: Vec<_> =
@@ -409,7 +409,7 @@ async fn files_that_count_classes_in_another_way_are_read_by_name_or_refused() {
     ])
     .await;
     let error = read(&store, &usual()).await.expect_err("they do not agree").to_string();
-    for told in ["a.parquet", "b.parquet", "\"cat\"", "\"dog\"", "--classes"] {
+    for told in ["a.parquet", "b.parquet", "\"cat\"", "\"dog\"", "`classes`"] {
         assert!(error.contains(told), "{told}: {error}");
     }
     let classes = Some(["bird", "cat", "dog"].map(str::to_owned).to_vec());
@@ -498,7 +498,7 @@ async fn what_a_folder_holds_beside_images_is_counted() {
     let store = store_of(vec![("set/a", vec![1]), ("set/b", vec![1])]).await;
     assert_eq!(list(&store, &folder).await.expect("told by their bytes").inputs.len(), 2);
     let error = list(&store, &usual()).await.expect_err("nothing says that these are images").to_string();
-    assert!(error.contains("--layout folder"), "{error}");
+    assert!(error.contains("`layout` folder"), "{error}");
 }
 
 #[tokio::test]

@@ -119,10 +119,10 @@ async fn a_range_asks_for_its_names_and_a_wildcard_lists_once() {
 async fn mixed_layouts_and_shared_keys_say_which_option_decides() {
     let store = store_of(&["set/a.tar", "set/b/1.png", "set/c/1.png"]).await;
     let told = problem(&store, "", &SourceOptions::new("")).await;
-    assert!(told.contains("--layout"), "{told}");
+    assert!(told.contains("`layout`"), "{told}");
     let folder = SourceOptions { layout: Some(SourceLayout::Folder), ..SourceOptions::new("") };
     let told = problem(&store, "", &folder).await;
-    assert!(told.contains("b/1.png and c/1.png") && told.contains("--image-id path"), "{told}");
+    assert!(told.contains("b/1.png and c/1.png") && told.contains("`image_id` path"), "{told}");
     let paths = SourceOptions { image_id: ImageIdRule::Path, ..folder };
     let listing = list_storage(&storage(&store, "set"), "", &paths, &limits()).await.expect("paths differ");
     assert_eq!(listing.inputs.len(), 2);

@@ -176,7 +176,7 @@ async fn an_id_in_two_units_is_found_and_keeps_an_output_from_being_finished() {
     damaged.remove(SUCCESS_PATH).await;
     damaged.remove(MANIFEST_PATH).await;
     let error = finalize(&damaged.output, 1.0).await.expect_err("ids twice").to_string();
-    assert!(error.contains("appears in units 0 and 1") && error.contains("--image-id path"), "{error}");
+    assert!(error.contains("appears in units 0 and 1") && error.contains("`image_id` path"), "{error}");
     assert!(!damaged.output.exists(SUCCESS_PATH).await.expect("memory"));
 }
 
