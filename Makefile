@@ -109,7 +109,7 @@ lint: setup ## check format, clippy and documentation, warnings denied
 	cargo fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
-arrows: ## check which room may depend on what, and that no modules depend on each other in a circle
+arrows: ## check which crate may depend on which, and that modules form no cycle
 	@tools/check-arrows.sh
 deny: ## check licences, advisories and sources of dependencies (needs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fails where top-level modules of a crate depend on each other in a circle.
+"""Fails where top-level modules of a crate form a cycle.
 
     make arrows     # or: tools/module_cycles.py [CRATE...]
 
@@ -7,8 +7,8 @@ A top-level module is a file or a folder directly in `CRATE/src`. It depends on 
 `crate::…` or a `super::…` that leaves the module; a name that `lib.rs` re-exports counts as the module it comes from. Tests in
 the sources (`#[cfg(test)]`) may use what they like.
 
-KNOWN lists the dependencies that still close a circle: they are printed, and what is left without them must have no circle. One
-that closes no circle any more fails too, so that the list only shrinks.
+KNOWN lists the dependencies that still close a cycle: they are printed, and what is left without them must have no cycle. One
+that closes no cycle any more fails too, so that the list only shrinks.
 """
 
 import re
@@ -192,10 +192,10 @@ def check(crate, root):
             where = ", ".join(places[module, used])
             print(f"arrows: known in {crate}: {module} uses {used} ({where}), which uses {module} in turn")
         else:
-            print(f"arrows: {module} and {used} of {crate} are in no circle any more: strike them out of KNOWN", file=sys.stderr)
+            print(f"arrows: {module} and {used} of {crate} are in no cycle any more: strike them out of KNOWN", file=sys.stderr)
             failed = True
     for cycle in cycles(edges(known)):
-        print(f"arrows: modules of {crate} depend on each other in a circle: {', '.join(sorted(cycle))}", file=sys.stderr)
+        print(f"arrows: modules of {crate} form a cycle: {', '.join(sorted(cycle))}", file=sys.stderr)
         for (module, used), where in sorted(places.items()):
             if module in cycle and used in cycle and (module, used) not in known:
                 print(f"  {module} uses {used}: {', '.join(where[:3])}{', …' * (len(where) > 3)}", file=sys.stderr)
@@ -207,7 +207,7 @@ def main():
     root = Path(__file__).resolve().parent.parent
     failed = [crate for crate in sys.argv[1:] or CRATES if check(crate, root)]
     if not failed:
-        print("arrows: no other modules depend on each other in a circle")
+        print("arrows: no other modules form a cycle")
     sys.exit(bool(failed))
 
 

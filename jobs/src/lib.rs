@@ -100,9 +100,10 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         output::print(&shown.join("\n"))?;
         return Ok(());
     }
+    let progress = start_log(&general, line)?;
     match cli.command {
         Command::Tokenize(Arguments { options, limits }) => {
-            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
+            let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -111,7 +112,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainTokenizer(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
+            let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let device = one_device(settings.run.device, settings.run.device_threads)?;
             until_stopped(Stopping::TRAINING, |cancel| async move {
@@ -121,7 +122,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainGenerator(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
+            let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let device = one_device(settings.run.device, settings.run.device_threads)?;
             until_stopped(Stopping::TRAINING, |cancel| async move {
@@ -131,7 +132,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::Generate(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
+            let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -140,14 +141,14 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::Sweep(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
+            let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| commands::sweep::run(settings, limits, workers, progress, cancel))
         }
         Command::Evaluate(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let (limits, progress) = (limits.resolve()?, start_log(&general, line)?);
+            let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
@@ -156,33 +157,28 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::Finalize(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general, line)?;
             let output = options.output()?;
             let max_reject_rate = options.max_reject_rate.unwrap_or_default();
             block_on(commands::finalize::run(&output, max_reject_rate, options.format.unwrap_or_default(), &limits))
         }
         Command::Verify(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general, line)?;
             let output = options.output()?;
             let fast = options.fast == Some(true);
             block_on(commands::verify::run(&output, fast, options.format.unwrap_or_default(), &limits))
         }
         Command::Inspect(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general, line)?;
             let output = options.output()?;
             let rows = options.rows.unwrap_or_default();
             block_on(commands::inspect::run(&output, rows, options.format.unwrap_or_default(), &limits))
         }
         Command::Report(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general, line)?;
             block_on(commands::report::run(options.resolve()?, limits))
         }
         Command::Reconstruct(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
-            start_log(&general, line)?;
             let settings = options.resolve()?;
             let device = one_device(settings.device, None)?;
             block_on(commands::reconstruct::run(settings, limits, device))

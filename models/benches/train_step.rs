@@ -3,7 +3,7 @@
 use divan::{Bencher, counter::ItemsCount};
 use models::{
     Device, DeviceChoice, FrozenFiles, GeneratorData, GeneratorPreset, GeneratorSize, GeneratorTrainer,
-    TokenizerPreset, TokenizerTrainer,
+    TokenizerPreset, TokenizerTrainer, Trainer,
 };
 use schemas::{PixelBatch, RandomStream, TokenBatch};
 

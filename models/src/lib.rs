@@ -60,7 +60,7 @@ pub use precision::Precision;
 pub use tf32::can_share_a_device;
 pub use training::{
     AdamWOptions, Adversary, CosineSchedule, FrozenFiles, GeneratorPreset, GeneratorRecipe, GeneratorTrainer,
-    ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe, TokenizerTrainer,
+    ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe, TokenizerTrainer, Trainer,
 };
 pub use visual_tokenizer::{
     EncoderStages, LoadOptions, Quantized, TokenizerConfig, TokenizerOperations, VisualTokenizer,

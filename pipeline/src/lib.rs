@@ -22,7 +22,7 @@
 //! | batches | [`Limits::queued_batches_per_device`], and one for each device and unit | yes |
 //! | rows | a unit: some 300 bytes a view, until it is committed; some 16 KB an image that is scored | no: times [`Limits::units_in_flight`] |
 //!
-//! Nothing in this table grows with the set. Only what a run remembers of finished units does, a few kilobytes each.
+//! Nothing in this table grows with the set. Two things do: the plan, some 20 bytes an input, and what a run remembers of finished units, a few kilobytes each.
 //!
 //! Training reads the same sources through the same stages of fetching, decoding and cropping, but in another order and without
 //! end: [`TrainingImages`] gives shuffled batches, [`EvaluationImages`] one pass in order. A generator trains on what was
@@ -102,9 +102,7 @@ pub use source::{
     FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,
     list_storage,
 };
-pub use storage::{
-    Listing, PutOutcome, PutStreamOutcome, Storage, StoredObject, Unreachable, UnreachableReason, without_secrets,
-};
+pub use storage::{PutOutcome, PutStreamOutcome, Storage, StoredObject, without_secrets};
 pub use table_reader::TableReader;
 pub use tables::TableFile;
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};

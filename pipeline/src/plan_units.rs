@@ -40,24 +40,15 @@ pub(crate) fn divide(
     inputs: impl IntoIterator<Item = ListedInput>,
     unit_size: usize,
 ) -> impl Iterator<Item = Result<PlannedInput, PipelineError>> {
-    let (mut images, mut unit) = (0, 0);
-    inputs.into_iter().flat_map(move |input| {
-        let parts = match (layout, input.rows) {
+    let mut next = 0;
+    inputs.into_iter().enumerate().flat_map(move |(index, input)| {
+        let parts: Vec<_> = match (layout, input.rows) {
             (SourceLayout::Parquet, rows) => equal_ranges(rows.unwrap_or(0), unit_size as u64).map(Some).collect(),
             (_, rows) => vec![rows.map(|rows| 0..rows)],
         };
-        let planned: Vec<_> = parts
-            .into_iter()
-            .map(|rows| {
-                let planned = plan_input(input.clone(), rows, unit);
-                images += 1;
-                if layout != SourceLayout::Folder || images % unit_size == 0 {
-                    unit += 1;
-                }
-                planned
-            })
-            .collect();
-        planned
+        let first = if layout == SourceLayout::Folder { index / unit_size } else { next };
+        next += parts.len();
+        parts.into_iter().zip(first..).map(move |(rows, unit)| plan_input(input.clone(), rows, unit))
     })
 }
 

@@ -3,7 +3,7 @@
 use crate::PipelineError;
 use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, Hash},
 };
 
 /// First pass: the hashes of all ids. Two equal hashes only mean that a second pass must look at the ids themselves.
@@ -15,7 +15,7 @@ pub(crate) struct IdHashes {
 impl IdHashes {
     /// Takes some ids.
     pub(crate) fn add<'a>(&mut self, image_ids: impl IntoIterator<Item = &'a str>) {
-        self.hashes.extend(image_ids.into_iter().map(hash));
+        self.hashes.extend(image_ids.into_iter().map(hash_of));
     }
 
     /// The hashes that appeared more than once; almost always none.
@@ -42,7 +42,7 @@ impl<P: Clone> Repeated<P> {
     /// Takes the ids of a place again; gives those that were there before, with the place that had them.
     pub(crate) fn add<'a>(&mut self, place: &P, image_ids: impl IntoIterator<Item = &'a str>) -> Vec<(String, P)> {
         let mut found = Vec::new();
-        for image_id in image_ids.into_iter().filter(|image_id| self.hashes.contains(&hash(image_id))) {
+        for image_id in image_ids.into_iter().filter(|image_id| self.hashes.contains(&hash_of(image_id))) {
             match self.places.get(image_id) {
                 Some(first) => found.push((image_id.to_owned(), first.clone())),
                 None => {
@@ -54,10 +54,9 @@ impl<P: Clone> Repeated<P> {
     }
 }
 
-fn hash(image_id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    image_id.hash(&mut hasher);
-    hasher.finish()
+/// The same for the same value in every process of one build.
+pub(crate) fn hash_of<T: Hash + ?Sized>(value: &T) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }
 
 /// The error for an id that two units, or one unit twice, hold.

@@ -6,10 +6,10 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
-use pipeline::{Limits, SourceOptions, Storage, claim_output, list_storage, plan_units, read_plan};
-use schemas::{
-    Crop, ImageIdRule, ImageOrigin, Origin, PlanSettings, SourceLayout, SourceReading, TokenLevels, TokenizerIdentity,
+use pipeline::{
+    Limits, SourceOptions, Storage, claim_output, list_storage, plan_units, read_plan, testing::plan_settings,
 };
+use schemas::ImageIdRule;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     fmt,
@@ -108,30 +108,6 @@ impl ObjectStore for ListedOnly {
     }
 }
 
-fn settings() -> PlanSettings {
-    PlanSettings {
-        source: String::new(),
-        split: "train".to_owned(),
-        tokenizer: TokenizerIdentity {
-            name: "test".to_owned(),
-            sha256: "0".repeat(64),
-            codebook_size: 16,
-            levels: TokenLevels::published(4).expect("a power of two"),
-        },
-        precision: "fp32".to_owned(),
-        batch_size: 4,
-        unit_size: 16_384,
-        origin: Origin::Images(ImageOrigin {
-            layout: SourceLayout::Folder,
-            image_id: ImageIdRule::Stem,
-            crop: Crop::AdmCenter { size: 32 },
-            max_image_bytes: 1 << 20,
-            max_image_pixels: 1 << 20,
-            reading: SourceReading::default(),
-        }),
-    }
-}
-
 /// The most memory that listing, planning, claiming, starting again and going through all units takes, beyond what is held before: bytes, for each
 /// step.
 async fn most_held(files: u64) -> [(&'static str, usize); 4] {
@@ -147,7 +123,7 @@ async fn most_held(files: u64) -> [(&'static str, usize); 4] {
     let listing = list_storage(&source, "", &options, &Limits::default()).await.expect("listed");
     let listed = end("list");
     begin();
-    let plan = plan_units(settings(), listing).expect("a plan");
+    let plan = plan_units(plan_settings(16_384, ImageIdRule::Stem), listing).expect("a plan");
     let planned = end("plan");
     begin();
     claim_output(&output, &plan).await.expect("claimed");

@@ -12,8 +12,8 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// A list that is written once, from its beginning to its end, and read in order.
 ///
-/// A name, a size and a version tag take some 30 bytes instead of the 250 that they take as strings, so that sets of a hundred
-/// million objects fit the memory of one machine.
+/// A name, a size and a version tag take a fraction of what they take as strings, so that sets of a hundred million objects fit the
+/// memory of one machine.
 #[derive(Clone)]
 pub struct PackedList<T> {
     /// Lines, each frame compressed for itself. One behind the other they are a zstd file.
@@ -46,6 +46,14 @@ impl<T> PackedList<T> {
         self.frames.len() + usize::from(!self.tail.is_empty())
     }
 
+    /// Makes a frame of the lines that are not compressed yet.
+    fn pack_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.frames.push(compress(&self.tail));
+            self.tail.clear();
+        }
+    }
+
     /// All lines as one zstd file.
     pub(crate) fn append_compressed(&self, file: &mut Vec<u8>) {
         self.frames.iter().for_each(|frame| file.extend_from_slice(frame));
@@ -62,8 +70,7 @@ impl<T: Serialize> PackedList<T> {
     /// When the record is none that JSON can hold, as a map whose keys are not text.
     pub fn push(&mut self, record: &T) -> &[u8] {
         if self.tail.len() >= FRAME_BYTES {
-            self.frames.push(compress(&self.tail));
-            self.tail.clear();
+            self.pack_tail();
         }
         let start = self.tail.len();
         serde_json::to_writer(&mut self.tail, record).expect("records are text and numbers");
@@ -83,6 +90,30 @@ impl<T: DeserializeOwned> PackedList<T> {
     pub(crate) fn iter_from(&self, frame: usize) -> impl Iterator<Item = T> {
         let frames = self.frames.iter().skip(frame).map(|frame| decompress(frame));
         frames.chain(iter::once_with(|| self.tail.clone())).flat_map(records)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> PackedList<T> {
+    /// Keeps the records that `keep` is true of. Frames of which all are kept stay as they are.
+    #[must_use]
+    pub fn retain(self, mut keep: impl FnMut(&T) -> bool) -> Self {
+        let mut kept = Self::default();
+        let frames = self.frames.into_iter().map(|frame| (decompress(&frame), Some(frame)));
+        for (lines, frame) in frames.chain(iter::once((self.tail, None))) {
+            let all: Vec<T> = records(lines).collect();
+            let are_kept: Vec<bool> = all.iter().map(&mut keep).collect();
+            match frame {
+                Some(frame) if !are_kept.contains(&false) => {
+                    kept.pack_tail();
+                    kept.frames.push(frame);
+                    kept.length += all.len();
+                }
+                _ => all.iter().zip(are_kept).filter(|(_, is_kept)| *is_kept).for_each(|(record, _)| {
+                    kept.push(record);
+                }),
+            }
+        }
+        kept
     }
 }
 
@@ -135,7 +166,7 @@ impl<T: DeserializeOwned + fmt::Debug> fmt::Debug for PackedList<T> {
     }
 }
 
-fn compress(lines: &[u8]) -> Box<[u8]> {
+pub(crate) fn compress(lines: &[u8]) -> Box<[u8]> {
     zstd::bulk::compress(lines, ZSTD_LEVEL).expect("memory is all that compressing needs").into_boxed_slice()
 }
 
@@ -179,6 +210,21 @@ mod tests {
         let lines = zstd::decode_all(&file[..]).expect("one file of many frames");
         assert_eq!(records::<(u64, String)>(lines).count(), 200_000);
         assert!(format!("{list:?}").ends_with("199990 more]"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_list_stays_in_order_and_whole_frames_as_they_are() {
+        let list: PackedList<u64> = (0..200_000).collect();
+        assert_eq!(list.clone().retain(|_| true), list);
+        assert!(list.clone().retain(|_| false).is_empty());
+        // The first number of all, some in the middle, and the tail: frames before, between and behind are whole.
+        let gone = |number: &u64| *number == 0 || (90_000..90_100).contains(number) || *number >= 199_000;
+        let kept = list.clone().retain(|number| !gone(number));
+        assert!(kept.iter().eq((0..200_000).filter(|number| !gone(number))));
+        assert_eq!(kept.len(), 200_000 - 1_101);
+        let moved = list.frames.iter().filter(|frame| kept.frames.contains(frame)).count();
+        // Less the first, the one in the middle, and what lies in the tail.
+        assert!(moved >= 2 && moved + 2 >= list.frames.len(), "{moved} of {}", list.frames.len());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! plan, and with it every file of the output, so that a run with other inputs, another checkpoint or another crop can never
 //! mix with this one.
 
-use crate::{Origin, PackedList, PlanHash, SchemaError, SourceReading, TokenLevels};
+use crate::{Origin, PackedList, PlanHash, SchemaError, SourceReading, TokenLevels, packed_list::compress};
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use sha2::{Digest, Sha256};
 use std::{borrow::Cow, io::BufRead, ops::Range};
@@ -283,8 +283,7 @@ impl Plan {
 
     /// [`Self::to_json_lines`] as a zstd file.
     pub fn to_compressed_json_lines(&self) -> Vec<u8> {
-        let mut file = zstd::bulk::compress(&header_line(&self.settings, &self.class_names), 0)
-            .expect("memory is all that compressing needs");
+        let mut file = compress(&header_line(&self.settings, &self.class_names)).into_vec();
         self.inputs.append_compressed(&mut file);
         file
     }

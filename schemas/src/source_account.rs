@@ -14,7 +14,7 @@ pub enum LeftOutReason {
     OtherFile,
     /// A file of a layout that is not the one that is read.
     OtherLayout,
-    /// A file that another extension than those of `image_extensions` keeps out.
+    /// An image, as a file or in a tar, whose extension is not among `image_extensions`.
     OtherExtension,
     /// A name, or a folder above it, with a dot in front.
     Hidden,

@@ -12,7 +12,7 @@
 
 use models::{
     DeviceChoice, FeatureStatistics, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, LoadOptions,
-    Precision, VisualTokenizer, frechet_distance, initialise,
+    Precision, Trainer, VisualTokenizer, frechet_distance, initialise,
 };
 use pipeline::{
     BatchNetwork, DecodeLimits, DeviceError, Limits, ProcessRank, Run, SourceOptions, SourceReader, Storage, Telemetry,

@@ -1,25 +1,18 @@
 use crate::workspace;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, path::Path, process::Command};
 use tests::{
     inception,
     random::Random,
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
-    workspace::{Workspace, run, start, text},
+    workspace::{Workspace, run, shipped, start, text},
 };
-
-/// A folder that ships with the repository.
-fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/fashion-mnist").join(name)
-}
 
 /// A set of `count` samples of the generator that ships, in the workspace's folder `output`.
 fn generate(workspace: &Workspace, output: &str, count: usize, pictures: &str) {
     let mut command = workspace.restok(["generate", "--output", output, "--pictures", pictures, "--devices=cpu"]);
-    command.env("RESTOK_GENERATOR", text(&shipped("generator"))).env("RESTOK_TOKENIZER", text(&shipped("tokenizer")));
+    command
+        .env("RESTOK_GENERATOR", text(&shipped("fashion-mnist/generator")))
+        .env("RESTOK_TOKENIZER", text(&shipped("fashion-mnist/tokenizer")));
     command.args([
         "--count",
         &count.to_string(),
@@ -182,8 +175,8 @@ fn two_processes_share_a_set_and_workers_change_nothing() {
 #[test]
 fn reconstructions_are_scored_from_any_number_of_tokens() {
     let workspace = workspace();
-    let images = shipped("images");
-    let tokenizer = shipped("tokenizer");
+    let images = shipped("fashion-mnist/images");
+    let tokenizer = shipped("fashion-mnist/tokenizer");
     let arguments = [
         "--protocol=rfid",
         "--source",
@@ -223,8 +216,8 @@ fn a_sweep_fills_in_its_scores() {
     generate(&workspace, "samples", 16, "npz");
     run(&mut evaluate(&workspace, &["--make-reference=reference.npz", "--source=samples"])).expect_code(0);
     let mut command = workspace.restok(["sweep", "--output=sweep", "--guidance=1,3", "--count=8", "--format=json"]);
-    command.env("RESTOK_GENERATOR", text(&shipped("generator")));
-    command.env("RESTOK_TOKENIZER", text(&shipped("tokenizer")));
+    command.env("RESTOK_GENERATOR", text(&shipped("fashion-mnist/generator")));
+    command.env("RESTOK_TOKENIZER", text(&shipped("fashion-mnist/tokenizer")));
     command.env("RESTOK_INCEPTION", text(&inception::shared(Path::new(env!("CARGO_TARGET_TMPDIR")))));
     command.args(["--reference=reference.npz", "--allow=count,resize,reference", "--devices=cpu"]);
     command.args(["--device-threads=1", "--batch-size=8"]);

@@ -1,21 +1,12 @@
 use crate::workspace;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, process::Command};
 use tests::{
     random::Random,
     training::{assert_equal, held_at_sheet, metrics, result, steps_logged},
-    workspace::{Workspace, run, start, text},
+    workspace::{Workspace, run, shipped, start, text},
 };
 
 const STEPS: u64 = 12;
-
-/// A folder that ships with the repository.
-fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples").join(name)
-}
 
 fn tokenizer() -> String {
     text(&shipped("fashion-mnist/tokenizer"))

@@ -4,6 +4,7 @@ pub mod digest;
 pub mod hub_server;
 pub mod inception;
 pub mod kills;
+pub mod older;
 pub mod random;
 pub mod s3_server;
 pub mod sample;

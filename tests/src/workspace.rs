@@ -285,6 +285,11 @@ fn read_back(file: &fs::File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// A folder of `samples/`, which ships with the repository.
+pub fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples").join(name)
+}
+
 /// A path as text, for command lines.
 pub fn text(path: &Path) -> String {
     path.to_str().expect("temporary paths are plain text").to_owned()

@@ -7,7 +7,7 @@ use crate::{
     progress::Progress,
     settings::{SettingsError, TokenFacts, TrainGeneratorSettings},
     training::{
-        driver::{NextBatch, Trainer, Training, TrainingData, TrainingOptions, Validator},
+        driver::{NextBatch, Training, TrainingData, TrainingOptions, Validator},
         run_folder::RunFolder,
         session,
         sheet::Sheet,
@@ -15,12 +15,12 @@ use crate::{
     },
 };
 use anyhow::Result;
-use models::{Device, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, ModelError, Precision, StepReport};
+use models::{Device, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision, Trainer};
 use pipeline::{Limits, PipelineError, Storage, TokenTables, TrainingTokens, TrainingTokensOptions};
 use report::text::{bytes, count, counted, tenths};
 use samples::Samples;
 use schemas::TokenBatch;
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use validation::Validation;
 
@@ -142,36 +142,6 @@ fn fixed(
         "tables": { "digest": tables.digest(), "plans": plans },
         "trained_on": trained_on,
     }))
-}
-
-impl Trainer for GeneratorTrainer {
-    /// Rows of tokens with a class each.
-    type Batch = (TokenBatch, Vec<i32>);
-    const PUBLISHED: &'static str = "generator";
-
-    fn steps_done(&self) -> u64 {
-        self.steps_done()
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate()
-    }
-
-    fn step(&mut self, batches: &[Self::Batch]) -> Result<StepReport, ModelError> {
-        self.step(batches)
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        self.save(folder)
-    }
-
-    fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
-        self.restore(folder, steps_done)
-    }
-
-    fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
-        self.averaged(stored)?.save(folder)
-    }
 }
 
 struct ShuffledTokens(TrainingTokens);

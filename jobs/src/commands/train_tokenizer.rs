@@ -6,16 +6,16 @@ use crate::{
     progress::Progress,
     settings::TrainTokenizerSettings,
     training::{
-        driver::{NextBatch, Trainer, Training, TrainingData, TrainingOptions},
+        driver::{NextBatch, Training, TrainingData, TrainingOptions},
         run_folder::RunFolder,
         session,
     },
 };
 use anyhow::Result;
-use models::{Device, ModelError, Precision, StepReport, TokenizerTrainer};
+use models::{Device, TokenizerTrainer, Trainer};
 use pipeline::{Limits, PipelineError, RandomCrop, SourceOptions, TrainingCrop, TrainingImages, TrainingImagesOptions};
 use schemas::{ImageIdRule, PixelBatch};
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use validation::Validation;
 
@@ -102,35 +102,6 @@ fn source_options(settings: &TrainTokenizerSettings, url: &str, max_images: Opti
         max_images,
         reading: settings.reading.clone(),
         ..SourceOptions::new(url)
-    }
-}
-
-impl Trainer for TokenizerTrainer {
-    type Batch = PixelBatch;
-    const PUBLISHED: &'static str = "tokenizer";
-
-    fn steps_done(&self) -> u64 {
-        self.steps_done()
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate()
-    }
-
-    fn step(&mut self, batches: &[PixelBatch]) -> Result<StepReport, ModelError> {
-        self.step(batches)
-    }
-
-    fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        self.save(folder)
-    }
-
-    fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
-        self.restore(folder, steps_done)
-    }
-
-    fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
-        self.averaged(stored)?.save(folder)
     }
 }
 

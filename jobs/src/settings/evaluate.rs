@@ -3,7 +3,8 @@
 use super::{
     Devices, ModelReference, RejectRate, ReportFormat, SettingsError,
     shared::{
-        HOW, ImageOptions, LabelOptions, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions, at_least_one, required,
+        HOW, ImageOptions, LabelOptions, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions, at_least_one,
+        at_least_one_if_given, required,
     },
     tokenize::precision,
     values::{crop_parser, named, precision_parser},
@@ -206,9 +207,7 @@ impl EvaluateOptions {
             let found = format!("{crop}, {} views an image", crop.views());
             return Err(SettingsError::invalid("--crop", found, "a crop of one view"));
         }
-        if self.max_images == Some(0) {
-            return Err(SettingsError::invalid("--max-images", "0", "at least 1"));
-        }
+        let max_images = at_least_one_if_given("--max-images", self.max_images)?;
         let task = self.task(protocol)?;
         let (devices, device_threads) = self.workers.resolve()?;
         Ok(EvaluateSettings {
@@ -220,7 +219,7 @@ impl EvaluateOptions {
             layout: self.images.layout,
             reading: self.images.reading(Some(self.labels), None),
             crop: self.crop,
-            max_images: self.max_images,
+            max_images,
             work: ScoringWork {
                 batch_size: at_least_one("--batch-size", self.batch_size)?,
                 unit_size: at_least_one("--unit-size", self.unit_size)?,

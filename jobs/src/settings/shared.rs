@@ -46,7 +46,7 @@ pub(crate) struct LabelOptions {
 }
 
 impl ImageOptions {
-    /// With labels where `labels` says, and keys in the column `id`; without labels where nobody needs them.
+    /// With labels as `labels` says, by default where it is absent, and keys in the column `id`.
     pub(super) fn reading(self, labels: Option<LabelOptions>, id: Option<String>) -> SourceReading {
         let (labels, label) = labels.map_or((None, None), |options| (options.labels, options.label_column));
         SourceReading {
@@ -108,4 +108,12 @@ pub(super) fn required<T>(
 /// A number of things of which there must be some.
 pub(super) fn at_least_one<N: Default + PartialEq>(key: &'static str, value: Option<N>) -> Result<N, SettingsError> {
     value.filter(|value| *value != N::default()).ok_or_else(|| SettingsError::invalid(key, "0", "at least 1"))
+}
+
+/// The same of what may be left out: no limit then.
+pub(super) fn at_least_one_if_given<N: Default + PartialEq>(
+    key: &'static str,
+    value: Option<N>,
+) -> Result<Option<N>, SettingsError> {
+    value.map(|value| at_least_one(key, Some(value))).transpose()
 }

@@ -7,10 +7,6 @@ use super::{
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 use std::{any::TypeId, path::PathBuf};
 
-/// Keys whose value may hold credentials (a presigned URL, a user and password), which are never shown.
-const ADDRESS_KEYS: [&str; 7] =
-    ["source", "validation-source", "output", "tokens", "reference", "make-reference", "tokenizer"];
-
 /// One section as TOML, each line with where its value came from; what has no value stands there as a comment.
 pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file: &SettingsFile) -> String {
     let mut options = options_of(program, section).unwrap_or_default();
@@ -25,7 +21,7 @@ pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file:
             };
         };
         let values = values.map(|value| value.to_string_lossy().into_owned());
-        let values: Vec<toml::Value> = values.map(|value| shown(option, &key, value)).collect();
+        let values: Vec<toml::Value> = values.map(|value| shown(option, value)).collect();
         let value = match <[_; 1]>::try_from(values) {
             Ok([value]) if !is_list(option) => value,
             Ok(values) => toml::Value::Array(values.into()),
@@ -45,15 +41,15 @@ pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file:
     format!("[{section}]\n{}", lines.collect::<String>())
 }
 
-/// A value as a settings file writes it. Addresses are shown without what must not be.
-fn shown(option: &Arg, key: &str, value: String) -> toml::Value {
+/// A value as a settings file writes it. A text may be an address with credentials (a presigned URL, a user and a password), which
+/// are never shown.
+fn shown(option: &Arg, value: String) -> toml::Value {
     let kind = option.get_value_parser().type_id();
     let is_text = kind == TypeId::of::<String>() || kind == TypeId::of::<PathBuf>();
-    match () {
-        () if ADDRESS_KEYS.contains(&key) => pipeline::without_secrets(&value).into(),
-        () if is_text => value.into(),
-        () => value.parse::<toml::Value>().ok().filter(|read| !read.is_table()).unwrap_or_else(|| value.into()),
+    if is_text {
+        return pipeline::without_secrets(&value).into();
     }
+    value.parse::<toml::Value>().ok().filter(|read| !read.is_table()).unwrap_or_else(|| value.into())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::{
     Devices, ModelReference, RejectRate, ReportFormat, SettingsError,
     shared::{
         HOW, ImageOptions, LabelOptions, OUTPUT_USAGE, PLAN, ProcessOptions, WHAT, WorkerOptions, at_least_one,
-        required,
+        at_least_one_if_given, required,
     },
     values::{BatchSize, crop_parser, image_id_parser, precision_parser},
 };
@@ -145,9 +145,7 @@ impl TokenizeOptions {
         let output = required(self.output, "output", OUTPUT_USAGE, SECTION)?;
         let tokenizer =
             required(self.tokenizer, "tokenizer", "--tokenizer PATH or --tokenizer hf://owner/name", SECTION)?;
-        if self.max_images == Some(0) {
-            return Err(SettingsError::invalid("--max-images", "0", "at least 1"));
-        }
+        let max_images = at_least_one_if_given("--max-images", self.max_images)?;
         let (devices, device_threads) = self.workers.resolve()?;
         Ok(TokenizeSettings {
             source,
@@ -162,7 +160,7 @@ impl TokenizeOptions {
             image_id: self.image_id.unwrap_or_default(),
             classes: self.classes,
             reading: self.images.reading(Some(self.labels), self.id_column),
-            max_images: self.max_images,
+            max_images,
             devices,
             device_threads,
             process: self.process,

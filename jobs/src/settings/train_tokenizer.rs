@@ -2,7 +2,7 @@
 
 use super::{
     RejectRate, SettingsError,
-    shared::{HOW, ImageOptions, WHAT, at_least_one, required},
+    shared::{HOW, ImageOptions, WHAT, at_least_one, at_least_one_if_given, required},
     tokenize::precision,
     training::{RECIPE, RecipeNumbers, RecipeOptions, RunOptions, RunSettings, batch_size, not_negative},
     values::training_precision_parser,
@@ -191,7 +191,7 @@ impl TrainTokenizerOptions {
             validation_source: self.validation_source,
             layout: self.images.layout,
             reading: self.images.reading(None, None),
-            max_images: self.max_images,
+            max_images: at_least_one_if_given("--max-images", self.max_images)?,
             max_reject_rate: self.max_reject_rate.unwrap_or_default(),
             config,
             frozen: FrozenFiles {
@@ -332,6 +332,7 @@ mod tests {
         for (options, flag) in [
             (TrainTokenizerOptions { batch_size: Some(0), ..complete() }, "--batch-size"),
             (with("--save-every 0"), "--save-every"),
+            (with("--max-images 0"), "--max-images"),
             (TrainTokenizerOptions { steps: Some(0), ..complete() }, "--steps"),
             (with("--learning-rate NaN"), "--learning-rate"),
             (TrainTokenizerOptions { gradient_accumulation: Some(3), ..complete() }, "--gradient-accumulation"),

@@ -2,7 +2,7 @@
 
 use super::{
     SettingsError,
-    shared::{HOW, at_least_one, required},
+    shared::{HOW, at_least_one, at_least_one_if_given, required},
     tokenize::precision,
 };
 use models::{AdamWOptions, CosineSchedule, DeviceChoice, Precision};
@@ -100,15 +100,13 @@ impl RunOptions {
             ));
         }
         let device = self.device.unwrap_or_default();
-        if self.device_threads == Some(0) {
-            return Err(SettingsError::invalid("--device-threads", "0", "at least 1"));
-        }
+        let device_threads = at_least_one_if_given("--device-threads", self.device_threads)?;
         Ok(RunSettings {
             output,
             device: device
                 .parse()
                 .map_err(|_| SettingsError::invalid("--device", format!("{device:?}"), "auto, cpu or cuda:N"))?,
-            device_threads: self.device_threads,
+            device_threads,
             periods: Periods {
                 log: at_least_one("--log-every", self.log_every)?,
                 save: at_least_one("--save-every", self.save_every)?,

@@ -6,32 +6,11 @@ use super::{
     watch::{Moment, Watch},
 };
 use anyhow::{Result, ensure};
-use models::{ModelError, Precision, StepReport};
+use models::{Precision, StepReport, Trainer};
 use pipeline::{DataPosition, PipelineError};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 use tokio_util::sync::CancellationToken;
-
-/// What is trained, an update at a time.
-pub(crate) trait Trainer {
-    /// One of the batches of an update.
-    type Batch;
-    /// What the folder of the finished weights is called.
-    const PUBLISHED: &'static str;
-
-    /// Updates made so far.
-    fn steps_done(&self) -> u64;
-    /// The learning rate of the next update.
-    fn learning_rate(&self) -> f64;
-    /// Forward, backward, clip, step, average, of one batch after another.
-    fn step(&mut self, batches: &[Self::Batch]) -> Result<StepReport, ModelError>;
-    /// Writes every tensor that the next step depends on into `folder`.
-    fn save(&self, folder: &Path) -> Result<(), ModelError>;
-    /// Reads what [`Self::save`] wrote after `steps_done` updates.
-    fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError>;
-    /// Writes the average of the weights into `folder` as others load it.
-    fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError>;
-}
 
 /// Endless batches in an order that follows from a seed.
 pub(crate) trait TrainingData {
@@ -217,7 +196,7 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
     /// Writes the finished weights.
     pub(super) fn publish(&self, folder: &RunFolder) -> Result<()> {
         folder.publish(
-            (T::PUBLISHED, self.steps_done(), self.publish_precision),
+            (T::KIND, self.steps_done(), self.publish_precision),
             || self.validator.final_scores(&self.trainer, self.publish_precision),
             |published| Ok(self.trainer.publish(self.publish_precision, published)?),
         )

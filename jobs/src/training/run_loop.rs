@@ -1,12 +1,12 @@
 //! The training loop, the same for everything that is trained.
 
 use super::{
-    driver::{Trainer, Training, TrainingData, Validator},
+    driver::{Training, TrainingData, Validator},
     run_folder::RunFolder,
     watch::Watch,
 };
 use anyhow::{Context, Result};
-use models::StepReport;
+use models::{StepReport, Trainer};
 use pipeline::PipelineError;
 use tokio_util::sync::CancellationToken;
 
@@ -171,13 +171,16 @@ mod tests {
 
     impl Trainer for FakeTrainer {
         type Batch = ();
-        const PUBLISHED: &'static str = "tokenizer";
+        const KIND: &'static str = "tokenizer";
 
         fn steps_done(&self) -> u64 {
             self.steps_done
         }
         fn learning_rate(&self) -> f64 {
             0.5
+        }
+        fn scalars(&self) -> Vec<&'static str> {
+            vec!["total_loss"]
         }
         fn step(&mut self, _: &[()]) -> Result<StepReport, ModelError> {
             self.steps_done += 1;

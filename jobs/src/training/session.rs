@@ -1,13 +1,13 @@
 //! What every command that trains does around the loop: it tells of the device, opens the watch, and reports the end.
 
 use super::{
-    driver::{Trainer, Training, TrainingData, Validator},
+    driver::{Training, TrainingData, Validator},
     run_folder::RunFolder,
     run_loop::{self, Schedule},
 };
 use crate::{progress::Progress, settings::RunSettings};
 use anyhow::Result;
-use models::{Device, Precision};
+use models::{Device, Precision, Trainer};
 use tokio_util::sync::CancellationToken;
 
 /// Says where training runs, and warns where its precision has no instructions there.
@@ -56,7 +56,7 @@ pub(crate) fn report<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator
 ) -> String {
     let (done, output) = (training.steps_done(), settings.output.display());
     match done == steps {
-        true => format!("trained {steps} steps: {output}/{}\n", T::PUBLISHED),
+        true => format!("trained {steps} steps: {output}/{}\n", T::KIND),
         false => format!("stopped after {done} of {steps} steps; the same command without --stop-after goes on\n"),
     }
 }

@@ -14,7 +14,7 @@ const MUCH_WAITING: f64 = 0.1;
 const MOST_OVERFLOWS: u32 = 20;
 
 /// What to do when the numbers are gone.
-const NEXT: &str = "The last checkpoint is from before. The same command with a lower --learning-rate or --gradient-norm, or with \
+const NEXT: &str = "The last checkpoint is from before. The same command with a lower --learning-rate or --max-grad-norm, or with \
                     --precision fp32 or bf16, and --allow-other-settings goes on from it";
 
 /// A run as it stands.

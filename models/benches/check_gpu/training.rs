@@ -7,7 +7,7 @@ use crate::{
 };
 use models::{
     Adversary, Device, FrozenFiles, GeneratorPreset, GeneratorSize, GeneratorTrainer, Precision, StepReport,
-    TokenizerPreset, TokenizerTrainer,
+    TokenizerPreset, TokenizerTrainer, Trainer,
     measuring::{memory_peaks, wait},
 };
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use super::{
     AdamWOptions, Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, TokenizerRecipe, TokenizerTrainer,
-    objective::Objective,
+    Trainer, objective::Objective,
 };
 use crate::{
     Device, Precision, TokenizerConfig,

@@ -1,7 +1,7 @@
 //! The training step of the generator (`train_one_epoch_generator` in utils/train_utils.py, `ARLoss` in modeling/modules/losses.py).
 
 use super::{
-    GeneratorRecipe, StepReport,
+    GeneratorRecipe, StepReport, Trainer,
     learner::{Learner, LearnerOptions},
 };
 use crate::{
@@ -79,50 +79,9 @@ impl GeneratorTrainer {
         Ok(Self { learner: Learner::new(store, options)?, config, recipe, device, _tf32: tf32 })
     }
 
-    /// Updates made so far.
-    pub fn steps_done(&self) -> u64 {
-        self.learner.steps_done()
-    }
-
     /// The generator's configuration.
     pub fn config(&self) -> &GeneratorConfig {
         &self.config
-    }
-
-    /// Names of the scalars that steps report, in the order in which a table would show them: the mean cross-entropy of all tokens,
-    /// that of each level, coarsest first, in nats, and the norm of the gradients.
-    pub fn scalars(&self) -> Vec<&'static str> {
-        let levels = LEVEL_LOSSES.into_iter().take(self.config.levels().sizes().len());
-        std::iter::once("loss").chain(levels).chain(self.learner.scalars()).collect()
-    }
-
-    /// The rate of the next step.
-    pub fn learning_rate(&self) -> f64 {
-        self.recipe.learning_rate.rate(self.steps_done())
-    }
-
-    /// One update from the gradients of all `batches` together, rows of tokens with a class each. Every batch is held in memory alone.
-    ///
-    /// # Errors
-    /// When there is no batch, tokens or classes are not this generator's, or libtorch refuses.
-    pub fn step(&mut self, batches: &[(TokenBatch, Vec<i32>)]) -> Result<StepReport, ModelError> {
-        if batches.is_empty() {
-            let (found, expected) = ("0".to_owned(), "at least 1".to_owned());
-            return Err(SchemaError::Shape { what: "batches of a step", found, expected }.into());
-        }
-        let mut report = StepReport::default();
-        let (seed, steps_done) = (self.recipe.seed, self.steps_done());
-        let mut drawn = Drawn {
-            classes: RandomStream::new(seed, "class dropout", steps_done),
-            dropout: RandomStream::new(seed, "dropout", steps_done),
-        };
-        let share = 1.0 / batches.len() as f64;
-        for (tokens, classes) in batches {
-            self.accumulate(tokens, classes, &mut drawn, share, &mut report)?;
-        }
-        let rate = self.learning_rate();
-        self.learner.update(rate, &mut report)?;
-        Ok(report)
     }
 
     /// Adds the gradients of one micro-batch, `share` of the step.
@@ -165,22 +124,57 @@ impl GeneratorTrainer {
         let options = LoadOptions { device: self.device, precision: Precision::Fp32, name: Some("average".to_owned()) };
         Generator::from_tensors(self.config.clone(), &self.learner.averaged(stored)?, &options)
     }
+}
 
-    /// Writes everything that the next step depends on into `folder`, which exists: `config.json`, `model.safetensors`,
-    /// `ema.safetensors` and `optimizer.safetensors`.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
+impl Trainer for GeneratorTrainer {
+    type Batch = (TokenBatch, Vec<i32>);
+    const KIND: &'static str = "generator";
+
+    fn steps_done(&self) -> u64 {
+        self.learner.steps_done()
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.recipe.learning_rate.rate(self.steps_done())
+    }
+
+    /// The mean cross-entropy of all tokens, that of each level, coarsest first, in nats, and the norm of the gradients.
+    fn scalars(&self) -> Vec<&'static str> {
+        let levels = LEVEL_LOSSES.into_iter().take(self.config.levels().sizes().len());
+        std::iter::once("loss").chain(levels).chain(self.learner.scalars()).collect()
+    }
+
+    /// Of rows of tokens with a class each.
+    fn step(&mut self, batches: &[Self::Batch]) -> Result<StepReport, ModelError> {
+        if batches.is_empty() {
+            let (found, expected) = ("0".to_owned(), "at least 1".to_owned());
+            return Err(SchemaError::Shape { what: "batches of a step", found, expected }.into());
+        }
+        let mut report = StepReport::default();
+        let (seed, steps_done) = (self.recipe.seed, self.steps_done());
+        let mut drawn = Drawn {
+            classes: RandomStream::new(seed, "class dropout", steps_done),
+            dropout: RandomStream::new(seed, "dropout", steps_done),
+        };
+        let share = 1.0 / batches.len() as f64;
+        for (tokens, classes) in batches {
+            self.accumulate(tokens, classes, &mut drawn, share, &mut report)?;
+        }
+        let rate = self.learning_rate();
+        self.learner.update(rate, &mut report)?;
+        Ok(report)
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), ModelError> {
         self.learner.save(folder, &self.config.to_json(), BTreeMap::new())
     }
 
-    /// Takes up what [`Self::save`] wrote after `steps_done` steps.
-    ///
-    /// # Errors
-    /// When a file is missing, damaged or of another generator.
-    pub fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
+    fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
         self.learner.restore(folder, steps_done, BTreeMap::new())
+    }
+
+    fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
+        self.averaged(stored)?.save(folder)
     }
 }
 

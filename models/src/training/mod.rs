@@ -22,6 +22,7 @@ mod state;
 mod step_report;
 mod tensor_lists;
 mod tokenizer_trainer;
+mod trainer;
 
 pub use crate::losses::ReconstructionKind;
 pub use frozen_files::FrozenFiles;
@@ -34,3 +35,4 @@ pub use recipe::{Adversary, TokenizerRecipe};
 pub use schedule::CosineSchedule;
 pub use step_report::StepReport;
 pub use tokenizer_trainer::TokenizerTrainer;
+pub use trainer::Trainer;

@@ -1,7 +1,7 @@
 //! The training step of the tokenizer (`train_one_epoch` in utils/train_utils.py, `ReconstructionLoss` in modeling/modules/losses.py).
 
 use super::{
-    FrozenFiles, StepReport, TokenizerRecipe,
+    FrozenFiles, StepReport, TokenizerRecipe, Trainer,
     adversary::AdversaryTrainer,
     learner::{Learner, LearnerOptions},
     objective::Objective,
@@ -92,52 +92,9 @@ impl TokenizerTrainer {
         })
     }
 
-    /// Updates made so far.
-    pub fn steps_done(&self) -> u64 {
-        self.learner.steps_done()
-    }
-
     /// The tokenizer's configuration.
     pub fn config(&self) -> &TokenizerConfig {
         &self.config
-    }
-
-    /// Names of the scalars that steps report, in the order in which a table would show them. Those of the discriminator come with
-    /// its first step.
-    pub fn scalars(&self) -> Vec<&'static str> {
-        let mut names = self.objective.scalars(&self.config);
-        names.extend(self.adversary.iter().flat_map(AdversaryTrainer::scalars));
-        names.extend(self.nested_dropout.is_some().then_some("kept_tokens"));
-        names.extend(self.learner.scalars());
-        names
-    }
-
-    /// The rate of the next step.
-    pub fn learning_rate(&self) -> f64 {
-        self.recipe.learning_rate.rate(self.steps_done())
-    }
-
-    /// One update from the gradients of all `batches` together, each of which is held in memory alone.
-    ///
-    /// # Errors
-    /// When the images are not of the tokenizer's size, or libtorch refuses.
-    pub fn step(&mut self, batches: &[PixelBatch]) -> Result<StepReport, ModelError> {
-        let mut report = StepReport::default();
-        let steps_done = self.steps_done();
-        let mut drawn = Drawn {
-            kept: RandomStream::new(self.recipe.seed, "nested dropout", steps_done),
-            objective: RandomStream::new(self.recipe.seed, "objective", steps_done),
-        };
-        let share = 1.0 / batches.len() as f64;
-        for batch in batches {
-            self.accumulate(batch, &mut drawn, share, &mut report)?;
-        }
-        let (rate, adversarial_steps) = (self.learning_rate(), self.adversarial_steps());
-        self.learner.update(rate, &mut report)?;
-        if let (Some(adversary), Some(steps)) = (&mut self.adversary, adversarial_steps) {
-            adversary.step(steps, self.learner.may_overflow())?;
-        }
-        Ok(report)
     }
 
     /// Steps that the discriminator has made; `None` before its first.
@@ -217,29 +174,6 @@ impl TokenizerTrainer {
         VisualTokenizer::from_tensors(self.config.clone(), tensors, options)
     }
 
-    /// Writes everything that the next step depends on into `folder`, which exists: `config.json`, `model.safetensors`,
-    /// `ema.safetensors`, `optimizer.safetensors` and, with a discriminator, `discriminator.safetensors`.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        if let Some(adversary) = &self.adversary {
-            weight_file::write(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
-        }
-        self.learner.save(folder, &self.config.to_json(), self.adversary_state())
-    }
-
-    /// Takes up what [`Self::save`] wrote after `steps_done` steps.
-    ///
-    /// # Errors
-    /// When a file is missing, damaged or of another tokenizer.
-    pub fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
-        if let Some(adversary) = &self.adversary {
-            state::restore(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
-        }
-        self.learner.restore(folder, steps_done, self.adversary_state())
-    }
-
     /// A copy of everything that is trained, the discriminator's part under its own names.
     #[cfg(test)]
     pub(super) fn tensors(&self) -> BTreeMap<String, Tensor> {
@@ -249,6 +183,65 @@ impl TokenizerTrainer {
 
     fn adversary_state(&self) -> BTreeMap<String, Tensor> {
         self.adversary.iter().flat_map(AdversaryTrainer::optimizer_state).collect()
+    }
+}
+
+impl Trainer for TokenizerTrainer {
+    type Batch = PixelBatch;
+    const KIND: &'static str = "tokenizer";
+
+    fn steps_done(&self) -> u64 {
+        self.learner.steps_done()
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.recipe.learning_rate.rate(self.steps_done())
+    }
+
+    /// Those of the discriminator come with its first step.
+    fn scalars(&self) -> Vec<&'static str> {
+        let mut names = self.objective.scalars(&self.config);
+        names.extend(self.adversary.iter().flat_map(AdversaryTrainer::scalars));
+        names.extend(self.nested_dropout.is_some().then_some("kept_tokens"));
+        names.extend(self.learner.scalars());
+        names
+    }
+
+    fn step(&mut self, batches: &[Self::Batch]) -> Result<StepReport, ModelError> {
+        let mut report = StepReport::default();
+        let steps_done = self.steps_done();
+        let mut drawn = Drawn {
+            kept: RandomStream::new(self.recipe.seed, "nested dropout", steps_done),
+            objective: RandomStream::new(self.recipe.seed, "objective", steps_done),
+        };
+        let share = 1.0 / batches.len() as f64;
+        for batch in batches {
+            self.accumulate(batch, &mut drawn, share, &mut report)?;
+        }
+        let (rate, adversarial_steps) = (self.learning_rate(), self.adversarial_steps());
+        self.learner.update(rate, &mut report)?;
+        if let (Some(adversary), Some(steps)) = (&mut self.adversary, adversarial_steps) {
+            adversary.step(steps, self.learner.may_overflow())?;
+        }
+        Ok(report)
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), ModelError> {
+        if let Some(adversary) = &self.adversary {
+            weight_file::write(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
+        }
+        self.learner.save(folder, &self.config.to_json(), self.adversary_state())
+    }
+
+    fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
+        if let Some(adversary) = &self.adversary {
+            state::restore(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
+        }
+        self.learner.restore(folder, steps_done, self.adversary_state())
+    }
+
+    fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
+        self.averaged(stored)?.save(folder)
     }
 }
 

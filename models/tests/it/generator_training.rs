@@ -3,7 +3,7 @@
 use super::{device, on_device};
 use models::{
     AdamWOptions, CosineSchedule, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision, StepReport,
-    TokenMeter,
+    TokenMeter, Trainer,
 };
 use schemas::{RandomStream, TokenBatch};
 use std::path::Path;

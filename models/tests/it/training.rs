@@ -2,7 +2,8 @@
 
 use super::{device, on_device};
 use models::{
-    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe, TokenizerTrainer,
+    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe,
+    TokenizerTrainer, Trainer,
 };
 use schemas::{PixelBatch, RandomStream};
 use std::path::Path;

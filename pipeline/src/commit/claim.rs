@@ -1,16 +1,13 @@
 //! One output, one plan.
 
-use crate::{PipelineError, PutOutcome, Storage};
+use crate::{PipelineError, PutOutcome, Storage, unique_ids::hash_of};
 use bytes::Bytes;
 use schemas::{
     PLAN_OWNER_PATH, PackedList, Plan, PlanHash, PlannedInput, SCHEMA_VERSION, SourceAccount, from_json, left_out_path,
     plan_path, to_json,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    io::BufReader,
-};
+use std::io::BufReader;
 
 /// Differing inputs that an error names, of each kind.
 const INPUTS_NAMED: usize = 5;
@@ -237,18 +234,12 @@ impl NamedInputs {
 
 /// Of where an input begins.
 fn place_hash(input: &PlannedInput) -> u64 {
-    hash(&(&input.uri, input.rows.as_ref().map(|rows| rows.start)))
+    hash_of(&(&input.uri, input.rows.as_ref().map(|rows| rows.start)))
 }
 
 /// Of an input. Which unit reads it follows from the other inputs, so that one more file would move every input after it.
 fn content_hash(input: PlannedInput) -> u64 {
-    hash(&PlannedInput { unit: 0, ..input })
-}
-
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
+    hash_of(&PlannedInput { unit: 0, ..input })
 }
 
 /// The error for an output in which nothing was ever written.

@@ -59,7 +59,7 @@ pub(crate) async fn finalize_units(
     }
     let sizes = file_sizes(output, plan).await?;
     for record in reports.iter().flat_map(UnitReport::files) {
-        if let Some(problem) = size_problem(record, &sizes) {
+        if let Some(problem) = size_problem(record, sizes.get(&record.path).copied(), "its marker") {
             return Err(PipelineError::Output { uri: output.uri(&record.path), problem });
         }
     }
@@ -101,8 +101,8 @@ async fn assemble_archive(
         let there: Manifest = from_json(MANIFEST_PATH, &bytes)?;
         if let Some(record) = there.archive.filter(|_| there.plan == *plan.hash()) {
             // Not by the listing: another process may have put it since.
-            let now = output.head_if_exists(&record.path).await?.map(|object| (object.path, object.size));
-            let problem = size_problem(&record, &now.into_iter().collect());
+            let now = output.head_if_exists(&record.path).await?.map(|object| object.size);
+            let problem = size_problem(&record, now, "the manifest");
             return match problem {
                 None => Ok(Some(record)),
                 Some(problem) => Err(PipelineError::Output { uri: output.uri(&record.path), problem }),
@@ -152,11 +152,11 @@ pub(super) async fn file_sizes(output: &Storage, plan: &Plan) -> Result<BTreeMap
     Ok(sizes)
 }
 
-/// What is wrong with a file's size.
-pub(super) fn size_problem(record: &FileRecord, sizes: &BTreeMap<String, u64>) -> Option<String> {
-    match sizes.get(&record.path) {
-        None => Some("is missing, but its unit has a marker".to_owned()),
-        Some(&size) if size != record.bytes => Some(format!("{size} bytes, but its marker says {}", record.bytes)),
+/// What is wrong with the size of a file that `document` names.
+pub(super) fn size_problem(record: &FileRecord, size: Option<u64>, document: &str) -> Option<String> {
+    match size {
+        None => Some(format!("is missing, but {document} names it")),
+        Some(size) if size != record.bytes => Some(format!("{size} bytes, but {document} says {}", record.bytes)),
         Some(_) => None,
     }
 }

@@ -100,7 +100,7 @@ pub async fn verify(output: &Storage, options: &VerifyOptions) -> Result<VerifyR
     let mut sizes = file_sizes(output, &plan).await?;
     let records = || reports.iter().flat_map(UnitReport::files);
     for record in records() {
-        findings.extend(finding(record, size_problem(record, &sizes)));
+        findings.extend(finding(record, size_problem(record, sizes.get(&record.path).copied(), "its marker")));
     }
     if options.read_files {
         findings.extend(verify_rows(output, &plan, &reports, options.units_at_once).await?);
@@ -271,7 +271,7 @@ async fn verify_archive(
     // A manifest that does not read was found before.
     let manifest = from_json::<Manifest>(MANIFEST_PATH, &bytes).ok();
     let Some(record) = manifest.and_then(|manifest| manifest.archive) else { return Ok(None) };
-    let mut problem = size_problem(&record, sizes);
+    let mut problem = size_problem(&record, sizes.get(&record.path).copied(), "the manifest");
     if problem.is_none() && read {
         let (_, digest) = output.sha256(&record.path).await?;
         problem = (digest != record.sha256)

@@ -71,17 +71,11 @@ pub(super) fn decode_part(
 /// What follows the start of an image or of its tables, without the segments of applications in front of the first scan, which say what
 /// the channels are.
 pub(super) fn without_application_data(bytes: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let [0xFF, code, high, low, ..] = *rest
-        && code != 0xDA
-    {
-        let length = 2 + usize::from(u16::from_be_bytes([high, low]));
-        let Some((segment, after)) = rest.split_at_checked(length) else { break };
+    let (mut kept, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
+    while let Some((code, segment)) = next_segment(&mut rest) {
         if !matches!(code, 0xE0..=0xEF) {
             kept.extend(segment);
         }
-        rest = after;
     }
     kept.extend(rest);
     kept
@@ -90,22 +84,29 @@ pub(super) fn without_application_data(bytes: &[u8]) -> Vec<u8> {
 /// Horizontal and vertical sampling of each channel, as the frame's header says; empty without one.
 pub(super) fn samplings(bytes: &[u8]) -> Vec<[u64; 2]> {
     let mut rest = bytes.get(2..).unwrap_or_default();
-    while let [0xFF, code, high, low, ref fields @ ..] = *rest {
-        if code == 0xFF {
-            // Fill in front of a marker.
-            rest = &rest[1..];
-            continue;
-        }
+    while let Some((code, segment)) = next_segment(&mut rest) {
         // Start-of-frame markers, less those of tables and conditions that lie among them.
         if matches!(code, 0xC0..=0xCF) && !matches!(code, 0xC4 | 0xC8 | 0xCC) {
-            let &[_, _, _, _, _, count, ref channels @ ..] = fields else { break };
-            let channels = channels.as_chunks::<3>().0.iter().take(count.into());
+            let count = segment.get(9).copied().unwrap_or_default();
+            let channels = segment.get(10..).unwrap_or_default().as_chunks::<3>().0.iter().take(count.into());
             return channels.map(|[_, sampling, _]| [sampling >> 4, sampling & 15].map(u64::from)).collect();
         }
-        let length = 2 + usize::from(u16::from_be_bytes([high, low]));
-        rest = rest.get(length..).unwrap_or_default();
     }
     Vec::new()
+}
+
+/// Takes the next segment in front of the first scan off `rest`, without what fills the space before it: its marker's code, and all of it.
+fn next_segment<'bytes>(rest: &mut &'bytes [u8]) -> Option<(u8, &'bytes [u8])> {
+    while rest.starts_with(&[0xFF, 0xFF]) {
+        *rest = &rest[1..];
+    }
+    let [0xFF, code, high, low, ..] = **rest else { return None };
+    if code == 0xDA {
+        return None;
+    }
+    let (segment, after) = rest.split_at_checked(2 + usize::from(u16::from_be_bytes([high, low])))?;
+    *rest = after;
+    Some((code, segment))
 }
 
 fn decode_pixels(
@@ -429,6 +430,16 @@ impl Drop for Decompressor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_of_applications_go_with_what_fills_the_space_before_them() {
+        let table = b"\xFF\xDB\x00\x03q";
+        let frame = b"\xFF\xC0\x00\x0B\x08\x00\x01\x00\x01\x01\x01\x21\x00";
+        let scan = b"\xFF\xDA\xFF\xE0";
+        let bytes = [b"\xFF\xFF\xFF\xE0\x00\x04JF", &table[..], b"\xFF\xEE\x00\x02", frame, scan].concat();
+        assert_eq!(without_application_data(&bytes), [&table[..], frame, scan].concat());
+        assert_eq!(samplings(&[b"\xFF\xD8", &bytes[..]].concat()), [[2, 1]]);
+    }
 
     #[test]
     fn the_end_is_found_behind_junk_fill_stuffing_and_restart_markers() {

@@ -13,7 +13,7 @@
 //!
 //! One rule says what is accepted, for all formats: an image is read when Pillow reads it and all of its pixels are in the file. Where
 //! pixels are missing, or what is there for them is known to be damaged, it is a reject, also where Pillow fills in black or grey; what
-//! Pillow refuses is a reject too. `docs/formats.md` lists the kinds of each format, and how close each is to Pillow.
+//! Pillow refuses is a reject too, and so is a file whose numbers contradict each other. `docs/formats.md` lists the kinds of each format, and how close each is to Pillow.
 //!
 //! Whatever the bytes are, the answer is an image of the size it says or a [`DecodeFailure`] with a typed reason.
 

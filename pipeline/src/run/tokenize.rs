@@ -4,7 +4,7 @@ use super::{EarlyDuplicates, Run, RunReport, Started, image_units::ImageUnits, m
 use crate::{
     EncoderFactory, PipelineError, SourceReader,
     cpu_pool::CpuPool,
-    device_worker::{DevicePool, Devices, codes_check},
+    device_worker::{DevicePool, codes_check},
     telemetry::Stage,
     units::ImageStages,
 };
@@ -54,8 +54,7 @@ pub async fn tokenize(run: TokenizeRun) -> Result<RunReport, PipelineError> {
         let devices =
             DevicePool::start(encoders, Stage::Encode, limits.queued_batches_per_device, check, telemetry).await?;
         let shape = [plan.settings().batch_size, images.crop.size(), images.crop.size()];
-        let units_at_once = limits.units_in_flight_for(devices.count()).min(plan.units() as usize);
-        let stages = ImageStages::new(devices.queue(), shape, units_at_once, cpu, telemetry, limits);
+        let stages = ImageStages::new(devices.queue(), shape, cpu, telemetry, limits);
         let (plan, duplicates) = (Arc::clone(plan), EarlyDuplicates::default());
         let maker = maker(run, devices.device_kind());
         Ok(Started { source: ImageUnits { plan, images, source, stages, duplicates }, devices, maker })

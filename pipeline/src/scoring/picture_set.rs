@@ -128,8 +128,8 @@ impl PictureSet {
         self.preparation.shape
     }
 
-    /// Holds an archive of which every picture is scored to its checksum: reads all of it once. Nothing to do for sets of files, whose formats have
-    /// their own.
+    /// Checks an archive against its CRC-32, reading it once from end to end. Does nothing where only some pictures are scored, or for sets of
+    /// files, whose formats have checksums of their own.
     ///
     /// # Errors
     /// When the archive is damaged or cannot be read.

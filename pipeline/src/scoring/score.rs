@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Limits, PipelineError, ProcessRank, ScorerFactory, Snapshot, Storage,
     cpu_pool::CpuPool,
-    device_worker::{DevicePool, Devices, scores_check},
+    device_worker::{DevicePool, scores_check},
     telemetry::{Stage, Telemetry},
     units::{ImageStages, UnitContext, run_units, unit_order},
 };
@@ -146,10 +146,9 @@ async fn score_units(
     let devices = cancel.run_until_cancelled(starting).await.ok_or(PipelineError::Drained)??;
     let device_kind = devices.device_kind();
     let (height, width) = set.shape();
-    let units_at_once = limits.units_in_flight_for(devices.count()).min(todo.len());
     let shape = [batch_size, height, width];
     let task = ScoreTask {
-        stages: ImageStages::new(devices.queue(), shape, units_at_once, &cpu, &telemetry, &limits),
+        stages: ImageStages::new(devices.queue(), shape, &cpu, &telemetry, &limits),
         identity: Arc::new(FileIdentity { key, units: set.units(), device_kind: device_kind.clone(), libtorch }),
         set,
         tables: tables.clone(),

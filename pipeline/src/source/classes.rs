@@ -1,6 +1,6 @@
 //! The classes of a source and their numbers: from a list that somebody gives, else from folders or from what files say.
 
-use super::list_source::FileFooter;
+use super::parquet_footer::FileFooter;
 use crate::error::first_few;
 use std::collections::{BTreeSet, HashSet};
 

@@ -58,19 +58,18 @@ impl Foreign {
 const HUDI: &str = ".hoodie";
 
 /// Refuses a folder that is a table of a kind that says elsewhere which of its files count: reading all of them would bring back deleted rows,
-/// and double those that were rewritten. `objects` are paths, each with whether it is a Parquet file.
+/// and double those that were rewritten. `paths` are those of its Parquet files and of what lies beside them.
 ///
 /// # Errors
 /// In words, with the kind of table.
-pub(super) fn refuse_logged_table(objects: impl Iterator<Item = (bool, String)>) -> Result<(), String> {
+pub(super) fn refuse_logged_table(paths: impl Iterator<Item = String>) -> Result<(), String> {
     const DELTA: &str = "_delta_log";
     let (mut delta, mut hudi, mut iceberg) = (false, false, false);
-    for (is_parquet, path) in objects {
+    for path in paths {
         let mut parts = path.rsplit('/');
         let name = parts.next();
-        iceberg |= !is_parquet
-            && name.is_some_and(|name| name.ends_with(".metadata.json"))
-            && parts.clone().next() == Some("metadata");
+        iceberg |=
+            name.is_some_and(|name| name.ends_with(".metadata.json")) && parts.clone().next() == Some("metadata");
         for folder in parts {
             delta |= folder == DELTA;
             hudi |= folder == HUDI;
@@ -133,9 +132,7 @@ mod tests {
 
     #[test]
     fn a_table_with_a_log_is_refused_by_its_kind() {
-        let refuse = |paths: &[&str]| {
-            refuse_logged_table(paths.iter().map(|path| (path.ends_with(".parquet"), (*path).to_owned())))
-        };
+        let refuse = |paths: &[&str]| refuse_logged_table(paths.iter().map(|path| (*path).to_owned()));
         for (paths, kind) in [
             (["a.parquet", "_delta_log/000.json"], "a Delta table"),
             (["a.parquet", "_delta_log/010.checkpoint.parquet"], "a Delta table"),

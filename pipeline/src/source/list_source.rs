@@ -3,7 +3,8 @@
 use super::{
     FetchLimits, PinnedObject, classes, extension,
     foreign_files::{self, Foreign},
-    parquet_footer, pattern,
+    parquet_footer::{self, FileFooter},
+    pattern,
     sorted_objects::SortedObjects,
 };
 use crate::{
@@ -136,13 +137,25 @@ pub async fn list_storage(
     let (layout, objects) = choose_layout(found, options, pattern.is_empty(), &mut left_out).map_err(&wrong)?;
     let (inputs, class_names, images) = match layout {
         SourceLayout::Folder => {
+            let most = usize::try_from(limit).unwrap_or(usize::MAX);
+            // All that a listing is looked through for, at once.
+            let (mut folders, mut keys, mut deep) = (BTreeSet::new(), IdHashes::default(), None);
+            for (number, StoredObject { path, .. }) in objects.iter().enumerate() {
+                if let Some(class) = classes::of_path(&path).filter(|class| !folders.contains(*class)) {
+                    folders.insert(class.to_owned());
+                }
+                if number < most {
+                    keys.add([options.image_id.of_file(&path).as_str()]);
+                    deep = deep.or_else(|| is_deep(&path).then_some(path));
+                }
+            }
             let class_names = match options.reading.labels {
                 LabelSource::None => Vec::new(),
-                _ => classes::of_folders(folders(&objects), options.classes.as_deref()).map_err(&wrong)?,
+                _ => classes::of_folders(folders, options.classes.as_deref()).map_err(&wrong)?,
             };
-            let most = usize::try_from(limit).unwrap_or(usize::MAX);
-            check_keys(|| objects.iter().take(most).map(|object| object.path), options.image_id).map_err(&wrong)?;
-            if let Some(deep) = objects.iter().take(most).map(|object| object.path).find(|path| is_deep(path)) {
+            let paths = objects.iter().take(most).map(|object| object.path);
+            check_keys(keys, paths, options.image_id).map_err(&wrong)?;
+            if let Some(deep) = deep {
                 tracing::warn!(
                     "{deep} lies deeper than <class>/<file>: its class is its first folder. Is the source one level too high?"
                 );
@@ -242,7 +255,7 @@ async fn find(
     let wild = pattern.is_empty() || names.iter().any(|name| pattern::has_wildcard(name));
     let (found, missing) = if wild {
         let (objects, foreign) = list_folder(storage, pattern.is_empty(), options, left_out, wrong).await?;
-        let in_set = objects.into_iter().filter(|object| match foreign.reason(&object.path) {
+        let in_set = objects.retain(|object| match foreign.reason(&object.path) {
             None => true,
             Some(reason) => {
                 left_out.count(reason, || storage.uri(&object.path));
@@ -250,7 +263,7 @@ async fn find(
             }
         });
         let (found, missing) = match pattern.is_empty() {
-            true => (in_set.collect(), Vec::new()),
+            true => (in_set, Vec::new()),
             false => matching(in_set, names).map_err(wrong)?,
         };
         if found.is_empty() && missing.is_empty() && !left_out.is_empty() {
@@ -315,7 +328,7 @@ async fn list_folder(
 /// # Errors
 /// In words, when one is no pattern.
 fn matching(
-    objects: impl Iterator<Item = StoredObject>,
+    objects: PackedList<StoredObject>,
     names: Vec<String>,
 ) -> Result<(PackedList<StoredObject>, Vec<String>), String> {
     // A star does not reach into folders; two stars do.
@@ -326,7 +339,7 @@ fn matching(
         Err(error) => Err(format!("{name}: {error}")),
     };
     let mut globs = names.into_iter().map(glob).collect::<Result<Vec<_>, _>>()?;
-    let matches = objects.filter(|object| {
+    let found = objects.retain(|object| {
         let mut any = false;
         for (glob, _, matched) in &mut globs {
             let matches = glob.matches_with(&object.path, options);
@@ -335,7 +348,6 @@ fn matching(
         }
         any
     });
-    let found = matches.collect();
     Ok((found, globs.into_iter().filter(|(.., matched)| !matched).map(|(_, name, _)| name).collect()))
 }
 
@@ -408,7 +420,6 @@ fn choose_layout(
     left_out: &mut SourceAccount,
 ) -> Result<(SourceLayout, PackedList<StoredObject>), String> {
     let extensions = &options.reading.image_extensions;
-    let is_table = |object: &StoredObject| layout_of(&object.path, extensions) == Some(SourceLayout::Parquet);
     let (mut by_layout, mut others) = (BTreeMap::new(), 0_u64);
     for object in objects.iter() {
         match layout_of(&object.path, extensions) {
@@ -462,11 +473,9 @@ fn choose_layout(
         // Shards and pictures beside them say nothing about tables.
         let beside =
             objects.iter().filter(|object| layout_of(&object.path, extensions).is_none_or(|layout| layout == chosen));
-        foreign_files::refuse_logged_table(beside.map(|object| (is_table(&object), object.path)))?;
+        foreign_files::refuse_logged_table(beside.map(|object| object.path))?;
     }
-    let mut kept = PackedList::default();
-    for object in objects {
-        let StoredObject { path, .. } = &object;
+    let kept = objects.retain(|StoredObject { path, .. }| {
         let reason = match layout_of(path, extensions) {
             Some(SourceLayout::Parquet) if chosen == SourceLayout::Parquet => {
                 foreign_files::is_leftover_of_table(path, whole).then_some(LeftOutReason::Leftover)
@@ -478,13 +487,11 @@ fn choose_layout(
                 false => LeftOutReason::OtherFile,
             }),
         };
-        match reason {
-            Some(reason) => left_out.count(reason, || object.path),
-            None => {
-                kept.push(&object);
-            }
+        if let Some(reason) = reason {
+            left_out.count(reason, || path.clone());
         }
-    }
+        reason.is_none()
+    });
     if kept.is_empty() {
         return Err("all of its Parquet files have an underscore in their path, as what Spark leaves behind".to_owned());
     }
@@ -512,33 +519,18 @@ fn counts(
     layouts.chain(others).chain(rest).collect::<Vec<_>>().join(", ")
 }
 
-/// The folders that are classes.
-fn folders(objects: &PackedList<StoredObject>) -> BTreeSet<String> {
-    let mut folders = BTreeSet::new();
-    for object in objects.iter() {
-        if let Some(class) = classes::of_path(&object.path)
-            && !folders.contains(class)
-        {
-            folders.insert(class.to_owned());
-        }
-    }
-    folders
-}
-
 /// Whether a path is deeper than `<class>/<file>`.
 fn is_deep(path: &str) -> bool {
     path.matches('/').count() > 1
 }
 
-/// Two images of one key could not be told apart in the tables. `paths` gives the paths, as often as it is asked to.
-fn check_keys<P: Iterator<Item = String>>(paths: impl Fn() -> P, rule: ImageIdRule) -> Result<(), String> {
-    let mut hashes = IdHashes::default();
-    paths().for_each(|path| hashes.add([rule.of_file(&path).as_str()]));
-    let mut repeated = hashes.into_repeated();
+/// Two images of one key could not be told apart in the tables. `paths` are looked through only where two of `keys` have one hash.
+fn check_keys(keys: IdHashes, paths: impl Iterator<Item = String>, rule: ImageIdRule) -> Result<(), String> {
+    let mut repeated = keys.into_repeated();
     if repeated.is_empty() {
         return Ok(());
     }
-    for path in paths() {
+    for path in paths {
         if let Some((key, other)) = repeated.add(&path, [rule.of_file(&path).as_str()]).into_iter().next() {
             let advice = match rule {
                 ImageIdRule::Stem => "use `image_id` path, or position, which tells any two apart",
@@ -549,15 +541,6 @@ fn check_keys<P: Iterator<Item = String>>(paths: impl Fn() -> P, rule: ImageIdRu
         }
     }
     Ok(())
-}
-
-/// What a plan takes from the footer of a Parquet file.
-#[derive(Debug)]
-pub(super) struct FileFooter {
-    pub(super) path: String,
-    pub(super) rows: u64,
-    /// Often the same in all files, and then once in memory.
-    pub(super) class_names: Arc<[String]>,
 }
 
 /// Rows and class names of every file, in order.
@@ -649,7 +632,11 @@ mod tests {
 
     #[test]
     fn images_of_one_key_are_refused_by_name() {
-        let check_keys = |paths: [&str; 2], rule| check_keys(|| paths.iter().map(|&path| path.to_owned()), rule);
+        let check_keys = |paths: [&str; 2], rule: ImageIdRule| {
+            let mut keys = IdHashes::default();
+            paths.iter().for_each(|path| keys.add([rule.of_file(path).as_str()]));
+            check_keys(keys, paths.map(str::to_owned).into_iter(), rule)
+        };
         let paths = ["cats/001.jpg", "dogs/001.jpg"];
         let error = check_keys(paths, ImageIdRule::Stem).expect_err("one stem twice");
         assert!(error.contains("cats/001.jpg and dogs/001.jpg") && error.contains("`image_id` path"), "{error}");

@@ -257,6 +257,15 @@ fn is_text(kind: &DataType) -> bool {
     matches!(kind, DataType::Utf8 | DataType::LargeUtf8) || is_binary(kind)
 }
 
+/// What a plan takes from the footer of a Parquet file.
+#[derive(Debug)]
+pub(super) struct FileFooter {
+    pub(super) path: String,
+    pub(super) rows: u64,
+    /// Often the same in all files, and then once in memory.
+    pub(super) class_names: Arc<[String]>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ pub(crate) enum Listed {
 
 /// A whole listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// Objects, sorted by path.
     pub objects: Vec<StoredObject>,
     /// What lies there and cannot be read, sorted by name. Empty for almost every set.
@@ -23,7 +23,7 @@ pub struct Listing {
 
 /// Something that lies in a store and cannot be read: nobody may take it for absent.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Unreachable {
+pub(crate) struct Unreachable {
     /// Its name below the root, fit for a line of text: control characters, backslashes and bytes that are no UTF-8 are escaped as
     /// `\n`, `\\` and `\xff`, so that two names are never shown alike.
     pub shown: String,
@@ -35,8 +35,7 @@ pub struct Unreachable {
 
 /// Why something that a store lists cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum UnreachableReason {
+pub(crate) enum UnreachableReason {
     /// Its name is no UTF-8.
     NotUtf8,
     /// Its name has a tab, a newline or another control character, and lies in a store whose client refuses those.

@@ -31,7 +31,7 @@ pub(super) fn read(
 ) -> object_store::Result<(Bytes, StoredObject)> {
     let failed = |error: io::Error| store_error(file, error);
     // Before it is opened, which waits for ever where it is a pipe that nobody writes to.
-    stored_object(file, String::new(), &fs::metadata(file).map_err(failed)?)?;
+    head(file, String::new())?;
     let mut opened = File::open(file).map_err(failed)?;
     let object = stored_object(file, path, &opened.metadata().map_err(failed)?)?;
     let range = range.map_or(0..object.size, |range| range.start..range.end.min(object.size).max(range.start));
@@ -46,7 +46,7 @@ pub(super) fn read(
 /// Size and version of a file. Blocks.
 ///
 /// # Errors
-/// When it is not there, is a folder, or is neither.
+/// When it is not there, or is no file.
 pub(super) fn head(file: &Path, path: String) -> object_store::Result<StoredObject> {
     let metadata = fs::metadata(file).map_err(|error| store_error(file, error))?;
     stored_object(file, path, &metadata)
@@ -263,7 +263,7 @@ pub(crate) fn local_kind(address: &str) -> Option<LocalKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Limits, Listing, Storage};
+    use crate::{Limits, Storage, storage::Listing};
     use std::os::unix::{ffi::OsStringExt, fs::symlink, net::UnixListener};
 
     fn open(folder: &Path) -> Storage {

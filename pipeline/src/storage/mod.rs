@@ -19,8 +19,7 @@ mod transport;
 
 pub use address::without_secrets;
 pub(crate) use address::{Address, has_scheme};
-pub(crate) use listing::Listed;
-pub use listing::{Listing, Unreachable, UnreachableReason};
+pub(crate) use listing::{Listed, Listing, UnreachableReason};
 pub(crate) use local_files::{LocalKind, local_kind};
 pub use put_stream::PutStreamOutcome;
 
@@ -34,7 +33,7 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use listing::{escaped, problem_of_name};
+use listing::{Unreachable, escaped, problem_of_name};
 use object_store::{
     Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, PutMode,
     PutOptions, PutPayload, RenameOptions, RenameTargetMode, path::Path,
@@ -393,7 +392,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the store fails, after all retries. A folder that is not there is an empty listing.
-    pub async fn list_all(&self, prefix: &str) -> Result<Listing, PipelineError> {
+    pub(crate) async fn list_all(&self, prefix: &str) -> Result<Listing, PipelineError> {
         let mut listing = Listing::default();
         let mut entries = self.list_stream(prefix);
         while let Some(entry) = entries.try_next().await? {

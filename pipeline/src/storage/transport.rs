@@ -85,10 +85,13 @@ impl Watched {
     /// Hands on what the store's client knows how to take, and turns the rest into errors that are not tried again.
     async fn judge(&self, asked: &Asked, answer: HttpResponse) -> std::result::Result<HttpResponse, HttpError> {
         let status = answer.status().as_u16();
+        let tell_that_it_asks_again = || {
+            let (store, request) = (&*self.transport.store, &asked.text);
+            tracing::info!(store, request, status, "the store did not carry out a request; asking again");
+        };
         if !asked.is_final(status) {
             if StoreAnswer::may_pass(&asked.method, status) {
-                let (store, request) = (&*self.transport.store, &asked.text);
-                tracing::info!(store, request, status, "the store did not carry out a request; asking again");
+                tell_that_it_asks_again();
             }
             if asked.lists && answer.status().is_success() {
                 return with_fit_names(answer).await;
@@ -101,8 +104,7 @@ impl Watched {
         let region = parts.headers.get("x-amz-bucket-region").and_then(|region| region.to_str().ok());
         let said = StoreAnswer::new(status, &asked.method, region, &String::from_utf8_lossy(&body));
         if said.heals() {
-            let (store, request) = (&*self.transport.store, &asked.text);
-            tracing::info!(store, request, status, "the store did not carry out a request; asking again");
+            tell_that_it_asks_again();
             return Err(HttpError::new(HttpErrorKind::Interrupted, said));
         }
         Err(HttpError::new(HttpErrorKind::Unknown, said))

@@ -6,6 +6,7 @@ mod fake_scorer;
 mod fault_store;
 mod hostile;
 mod patience;
+mod plan_settings;
 
 pub use fake_encoder::{FakeEncoder, Gate};
 pub use fake_generator::{FakeDecoder, FakeSampler};
@@ -13,3 +14,4 @@ pub use fake_scorer::FakeScorer;
 pub use fault_store::{Fault, FaultRule, FaultStore, Operation};
 pub use hostile::hold;
 pub use patience::{PATIENCE, arrives, returns, wait_until, wait_until_async};
+pub use plan_settings::plan_settings;

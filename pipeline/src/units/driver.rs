@@ -1,9 +1,9 @@
-//! The one driver of units: what is there is skipped, what is missing is made side by side, and a run ends in one way.
+//! Runs units: skips those that are stored already, makes the others concurrently, and ends every run the same way.
 
 use crate::{
     Limits, PipelineError,
     device_worker::{Devices, DevicesGone},
-    telemetry::Telemetry,
+    telemetry::{Stage, Telemetry},
     watchdog,
 };
 use std::{
@@ -23,7 +23,7 @@ const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) trait UnitTask: Send + Sync + 'static {
     /// A unit that is made and not yet stored.
     type Output: Send;
-    /// What is told of a unit that is stored.
+    /// What a stored unit reports.
     type Stored: Send + 'static;
 
     /// Whether `unit` is stored already: another process may have been first.
@@ -68,7 +68,7 @@ impl From<DevicesGone> for UnitError {
     }
 }
 
-/// What a run of units is held to.
+/// Limits, counters and cancellation of a run.
 #[derive(Debug)]
 pub(crate) struct UnitContext<'a> {
     pub(crate) limits: &'a Limits,
@@ -77,7 +77,8 @@ pub(crate) struct UnitContext<'a> {
     pub(crate) cancel: &'a CancellationToken,
 }
 
-/// Makes and stores the units of `todo`, some at once, and lets go of the devices. What other processes finish meanwhile is skipped, and not told.
+/// Makes and stores the units of `todo`, several at once, then closes the devices. Units that other processes store meanwhile are skipped and
+/// not reported.
 ///
 /// # Errors
 /// The first failure of a unit; why the devices failed; [`PipelineError::Stalled`] when nothing moves; [`PipelineError::Drained`] when
@@ -93,6 +94,7 @@ pub(crate) async fn run_units<T: UnitTask>(
 ) -> Result<Vec<T::Stored>, PipelineError> {
     let task = Arc::new(task);
     let units_in_flight = context.limits.units_in_flight_for(devices.count());
+    context.telemetry.set_capacity(Stage::Fetch, units_in_flight.min(todo.len()));
     let stall = Duration::from_secs(context.limits.stall_seconds);
     let result = tokio::select! {
         result = run_concurrently(todo, units_in_flight, &context, &task) => result,

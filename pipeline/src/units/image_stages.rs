@@ -87,17 +87,15 @@ pub(crate) struct ImageStages<A> {
 }
 
 impl<A: Send + 'static> ImageStages<A> {
-    /// Stages for `units_at_once` units, whose batches have `shape`: rows, height and width.
+    /// Stages whose batches have `shape`: rows, height and width.
     pub(crate) fn new(
         devices: DeviceQueue<PixelBatch, A>,
         shape: [usize; 3],
-        units_at_once: usize,
         cpu: &CpuPool,
         telemetry: &Arc<Telemetry>,
         limits: &Limits,
     ) -> Self {
         telemetry.set_capacity(Stage::Decode, cpu.threads());
-        telemetry.set_capacity(Stage::Fetch, units_at_once);
         let (cpu, telemetry) = (cpu.clone(), Arc::clone(telemetry));
         Self { devices, cpu, telemetry, decode_ahead_images: limits.decode_ahead_images.max(1), shape }
     }

@@ -43,7 +43,7 @@ mod tests {
         #[test]
         fn every_process_takes_every_unit_once_its_own_first(units in 0_u32..200, world in 1_u32..9, rank in 0_u32..9) {
             prop_assume!(rank < world);
-            let order = unit_order(units, ProcessRank { rank, world, origin: RankOrigin::Flags });
+            let order = unit_order(units, ProcessRank { rank, world, origin: RankOrigin::Options });
             let own = (0..units).filter(|unit| unit % world == rank).count();
             prop_assert!(order[..own].iter().all(|unit| unit % world == rank));
             prop_assert!(order[..own].is_sorted());
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn processes_steal_in_different_orders() {
-        let stolen = |rank| unit_order(30, ProcessRank { rank, world: 3, origin: RankOrigin::Flags })[10..].to_vec();
+        let stolen = |rank| unit_order(30, ProcessRank { rank, world: 3, origin: RankOrigin::Options })[10..].to_vec();
         assert_ne!(
             stolen(0).iter().filter(|unit| **unit % 3 == 2).collect::<Vec<_>>(),
             stolen(1).iter().filter(|unit| **unit % 3 == 2).collect::<Vec<_>>()

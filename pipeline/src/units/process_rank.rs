@@ -21,7 +21,7 @@ pub struct ProcessRank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankOrigin {
     /// `rank` and `world`.
-    Flags,
+    Options,
     /// `JOB_COMPLETION_INDEX` of a Kubernetes indexed job, and `world`.
     Kubernetes,
     /// `SLURM_ARRAY_TASK_ID` of a Slurm array.
@@ -37,7 +37,7 @@ pub enum RankOrigin {
 impl fmt::Display for RankOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Flags => "`rank` and `world`",
+            Self::Options => "`rank` and `world`",
             Self::Kubernetes => "JOB_COMPLETION_INDEX and `world`",
             Self::SlurmArray => "SLURM_ARRAY_TASK_ID",
             Self::SlurmStep => "SLURM_PROCID",
@@ -57,10 +57,10 @@ impl ProcessRank {
     /// One process alone.
     pub const ALONE: Self = Self { rank: 0, world: 1, origin: RankOrigin::Alone };
 
-    /// Finds rank and world: flags first, then Kubernetes, Slurm arrays, Slurm steps, torchrun.
+    /// Finds rank and world: the options `rank` and `world` first, then Kubernetes, Slurm arrays, Slurm steps, torchrun.
     ///
-    /// `lookup` reads one environment variable; an empty one counts as absent. A flag may stand alone where the scheduler
-    /// gives the other number: Kubernetes tells an index but not how many there are.
+    /// `lookup` reads one environment variable; an empty one counts as absent. `world` may be given alone where the
+    /// scheduler gives the rank: Kubernetes tells an index but not how many there are.
     ///
     /// # Errors
     /// When a variable is no number, a world is missing or 0, or the rank is not below the world.
@@ -77,7 +77,7 @@ impl ProcessRank {
         };
         if let Some(rank) = rank {
             let world = world.ok_or_else(|| settings("`rank` needs `world`, the number of processes".to_owned()))?;
-            return Self::checked(rank, world, RankOrigin::Flags);
+            return Self::checked(rank, world, RankOrigin::Options);
         }
         if let Some(rank) = number("JOB_COMPLETION_INDEX")? {
             let world = world.ok_or_else(|| {
@@ -164,7 +164,7 @@ mod tests {
             (5, 6, RankOrigin::Torchrun),
         ];
         let flags = detect(Some(0), Some(9), &variables).expect("flags");
-        assert_eq!((flags.rank, flags.world, flags.origin), (0, 9, RankOrigin::Flags));
+        assert_eq!((flags.rank, flags.world, flags.origin), (0, 9, RankOrigin::Options));
         for (variables_of_it, (rank, world, origin)) in [1, 3, 2, 2].into_iter().zip(expected) {
             let flag = (origin == RankOrigin::Kubernetes).then_some(8);
             assert_eq!(detect(None, flag, &variables).expect("detected"), ProcessRank { rank, world, origin });

@@ -78,6 +78,35 @@ proptest! {
 }
 
 #[test]
+fn units_have_their_inputs_wherever_these_are_packed() {
+    let input = |index: u64| ListedInput {
+        uri: format!("s3://bucket/{index:09}/{:016x}", index.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        size: index,
+        etag: None,
+        label: None,
+        rows: None,
+    };
+    for unit_size in [1, 3, 5_000] {
+        let listing = SourceListing {
+            source: "s3://bucket/".to_owned(),
+            layout: SourceLayout::Folder,
+            inputs: (0..10_000).map(input).collect(),
+            class_names: vec![],
+            images: None,
+            left_out: SourceAccount::default(),
+        };
+        let plan = plan_units(settings(unit_size, ImageIdRule::Path), listing).expect("a plan");
+        // Some units of each frame, the first and the last.
+        let some = (0..plan.units()).step_by(97).chain([plan.units() - 1]);
+        let all: Vec<_> = plan.inputs().iter().collect();
+        for unit in some {
+            let expected: Vec<_> = all.iter().filter(|input| input.unit == unit).cloned().collect();
+            assert_eq!(plan.unit_inputs(unit), expected, "unit {unit} of {unit_size}");
+        }
+    }
+}
+
+#[test]
 fn a_sampled_tar_is_read_as_far_as_it_was_sampled() {
     let input = ListedInput { uri: "s3://bucket/a.tar".to_owned(), size: 9, etag: None, label: None, rows: Some(3) };
     let source = "s3://bucket/".to_owned();

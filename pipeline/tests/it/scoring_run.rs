@@ -109,7 +109,7 @@ async fn two_processes_share_the_units_and_either_may_finish_alone() {
     let (_, output) = memory_output();
     let part = |rank| {
         let run = run_of(&scene.set, &output, &scene.scorer);
-        score(ScoreRun { process: ProcessRank { rank, world: 2, origin: RankOrigin::Flags }, ..run })
+        score(ScoreRun { process: ProcessRank { rank, world: 2, origin: RankOrigin::Options }, ..run })
     };
     let (left, right) = tokio::join!(part(0), part(1));
     let (left, right) = (left.expect("one"), right.expect("the other"));

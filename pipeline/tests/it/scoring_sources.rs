@@ -66,7 +66,7 @@ async fn archives_larger_than_a_piece_are_read_from_any_unit_on() {
             let (_, output) = memory_output();
             // Odd units first, then even ones: what is inflated must be begun anew.
             let mut run = run_of(&set, &output, &FakeScorer::new());
-            run.process = ProcessRank { rank: 1, world: 2, origin: RankOrigin::Flags };
+            run.process = ProcessRank { rank: 1, world: 2, origin: RankOrigin::Options };
             run.limits.units_in_flight = 1;
             assert_eq!(score(run).await.expect("scored").images_here, count, "{name}");
             assert!(joined(read_all(&set, &output).await).faces[0].pool == expected, "{name} of {size} pixels");

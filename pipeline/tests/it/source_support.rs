@@ -6,36 +6,10 @@ use pipeline::{
     Limits, PipelineError, SourceImage, SourceListing, SourceOptions, SourceReader, Storage, list_storage, plan_units,
     testing::arrives,
 };
-use schemas::{
-    Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, SourceLayout, SourceReading, TokenLevels,
-    TokenizerIdentity,
-};
+use schemas::{ImageIdRule, Plan};
 use std::sync::Arc;
 
-/// Settings of a small run. Source and layout are the listing's.
-pub(crate) fn settings(unit_size: usize, image_id: ImageIdRule) -> PlanSettings {
-    PlanSettings {
-        source: String::new(),
-        split: "train".to_owned(),
-        tokenizer: TokenizerIdentity {
-            name: "test".to_owned(),
-            sha256: "0".repeat(64),
-            codebook_size: 16,
-            levels: TokenLevels::published(4).expect("a power of two"),
-        },
-        precision: "fp32".to_owned(),
-        batch_size: 4,
-        unit_size,
-        origin: Origin::Images(ImageOrigin {
-            layout: SourceLayout::Folder,
-            image_id,
-            crop: Crop::AdmCenter { size: 32 },
-            max_image_bytes: 1 << 20,
-            max_image_pixels: 1 << 20,
-            reading: SourceReading::default(),
-        }),
-    }
-}
+pub(crate) use pipeline::testing::plan_settings as settings;
 
 /// Quick retries, and pieces as small as they get.
 pub(crate) fn limits() -> Limits {

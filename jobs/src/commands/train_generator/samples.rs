@@ -7,7 +7,7 @@ use crate::{
     training::{sheet::Sheet, trained_on::TrainedOn},
 };
 use anyhow::Result;
-use models::{Device, GeneratorTrainer, Precision, VisualTokenizer};
+use models::{Device, GeneratorTrainer, Precision, Trainer, VisualTokenizer};
 use schemas::{Rounding, SampleBatch, Sampling};
 
 /// Most classes of a sheet: all where there are no more, else some, spread evenly.

@@ -7,7 +7,8 @@ use crate::{
 };
 use anyhow::Result;
 use models::{
-    Device, Precision, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer, VisualTokenizer,
+    Device, Precision, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer, Trainer,
+    VisualTokenizer,
 };
 use pipeline::{EvaluationImages, EvaluationImagesOptions, Limits};
 use schemas::{Crop, PixelBatch, Rounding};
