@@ -1,7 +1,7 @@
 //! Whatever a model folder holds, loading it ends: with a model, or with an error that names the file.
 
 use models::{Device, LoadOptions, Precision, VisualTokenizer};
-use pipeline::testing::hold;
+use pipeline::testing::fuzz;
 use proptest::{prop_assert, test_runner::TestCaseError};
 use std::{fs, path::Path};
 use tests::tokenizer;
@@ -26,7 +26,7 @@ fn damaged_headers_of_safetensors_files_are_read_or_refused_by_name() {
     let sound = fs::read(&file).expect("the weights just saved");
     let length = u64::from_le_bytes(*sound.first_chunk().expect("a length")) as usize;
     let (header, tensors) = sound.split_at(8 + length);
-    hold(file!(), 100, &[header.to_vec()], |header| {
+    fuzz(file!(), 100, &[header.to_vec()], |header| {
         fs::write(&file, [header, tensors].concat()).expect("written");
         load(folder.path(), &file)
     });
@@ -38,7 +38,7 @@ fn damaged_configurations_are_read_or_refused_by_name() {
     tokenizer::save(folder.path(), 0);
     let file = folder.path().join("config.json");
     let sound = fs::read(&file).expect("the configuration just saved");
-    hold(file!(), 100, &[sound], |bytes| {
+    fuzz(file!(), 100, &[sound], |bytes| {
         fs::write(&file, bytes).expect("written");
         load(folder.path(), &file)
     });

@@ -348,7 +348,7 @@ mod tests {
             "#;
         let (file, program) = (tempfile::NamedTempFile::new().expect("a temporary file"), cli::command());
         SettingsFile::read(Some(file.path()), &program).expect("an empty file says nothing");
-        pipeline::testing::hold(file!(), 400, &[sound.to_vec()], |bytes| {
+        pipeline::testing::fuzz(file!(), 400, &[sound.to_vec()], |bytes| {
             std::fs::write(file.path(), bytes).expect("it can be written");
             let name = file.path().display().to_string();
             match SettingsFile::read(Some(file.path()), &program) {

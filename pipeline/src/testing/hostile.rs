@@ -3,7 +3,7 @@
 use proptest::{
     prelude::*,
     sample::Index,
-    test_runner::{FileFailurePersistence, TestCaseError, TestRunner},
+    test_runner::{FileFailurePersistence, RngSeed, TestCaseError, TestRunner},
 };
 use std::time::{Duration, Instant};
 
@@ -59,12 +59,13 @@ fn damaged(mut bytes: Vec<u8>, all: &[Damage]) -> Vec<u8> {
     bytes
 }
 
-/// Damages `sound` files in `cases` ways, or for `RESTOK_FUZZ_SECONDS`; `check` says what must hold of each. What failed is kept beside
-/// `source_file`, the caller's `file!()`.
+/// Damages `sound` files in `cases` ways, or in others, so many at a time, for `RESTOK_FUZZ_SECONDS`; `check` says what must hold of
+/// each. The ways follow from `PROPTEST_RNG_SEED`. What failed is kept in `proptest-regressions` of the crate of `source_file`, the
+/// caller's `file!()`.
 ///
 /// # Panics
 /// With the smallest damage found for which `check` fails.
-pub fn hold(
+pub fn fuzz(
     source_file: &'static str,
     cases: u32,
     sound: &[Vec<u8>],
@@ -73,12 +74,17 @@ pub fn hold(
     #[expect(clippy::disallowed_methods, reason = "a setting of the tests, not of the program")]
     let seconds = std::env::var("RESTOK_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs);
     let began = Instant::now();
-    loop {
+    let first_seed = ProptestConfig::default().rng_seed;
+    for round in 0_u64.. {
         let persistence = FileFailurePersistence::SourceParallel("proptest-regressions");
         let config = ProptestConfig {
             cases,
             source_file: Some(source_file),
             failure_persistence: Some(Box::new(persistence)),
+            rng_seed: match first_seed {
+                RngSeed::Random => RngSeed::Random,
+                RngSeed::Fixed(seed) => RngSeed::Fixed(seed.wrapping_add(round)),
+            },
             ..ProptestConfig::default()
         };
         let strategy = (0..sound.len(), prop::collection::vec(damage(), 1..6));

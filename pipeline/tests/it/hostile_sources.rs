@@ -11,7 +11,7 @@ use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use pipeline::{
     PictureSet, PictureSetOptions, PipelineError, SourceOptions, list_storage, plan_units,
-    testing::{arrives, hold},
+    testing::{arrives, fuzz},
 };
 use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
 use schemas::{ImageIdRule, Plan};
@@ -58,7 +58,7 @@ fn damaged_shards_are_read_or_refused_by_name() {
     let long = [(format!("{}.jpg", "name".repeat(40)), Bytes::from(vec![1; 700]))];
     let sound =
         RUNTIME.block_on(async { [tar_of(&members).await.expect("a tar"), tar_of(&long).await.expect("a tar")] });
-    hold(file!(), 400, &sound, |bytes| read_as("a.tar", bytes));
+    fuzz(file!(), 400, &sound, |bytes| read_as("a.tar", bytes));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn damaged_parquet_files_are_read_or_refused_by_name() {
         SampleSet::numbered(9, 3, 40).write_parquet(store.as_ref(), "set", 9, 4).await.expect("written");
         store.get(&Path::from("set/part-00000.parquet")).await.expect("there").bytes().await.expect("read").to_vec()
     });
-    hold(file!(), 400, &[sound], |bytes| read_as("a.parquet", bytes));
+    fuzz(file!(), 400, &[sound], |bytes| read_as("a.parquet", bytes));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn damaged_archives_are_opened_or_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("set").join("a.npz");
     std::fs::create_dir(file.parent().expect("a folder")).expect("made");
-    hold(file!(), 200, &[sound], |bytes| {
+    fuzz(file!(), 200, &[sound], |bytes| {
         std::fs::write(&file, bytes).expect("written");
         let (options, limits) = (PictureSetOptions::new(file.display().to_string()), limits());
         let opening = PictureSet::open(&options, &limits);
@@ -107,7 +107,7 @@ fn damaged_plans_are_read_or_refused_by_line() {
             list_storage(&storage(&store, "set"), "", &SourceOptions::new(""), &limits()).await.expect("listed");
         plan_units(settings(2, ImageIdRule::Stem), listing).expect("a plan").to_json_lines()
     });
-    hold(file!(), 500, &[sound], |bytes| match Plan::from_json_lines(bytes) {
+    fuzz(file!(), 500, &[sound], |bytes| match Plan::from_json_lines(bytes) {
         Ok(plan) => {
             let lines = plan.to_json_lines();
             let again =
