@@ -29,7 +29,7 @@
 //! written: [`TokenTables`] opens finished outputs by their manifests, [`TrainingTokens`] gives shuffled batches of their codes and
 //! labels, one view an image and epoch, and [`EvaluationTokens`] their first images in order.
 //!
-//! Scoring works the same way, without a plan: a [`PictureSet`] is frozen and divided, [`score()`] puts one file a unit, and
+//! Scoring works the same way, without a plan: a [`ImageSet`] is frozen and divided, [`score()`] puts one file a unit, and
 //! [`ScoredTables`] gives them back in order. [`read_reference`] and [`write_reference`] handle what a set is compared with,
 //! [`write_scores`] and [`read_scores`] the lines that come of it.
 //!
@@ -58,14 +58,16 @@ mod crop;
 mod decode;
 mod device_worker;
 mod error;
+mod evaluation;
+mod image_set;
 mod limits;
 mod network;
+mod npz;
 mod parquet_batches;
 mod plan_units;
 mod prefetcher;
 mod run;
 mod samples;
-mod scoring;
 mod source;
 mod storage;
 mod table_reader;
@@ -84,19 +86,21 @@ pub use commit::{Finding, VerifyOptions, VerifyReport, claim_output, finalize, r
 pub use crop::{RandomCrop, crop_views};
 pub use decode::{DecodeFailure, DecodeLimits, RgbImage, decode_image};
 pub use error::PipelineError;
+pub use evaluation::{
+    FeatureMoments, NewReference, Reference, ReferenceWritten, ScoreRun, ScoreRunReport, ScoredTables, ScoresWritten,
+    read_reference, read_scores, score, write_reference, write_scores,
+};
+pub use image_set::{ImageSet, ImageSetOptions};
 pub use limits::Limits;
 pub use network::{
     BatchNetwork, DecoderFactory, DeviceError, EncoderFactory, NetworkFactory, SamplerFactory, ScorerFactory,
 };
+pub use npz::{NpzEncoder, NpzShape, npz_size};
 pub use plan_units::plan_units;
 pub use run::{CodeSource, GenerateRun, Run, RunReport, TokenizeRun, decoder_versions, generate, tokenize};
 pub use samples::{
-    AssembledNpz, NpzEncoder, NpzShape, SampleImage, SampleRows, assemble_npz, encode_png, encode_sample_parquet,
-    encode_sample_tar, npz_size, read_sample_parquet,
-};
-pub use scoring::{
-    FeatureMoments, NewReference, PictureSet, PictureSetOptions, Reference, ReferenceWritten, ScoreRun, ScoreRunReport,
-    ScoredTables, ScoresWritten, read_reference, read_scores, score, write_reference, write_scores,
+    AssembledNpz, SampleImage, SampleRows, assemble_npz, encode_png, encode_sample_parquet, encode_sample_tar,
+    read_sample_parquet,
 };
 pub use source::{
     FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,

@@ -1,14 +1,23 @@
 //! Batches of a Parquet file that may be damaged.
 //!
-//! The library's decoders hold some damage for impossible and panic on it. Let through, the panic would end the run without the file's name.
+//! The library holds some damage for impossible and panics on it, where it opens a file and where it decodes one. Let through, the panic
+//! would end the run without the file's name.
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::{arrow::arrow_reader::ParquetRecordBatchReader, errors::ParquetError};
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
+
+/// What `read` gives, its panic an error.
+pub(crate) fn without_panic<T, E: From<ParquetError>>(read: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let problem = "the reader panicked on these bytes: the file is damaged";
+        Err(ParquetError::General(problem.to_owned()).into())
+    })
+}
 
 /// A reader of batches whose panic is an error, the last thing it gives.
 pub(crate) struct ParquetBatches<R = ParquetRecordBatchReader>(Option<R>);
@@ -30,10 +39,16 @@ impl<R: Iterator<Item = Result<RecordBatch, ArrowError>>> Iterator for ParquetBa
 
     fn next(&mut self) -> Option<Self::Item> {
         let reader = self.0.as_mut()?;
-        catch_unwind(AssertUnwindSafe(|| reader.next())).unwrap_or_else(|_| {
+        let mut panicked = true;
+        let batch = without_panic(|| {
+            let batch = reader.next().transpose();
+            panicked = false;
+            batch
+        });
+        if panicked {
             self.0 = None;
-            Some(Err(ArrowError::ParquetError("the decoder panicked on these bytes: the file is damaged".to_owned())))
-        })
+        }
+        batch.transpose()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `restok evaluate`: the scores of a set under a named protocol.
 //!
 //! ```text
-//! source ─▶ PictureSet ─▶ features of every unit, committed ─▶ totals, in order ─▶ record ─▶ scores table
+//! source ─▶ ImageSet ─▶ features of every unit, committed ─▶ totals, in order ─▶ record ─▶ scores table
 //!                                                  reference ─┘
 //! ```
 

@@ -7,11 +7,10 @@
 
 use super::{
     SampleImage,
-    npz::{NpzEncoder, NpzShape},
     sample_parquet::{SampleRows, read_sample_parquet},
 };
 use crate::{
-    DecodeLimits, PipelineError, PutStreamOutcome, Storage,
+    DecodeLimits, NpzEncoder, NpzShape, PipelineError, PutStreamOutcome, Storage,
     background_task::{joined, spawn},
     cpu_pool::CpuPool,
     decode_image,

@@ -10,13 +10,11 @@
 //! The same images give the same bytes in each: no clock, no host, fixed settings of every writer.
 
 mod assemble_npz;
-mod npz;
 mod png;
 mod sample_parquet;
 mod sample_tar;
 
 pub use assemble_npz::{AssembledNpz, assemble_npz};
-pub use npz::{NpzEncoder, NpzShape, npz_size};
 pub use png::encode_png;
 pub use sample_parquet::{SampleRows, encode_sample_parquet, read_sample_parquet};
 pub use sample_tar::encode_sample_tar;

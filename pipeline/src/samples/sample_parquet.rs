@@ -10,7 +10,10 @@
 //! Source: `datasets`, `Features.from_arrow_schema`.
 
 use super::{SampleImage, class_name};
-use crate::{PipelineError, parquet_batches::ParquetBatches};
+use crate::{
+    PipelineError,
+    parquet_batches::{ParquetBatches, without_panic},
+};
 use arrow_array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, StructArray, builder::BinaryBuilder, cast::AsArray,
     types::Int64Type,
@@ -72,7 +75,8 @@ pub fn encode_sample_parquet(
 /// # Errors
 /// When the bytes are no Parquet file, or a column is missing or of another type. Each row may fail in its turn.
 pub fn read_sample_parquet(bytes: Bytes, uri: &str) -> Result<SampleRows, PipelineError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|source| parquet_error(uri, source))?;
+    let builder = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes))
+        .map_err(|source| parquet_error(uri, source))?;
     for expected in sample_schema().fields() {
         let found = builder.schema().field_with_name(expected.name()).ok().map(Field::data_type);
         if found != Some(expected.data_type()) {
@@ -84,7 +88,8 @@ pub fn read_sample_parquet(bytes: Bytes, uri: &str) -> Result<SampleRows, Pipeli
             return Err(PipelineError::Output { uri: uri.to_owned(), problem: error.to_string() });
         }
     }
-    let reader = builder.with_batch_size(READ_BATCH_ROWS).build().map_err(|source| parquet_error(uri, source))?;
+    let reader = without_panic(|| builder.with_batch_size(READ_BATCH_ROWS).build())
+        .map_err(|source| parquet_error(uri, source))?;
     Ok(SampleRows { reader: ParquetBatches::new(reader), uri: uri.to_owned(), batch: Vec::new().into_iter() })
 }
 

@@ -4,7 +4,7 @@
 //! dictionaries hold the same plain columns as any other.
 
 use super::pinned_object::PinnedObject;
-use crate::{PipelineError, error::first_few};
+use crate::{PipelineError, error::first_few, parquet_batches::without_panic};
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use arrow_schema::{DataType, Field, Fields};
 use parquet::{
@@ -134,7 +134,7 @@ pub(super) async fn read_footer(object: &PinnedObject, reading: &SourceReading) 
         let range = if length == size { None } else { Some(size - length..size) };
         let tail = object.read(range).await?;
         let mut reader = ParquetMetaDataReader::new();
-        match reader.try_parse_sized(&tail, size) {
+        match without_panic(|| reader.try_parse_sized(&tail, size)) {
             Ok(()) => break reader.finish().map_err(wrong)?,
             Err(ParquetError::NeedMoreData(needed)) if length < needed as u64 && needed as u64 <= size => {
                 length = needed as u64
@@ -143,7 +143,7 @@ pub(super) async fn read_footer(object: &PinnedObject, reading: &SourceReading) 
         }
     };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), options).map_err(wrong)?;
+    let metadata = without_panic(|| ArrowReaderMetadata::try_new(Arc::new(metadata), options)).map_err(wrong)?;
     let (columns, label_advice) = find_columns(metadata.schema().fields(), reading)
         .map_err(|problem| PipelineError::Source { uri: object.uri().to_owned(), problem })?;
     Ok(Footer { metadata, columns, label_advice })

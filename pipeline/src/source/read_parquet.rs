@@ -13,7 +13,7 @@ use super::{
 use crate::{
     PipelineError,
     background_task::{joined, spawn, stream_of_task},
-    parquet_batches::ParquetBatches,
+    parquet_batches::{ParquetBatches, without_panic},
 };
 use arrow_array::{
     Array, RecordBatch,
@@ -99,7 +99,7 @@ fn read_rows(
     let other_classes = !names.starts_with(plan) && !plan.starts_with(&names);
     let other_classes = other_classes.then_some(names);
     let file = ImageFile { shared, object: &object, footer: &footer, other_classes, account };
-    let reader = open_rows(Arc::clone(&pages), &footer, &rows).map_err(failed)?;
+    let reader = without_panic(|| open_rows(Arc::clone(&pages), &footer, &rows)).map_err(failed)?;
     let mut next = rows.start;
     for batch in ParquetBatches::new(reader) {
         let batch = batch.map_err(|error| failed(arrow_to_parquet(error)))?;
@@ -130,7 +130,7 @@ fn open_rows(pages: Arc<PageSource>, footer: &Footer, rows: &Range<u64>) -> Parq
     let mut groups = Vec::new();
     let (mut group_starts, mut skipped) = (0_u64, None);
     for (index, group) in footer.metadata.metadata().row_groups().iter().enumerate() {
-        let group_ends = group_starts + u64::try_from(group.num_rows()).unwrap_or(0);
+        let group_ends = group_starts.saturating_add(u64::try_from(group.num_rows()).unwrap_or(0));
         if group_starts < rows.end && rows.start < group_ends {
             skipped.get_or_insert(rows.start - group_starts.min(rows.start));
             groups.push(index);
@@ -318,7 +318,7 @@ impl ChunkReader for PageReader {
         if start.saturating_add(length as u64) > self.0.size {
             return Err(ParquetError::EOF(format!(
                 "a page ends at byte {}, behind the file's end",
-                start + length as u64
+                start.saturating_add(length as u64)
             )));
         }
         let mut chunks = self.0.chunks.lock().unwrap_or_else(PoisonError::into_inner);

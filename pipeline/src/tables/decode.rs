@@ -1,7 +1,10 @@
 //! Parquet bytes back to rows, with every column checked against its schema.
 
 use super::encode::parquet_error;
-use crate::{PipelineError, parquet_batches::ParquetBatches};
+use crate::{
+    PipelineError,
+    parquet_batches::{ParquetBatches, without_panic},
+};
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -74,7 +77,8 @@ pub(crate) fn decode_images(
 /// The file's `restok.*` metadata, a batch without rows in its schema (so that a file without rows is checked too), and a
 /// reader of the rest.
 fn open(bytes: Bytes, uri: &str) -> Result<(BTreeMap<String, String>, RecordBatch, ParquetBatches), PipelineError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|source| parquet_error(uri, source))?;
+    let builder = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes))
+        .map_err(|source| parquet_error(uri, source))?;
     let metadata = builder
         .metadata()
         .file_metadata()
@@ -85,7 +89,8 @@ fn open(bytes: Bytes, uri: &str) -> Result<(BTreeMap<String, String>, RecordBatc
         .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
         .collect();
     let empty = RecordBatch::new_empty(std::sync::Arc::clone(builder.schema()));
-    let reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|source| parquet_error(uri, source))?;
+    let reader =
+        without_panic(|| builder.with_batch_size(BATCH_ROWS).build()).map_err(|source| parquet_error(uri, source))?;
     Ok((metadata, empty, ParquetBatches::new(reader)))
 }
 

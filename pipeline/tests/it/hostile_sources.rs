@@ -10,7 +10,7 @@ use crate::{
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use pipeline::{
-    PictureSet, PictureSetOptions, PipelineError, SourceOptions, list_storage, plan_units,
+    ImageSet, ImageSetOptions, PipelineError, SourceOptions, list_storage, plan_units,
     testing::{arrives, fuzz},
 };
 use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
@@ -89,8 +89,8 @@ fn damaged_archives_are_opened_or_refused_by_name() {
     std::fs::create_dir(file.parent().expect("a folder")).expect("made");
     fuzz(file!(), 200, &[sound], |bytes| {
         std::fs::write(&file, bytes).expect("written");
-        let (options, limits) = (PictureSetOptions::new(file.display().to_string()), limits());
-        let opening = PictureSet::open(&options, &limits);
+        let (options, limits) = (ImageSetOptions::new(file.display().to_string()), limits());
+        let opening = ImageSet::open(&options, &limits);
         match RUNTIME.block_on(arrives("the end of a damaged archive", opening)) {
             Ok(_) => Ok(()),
             Err(error) => names_the_file(&error),

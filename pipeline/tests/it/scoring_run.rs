@@ -7,7 +7,7 @@ use crate::{
 use bytes::Bytes;
 use object_store::{ObjectStore, memory::InMemory};
 use pipeline::{
-    PictureSet, PipelineError, ProcessRank, RankOrigin, ScoreRun, ScoredTables, Storage,
+    ImageSet, PipelineError, ProcessRank, RankOrigin, ScoreRun, ScoredTables, Storage,
     testing::{FakeScorer, Fault, FaultRule, FaultStore, Gate, Operation, wait_until_async},
 };
 use schemas::features_path;
@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc};
 const SIZE: usize = 8;
 
 struct Scene {
-    set: Arc<PictureSet>,
+    set: Arc<ImageSet>,
     scorer: FakeScorer,
     reference: BTreeMap<String, Bytes>,
 }

@@ -2,7 +2,7 @@
 
 use crate::{run_support::memory_output, sample_files::pixels_of, scoring_support::*};
 use pipeline::{
-    Limits, PictureSet, PictureSetOptions, PipelineError, ProcessRank, RankOrigin, SourceOptions, testing::FakeScorer,
+    ImageSet, ImageSetOptions, Limits, PipelineError, ProcessRank, RankOrigin, SourceOptions, testing::FakeScorer,
 };
 use schemas::{Crop, ScoredUnit};
 use std::sync::Arc;
@@ -81,8 +81,8 @@ async fn a_crop_is_taken_of_files_and_of_arrays_alike_and_makes_mixed_sizes_one(
     let crop = Some(Crop::TorchvisionCenter { size: 12 });
     let mut faces = Vec::new();
     for url in [folder, npz] {
-        let options = PictureSetOptions { crop, ..PictureSetOptions::new(url) };
-        let set = PictureSet::open(&options, &limits()).await.expect("a set").into();
+        let options = ImageSetOptions { crop, ..ImageSetOptions::new(url) };
+        let set = ImageSet::open(&options, &limits()).await.expect("a set").into();
         let (_, output) = memory_output();
         score_with(&set, &output, &FakeScorer::new()).await.expect("scored");
         assert_eq!(set.shape(), (12, 12));
@@ -99,8 +99,8 @@ async fn a_crop_is_taken_of_files_and_of_arrays_alike_and_makes_mixed_sizes_one(
     let error = score_with(&open(&url, 2).await, &output, &FakeScorer::new()).await.expect_err("mixed sizes");
     let told = error.to_string();
     assert!(told.contains("000002.png: 24x24 pixels") && told.contains("has 20x20"), "{told}");
-    let options = PictureSetOptions { crop, ..PictureSetOptions::new(url) };
-    let set = PictureSet::open(&options, &limits()).await.expect("a set").into();
+    let options = ImageSetOptions { crop, ..ImageSetOptions::new(url) };
+    let set = ImageSet::open(&options, &limits()).await.expect("a set").into();
     let (_, output) = memory_output();
     assert_eq!(score_with(&set, &output, &FakeScorer::new()).await.expect("one size").images_here, 3);
 }
@@ -132,12 +132,12 @@ async fn broken_pictures_are_counted_and_passed_over_and_the_first_whole_one_giv
 
     let nothing = memory("all-broken");
     put(&nothing, "a.png", "text").await;
-    let told = refused(&PictureSetOptions::new(format!("{}/", nothing.display()))).await;
+    let told = refused(&ImageSetOptions::new(format!("{}/", nothing.display()))).await;
     assert!(told.contains("not one of its images"), "{told}");
     // With a crop the size is known, and a unit without a row is a unit.
     let crop = Some(Crop::AdmCenter { size: 8 });
-    let options = PictureSetOptions { crop, ..PictureSetOptions::new(format!("{}/", nothing.display())) };
-    let set = PictureSet::open(&options, &limits()).await.expect("a set").into();
+    let options = ImageSetOptions { crop, ..ImageSetOptions::new(format!("{}/", nothing.display())) };
+    let set = ImageSet::open(&options, &limits()).await.expect("a set").into();
     let (_, output) = memory_output();
     score_with(&set, &output, &FakeScorer::new()).await.expect("nothing to score");
     let expected = ScoredUnit { rows: Vec::new(), faces: Vec::new(), tokens: None, rejected: 1 };
@@ -148,22 +148,22 @@ async fn broken_pictures_are_counted_and_passed_over_and_the_first_whole_one_giv
 async fn the_digest_follows_what_decides_the_scores_and_not_the_division_or_the_place() {
     let npz = npz_stored(6, SIZE);
     let url = put(&memory("digest-npz"), "a.npz", npz.clone()).await;
-    let digest = async |options: PictureSetOptions, limits: Limits| {
-        PictureSet::open(&options, &limits).await.expect("a set").digest().to_owned()
+    let digest = async |options: ImageSetOptions, limits: Limits| {
+        ImageSet::open(&options, &limits).await.expect("a set").digest().to_owned()
     };
-    let plain = digest(PictureSetOptions::new(&url), limits()).await;
+    let plain = digest(ImageSetOptions::new(&url), limits()).await;
     assert_eq!(plain.len(), 64);
-    let divided = PictureSetOptions { unit_size: 2, ..PictureSetOptions::new(&url) };
+    let divided = ImageSetOptions { unit_size: 2, ..ImageSetOptions::new(&url) };
     assert_eq!(digest(divided, limits()).await, plain);
-    let cropped = PictureSetOptions { crop: Some(Crop::AdmCenter { size: 8 }), ..PictureSetOptions::new(&url) };
+    let cropped = ImageSetOptions { crop: Some(Crop::AdmCenter { size: 8 }), ..ImageSetOptions::new(&url) };
     let few = SourceOptions { max_images: Some(4), ..SourceOptions::new(&url) };
-    let few = PictureSetOptions { source: few, ..PictureSetOptions::new("") };
+    let few = ImageSetOptions { source: few, ..ImageSetOptions::new("") };
     let others = [
         digest(cropped, limits()).await,
         digest(few, limits()).await,
-        digest(PictureSetOptions::new(&url), Limits { max_image_pixels: 1 << 19, ..limits() }).await,
-        digest(PictureSetOptions::new(put(&memory("digest-npz"), "b.npz", npz).await), limits()).await,
-        digest(PictureSetOptions::new(png_folder("digest-folder", 6, SIZE).await), limits()).await,
+        digest(ImageSetOptions::new(&url), Limits { max_image_pixels: 1 << 19, ..limits() }).await,
+        digest(ImageSetOptions::new(put(&memory("digest-npz"), "b.npz", npz).await), limits()).await,
+        digest(ImageSetOptions::new(png_folder("digest-folder", 6, SIZE).await), limits()).await,
     ];
     for (index, other) in others.iter().enumerate() {
         assert!(*other != plain && !others[..index].contains(other), "{index}");
@@ -177,7 +177,7 @@ async fn the_digest_follows_what_decides_the_scores_and_not_the_division_or_the_
         std::fs::write(&path, png(0, SIZE)).expect("written");
         std::fs::File::options().append(true).open(&path).expect("open").set_modified(date).expect("dated");
     }
-    let local = |folder: &tempfile::TempDir| PictureSetOptions::new(format!("{}/", folder.path().display()));
+    let local = |folder: &tempfile::TempDir| ImageSetOptions::new(format!("{}/", folder.path().display()));
     assert_ne!(digest(local(&one), limits()).await, digest(local(&other), limits()).await);
     assert_eq!(digest(local(&one), limits()).await, digest(local(&one), limits()).await);
 }
@@ -188,8 +188,8 @@ async fn an_archive_on_disk_is_named_by_its_path_and_a_limit_takes_its_first_pic
     let path = folder.path().join("a set.npz");
     std::fs::write(&path, npz_stored(7, SIZE)).expect("written");
     let source = SourceOptions { max_images: Some(5), ..SourceOptions::new(path.display().to_string()) };
-    let options = PictureSetOptions { source, unit_size: 2, ..PictureSetOptions::new("") };
-    let set = PictureSet::open(&options, &limits()).await.expect("a set").into();
+    let options = ImageSetOptions { source, unit_size: 2, ..ImageSetOptions::new("") };
+    let set = ImageSet::open(&options, &limits()).await.expect("a set").into();
     let (_, output) = memory_output();
     let report = score_with(&set, &output, &FakeScorer::new()).await.expect("scored");
     assert_eq!((report.units, report.images_here, set.images()), (3, 5, Some(5)));
@@ -206,11 +206,11 @@ async fn settings_that_cannot_be_are_refused() {
         (Some(Crop::AdmTenCrop { resize: 10, size: 8 }), 10, "gives 10 views"),
         (None, 0, "a unit of 0 images"),
     ] {
-        let told = refused(&PictureSetOptions { crop, unit_size, ..PictureSetOptions::new(&url) }).await;
+        let told = refused(&ImageSetOptions { crop, unit_size, ..ImageSetOptions::new(&url) }).await;
         assert!(told.contains(words), "{told}");
     }
     let none = SourceOptions { max_images: Some(0), ..SourceOptions::new(&url) };
-    let told = refused(&PictureSetOptions { source: none, ..PictureSetOptions::new("") }).await;
+    let told = refused(&ImageSetOptions { source: none, ..ImageSetOptions::new("") }).await;
     assert!(told.contains("0 images"), "{told}");
 }
 
@@ -252,10 +252,10 @@ async fn archives_of_something_else_are_refused_with_file_member_and_what_was_fo
     ];
     for (name, bytes, words) in cases {
         let url = put(&storage, &format!("{name}.npz"), bytes).await;
-        let told = refused(&PictureSetOptions::new(&url)).await;
+        let told = refused(&ImageSetOptions::new(&url)).await;
         assert!(told.starts_with(&url) && told.contains(words), "{name}: {told}");
     }
-    let told = refused(&PictureSetOptions::new(storage.uri("missing.npz"))).await;
+    let told = refused(&ImageSetOptions::new(storage.uri("missing.npz"))).await;
     assert!(told.contains("missing.npz"), "{told}");
 }
 
@@ -298,8 +298,8 @@ async fn pixels_that_are_not_those_of_the_archives_checksum_are_not_scored() {
         assert!(output.list("").await.expect("a listing").is_empty(), "nothing was scored");
         // A trial of the first pictures does not read the others.
         let source = SourceOptions { max_images: Some(2), ..SourceOptions::new(url) };
-        let options = PictureSetOptions { source, ..PictureSetOptions::new("") };
-        let few = Arc::new(PictureSet::open(&options, &limits()).await.expect("opened"));
+        let options = ImageSetOptions { source, ..ImageSetOptions::new("") };
+        let few = Arc::new(ImageSet::open(&options, &limits()).await.expect("opened"));
         score_with(&few, &output, &FakeScorer::new()).await.expect("the first two");
     }
 }

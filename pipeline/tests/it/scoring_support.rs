@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use pipeline::{
-    Limits, NpzEncoder, NpzShape, PictureSet, PictureSetOptions, PipelineError, ProcessRank, PutOutcome, ScoreRun,
+    ImageSet, ImageSetOptions, Limits, NpzEncoder, NpzShape, PipelineError, ProcessRank, PutOutcome, ScoreRun,
     ScoreRunReport, ScoredTables, Storage, encode_png,
     testing::{FakeScorer, arrives},
 };
@@ -110,17 +110,17 @@ pub(crate) fn npy(descr: &str, fortran_order: bool, shape: &[usize], elements: &
     bytes
 }
 
-pub(crate) async fn open(url: &str, unit_size: usize) -> Arc<PictureSet> {
-    let options = PictureSetOptions { unit_size, ..PictureSetOptions::new(url) };
-    Arc::new(PictureSet::open(&options, &limits()).await.expect("a set"))
+pub(crate) async fn open(url: &str, unit_size: usize) -> Arc<ImageSet> {
+    let options = ImageSetOptions { unit_size, ..ImageSetOptions::new(url) };
+    Arc::new(ImageSet::open(&options, &limits()).await.expect("a set"))
 }
 
-pub(crate) async fn refused(options: &PictureSetOptions) -> String {
-    PictureSet::open(options, &limits()).await.expect_err("refused").to_string()
+pub(crate) async fn refused(options: &ImageSetOptions) -> String {
+    ImageSet::open(options, &limits()).await.expect_err("refused").to_string()
 }
 
 /// A run over `set` into `output` on one fake device.
-pub(crate) fn run_of(set: &Arc<PictureSet>, output: &Storage, scorer: &FakeScorer) -> ScoreRun {
+pub(crate) fn run_of(set: &Arc<ImageSet>, output: &Storage, scorer: &FakeScorer) -> ScoreRun {
     ScoreRun {
         set: Arc::clone(set),
         output: output.clone(),
@@ -136,7 +136,7 @@ pub(crate) fn run_of(set: &Arc<PictureSet>, output: &Storage, scorer: &FakeScore
 }
 
 pub(crate) async fn score_with(
-    set: &Arc<PictureSet>,
+    set: &Arc<ImageSet>,
     output: &Storage,
     scorer: &FakeScorer,
 ) -> Result<ScoreRunReport, PipelineError> {
@@ -149,7 +149,7 @@ pub(crate) async fn score(run: ScoreRun) -> Result<ScoreRunReport, PipelineError
 }
 
 /// All units of a set, read back in order.
-pub(crate) async fn read_all(set: &PictureSet, output: &Storage) -> Vec<ScoredUnit> {
+pub(crate) async fn read_all(set: &ImageSet, output: &Storage) -> Vec<ScoredUnit> {
     let tables = ScoredTables::open(output.clone(), KEY, set.units()).expect("a key");
     let mut units = Vec::new();
     for unit in 0..set.units() {

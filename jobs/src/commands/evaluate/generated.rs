@@ -10,7 +10,7 @@ use super::{
 };
 use anyhow::Result;
 use models::{Device, frechet_distance, precision_recall};
-use pipeline::{PictureSet, PipelineError, SourceOptions};
+use pipeline::{ImageSet, PipelineError, SourceOptions};
 use schemas::{Crop, EvaluationRecord, ScoredImages, Scores};
 use std::{slice, sync::Arc};
 
@@ -21,7 +21,7 @@ const NEIGHBOURS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct GeneratedSet {
     made_by: MadeBy,
-    set: Arc<PictureSet>,
+    set: Arc<ImageSet>,
     crop: Option<Crop>,
 }
 
@@ -113,7 +113,7 @@ fn compare(
 }
 
 /// What the features of a set depend on.
-pub(super) fn key<'a>(set: &'a PictureSet, scoring: &Scoring, extractors: &'a Extractors) -> FeatureKey<'a> {
+pub(super) fn key<'a>(set: &'a ImageSet, scoring: &Scoring, extractors: &'a Extractors) -> FeatureKey<'a> {
     FeatureKey {
         set: set.digest(),
         extractor: Some(extractors.sha256()),

@@ -1,7 +1,7 @@
 //! What made a set: of an output of ours, its plan says so.
 
 use anyhow::Result;
-use pipeline::{Limits, PictureSet, PipelineError, SourceOptions, Storage, TableReader, read_plan};
+use pipeline::{ImageSet, Limits, PipelineError, SourceOptions, Storage, TableReader, read_plan};
 use schemas::{EvaluationRecord, Origin, PictureFormat, PlanSettings, SampleOrigin, SourceLayout};
 
 /// A set's pictures, and what is known of their making.
@@ -24,7 +24,7 @@ impl MadeBy {
     pub(super) async fn find(source: SourceOptions, limits: &Limits) -> Result<Self> {
         let unknown = |source| Ok(Self { source, settings: None, samples: None });
         // A pattern or a file is no output.
-        if source.url.contains(['*', '?', '{']) || PictureSet::is_archive(&source.url) {
+        if source.url.contains(['*', '?', '{']) || ImageSet::is_archive(&source.url) {
             return unknown(source);
         }
         let output = Storage::open(&source.url, limits)?;

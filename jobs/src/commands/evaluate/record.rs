@@ -2,7 +2,7 @@
 
 use super::{extractors::Extractors, scoring::Scoring, totals::SetTotals};
 use anyhow::Result;
-use pipeline::PictureSet;
+use pipeline::ImageSet;
 use schemas::{Crop, Deviation, EvaluationRecord, sha256_hex};
 
 /// Digits of a digest that name an evaluation.
@@ -11,7 +11,7 @@ const NAME_DIGITS: usize = 12;
 /// What is known of every evaluation of a set, without scores and without a name.
 pub(super) fn begin(
     scoring: &Scoring,
-    set: &PictureSet,
+    set: &ImageSet,
     max_images: Option<u64>,
     crop: Option<Crop>,
     totals: &SetTotals,

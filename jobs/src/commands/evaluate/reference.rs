@@ -12,7 +12,7 @@ use report::text::{count, counted, named};
 use anyhow::Result;
 use models::FeatureDistribution;
 use pipeline::{
-    FeatureMoments, NewReference, PictureSet, Reference, SourceOptions, Storage, read_reference, write_reference,
+    FeatureMoments, ImageSet, NewReference, Reference, SourceOptions, Storage, read_reference, write_reference,
 };
 use schemas::{Crop, Deviation, DeviationKind, ReferenceProvenance, SchemaError, ScoredImages};
 use std::sync::Arc;
@@ -166,7 +166,7 @@ fn folder_and_name(address: &str) -> (&str, &str) {
 
 /// The features of a set and their statistics.
 async fn read_features(
-    set: &Arc<PictureSet>,
+    set: &Arc<ImageSet>,
     features: KeptFeatures,
     scoring: &Scoring,
     extractors: &Extractors,

@@ -3,7 +3,7 @@
 use crate::{progress::Progress, settings::ScoringWork};
 use anyhow::Result;
 use pipeline::{
-    Limits, PictureSet, PictureSetOptions, ProcessRank, ScoreRun, ScoredTables, ScorerFactory, SourceOptions, Storage,
+    ImageSet, ImageSetOptions, Limits, ProcessRank, ScoreRun, ScoredTables, ScorerFactory, SourceOptions, Storage,
     Telemetry,
 };
 use schemas::{Crop, DeviationKind, Protocol, sha256_hex};
@@ -75,10 +75,10 @@ impl Scoring {
     /// Opens a set.
     ///
     /// # Errors
-    /// As [`PictureSet::open`]; [`pipeline::PipelineError::Drained`] when the run is to stop.
-    pub(super) async fn open(&self, source: SourceOptions, crop: Option<Crop>) -> Result<Arc<PictureSet>> {
-        let options = PictureSetOptions { source, crop, unit_size: self.work.unit_size };
-        let opening = PictureSet::open(&options, &self.limits);
+    /// As [`ImageSet::open`]; [`pipeline::PipelineError::Drained`] when the run is to stop.
+    pub(super) async fn open(&self, source: SourceOptions, crop: Option<Crop>) -> Result<Arc<ImageSet>> {
+        let options = ImageSetOptions { source, crop, unit_size: self.work.unit_size };
+        let opening = ImageSet::open(&options, &self.limits);
         let set = self.cancel.run_until_cancelled(opening).await.ok_or(pipeline::PipelineError::Drained)??;
         let (height, width) = set.shape();
         tracing::info!(set = set.display(), images = set.images(), units = set.units(), height, width, "opened");
@@ -92,7 +92,7 @@ impl Scoring {
     /// Whatever ended the run.
     pub(super) async fn features(
         &self,
-        set: &Arc<PictureSet>,
+        set: &Arc<ImageSet>,
         key: &FeatureKey<'_>,
         scorers: Vec<(String, ScorerFactory)>,
     ) -> Result<ScoredTables> {

@@ -1,12 +1,12 @@
 //! A whole run of scoring: score the units that have no file, whoever else may be at it.
 
 use super::{
-    PictureSet, ScoredTables,
+    ScoredTables,
     score_units::{ScoreTask, UnitScored},
     scored_file::FileIdentity,
 };
 use crate::{
-    Limits, PipelineError, ProcessRank, ScorerFactory, Snapshot, Storage,
+    ImageSet, Limits, PipelineError, ProcessRank, ScorerFactory, Snapshot, Storage,
     cpu_pool::CpuPool,
     device_worker::{DevicePool, scores_check},
     telemetry::{Stage, Telemetry},
@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 /// Everything that scoring needs.
 pub struct ScoreRun {
     /// The set.
-    pub set: Arc<PictureSet>,
+    pub set: Arc<ImageSet>,
     /// Below which its features are kept.
     pub output: Storage,
     /// Names the features; it must follow from everything that decides their numbers: the set's
-    /// [`PictureSet::digest`], the size of its units and of a batch, and the networks. Letters, digits, `-`, `_` and `.`.
+    /// [`ImageSet::digest`], the size of its units and of a batch, and the networks. Letters, digits, `-`, `_` and `.`.
     pub key: String,
     /// Images of a batch: one shape for all, the last batch of a unit padded.
     pub batch_size: usize,

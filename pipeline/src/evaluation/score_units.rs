@@ -1,13 +1,13 @@
-//! The units of a set, from pictures to a file of what a scorer says of them.
+//! The units of a set, from images to a file of what a scorer says of them.
 
 use super::{
-    PictureSet, ScoredTables,
-    picture::{Picture, PreparedRow, RejectedPicture},
+    ScoredTables,
     scored_file::{FileIdentity, encode},
 };
 use crate::{
-    PipelineError, PutOutcome,
+    ImageSet, PipelineError, PutOutcome,
     cpu_pool::CpuPool,
+    image_set::{PreparedRow, RejectedImage, SetImage},
     telemetry::{Stage, Telemetry},
     units::{ImageStages, ImageUnit, Rejection, UnitError, UnitTask},
 };
@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Instant};
 /// What all units of a run share.
 #[derive(Debug)]
 pub(super) struct ScoreTask {
-    pub(super) set: Arc<PictureSet>,
+    pub(super) set: Arc<ImageSet>,
     pub(super) stages: ImageStages<ScoredBatch>,
     pub(super) tables: ScoredTables,
     pub(super) identity: Arc<FileIdentity>,
@@ -44,7 +44,7 @@ impl UnitTask for ScoreTask {
 
     async fn make(&self, unit: u32) -> Result<ScoredUnit, UnitError> {
         let preparation = self.set.preparation();
-        let prepare = move |picture| preparation.prepare(picture);
+        let prepare = move |image| preparation.prepare(image);
         let mut gathered = Gathered::default();
         self.stages.run(unit, self.set.read_unit(unit), prepare, &mut gathered).await?;
         Ok(gathered.finish(unit)?)
@@ -80,7 +80,7 @@ impl UnitTask for ScoreTask {
     }
 }
 
-/// Rows as they come, in the order of the set: pictures from the decoder, scores from the devices some batches later.
+/// Rows as they come, in the order of the set: images from the decoder, scores from the devices some batches later.
 #[derive(Default)]
 struct Gathered {
     rows: Vec<ScoredRow>,
@@ -89,16 +89,16 @@ struct Gathered {
 }
 
 impl ImageUnit for Gathered {
-    type Image = Picture;
+    type Image = SetImage;
     type Row = PreparedRow;
     type Answer = ScoredBatch;
 
-    fn encoded_bytes(picture: &Picture) -> u64 {
-        picture.body.len() as u64
+    fn encoded_bytes(image: &SetImage) -> u64 {
+        image.body.len() as u64
     }
 
     fn rejection(row: &PreparedRow) -> Option<Rejection<'_>> {
-        let RejectedPicture { image_id, source, reason, error } = row.as_ref().err()?;
+        let RejectedImage { image_id, source, reason, error } = row.as_ref().err()?;
         Some(Rejection { image_id, source, reason: *reason, error })
     }
 

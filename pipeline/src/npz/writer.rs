@@ -15,20 +15,12 @@
 //! an update of a library. `async_zip` writes a 32-bit descriptor behind a ZIP64 member; `zip` is made for outputs that seek. Of the
 //! format we need one case.
 
+use super::{NpyHeader, PIXELS};
 use bytes::{BufMut, Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
 use schemas::SchemaError;
 use sha2::{Digest, Sha256};
 use std::fmt;
-
-/// Name of the archive's one member: what `numpy.savez(path, array)` calls its first array, and what the evaluator asks for.
-const MEMBER: &[u8] = b"arr_0.npy";
-
-/// Array headers are padded so that data begin at a multiple of this.
-const ARRAY_ALIGNMENT: usize = 64;
-
-/// Digits for which numpy leaves room in a header, so that an array can grow along its first axis in place.
-const GROWTH_DIGITS: usize = 21;
 
 /// Version of the format that knows ZIP64.
 const VERSION_ZIP64: u16 = 45;
@@ -82,22 +74,9 @@ impl NpzShape {
         self.array_header().len() as u64 + self.rows * self.row_bytes() as u64
     }
 
-    /// The NPY 1.0 header, byte for byte as numpy writes it.
+    /// The header of the array.
     fn array_header(&self) -> Vec<u8> {
-        let Self { rows, height, width } = self;
-        let mut header =
-            format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({rows}, {height}, {width}, 3), }}");
-        let growth = GROWTH_DIGITS.saturating_sub(rows.to_string().len());
-        header.push_str(&" ".repeat(growth));
-        let front = b"\x93NUMPY\x01\x00";
-        // The length's two bytes and the line end count as well.
-        let unpadded = front.len() + 2 + header.len() + 1;
-        header.push_str(&" ".repeat(unpadded.next_multiple_of(ARRAY_ALIGNMENT) - unpadded));
-        header.push('\n');
-        let mut bytes = front.to_vec();
-        bytes.put_u16_le(header.len() as u16);
-        bytes.extend_from_slice(header.as_bytes());
-        bytes
+        NpyHeader::encode("|u1", &[self.rows, self.height as u64, self.width as u64, 3])
     }
 }
 
@@ -193,10 +172,10 @@ fn local_header() -> BytesMut {
     bytes.put_u32_le(0); // CRC
     bytes.put_u32_le(IN_ZIP64_32);
     bytes.put_u32_le(IN_ZIP64_32);
-    bytes.put_u16_le(MEMBER.len() as u16);
+    bytes.put_u16_le(PIXELS.len() as u16);
     let extra = zip64_sizes(0);
     bytes.put_u16_le(extra.len() as u16);
-    bytes.put_slice(MEMBER);
+    bytes.put_slice(PIXELS.as_bytes());
     bytes.put_slice(&extra);
     bytes
 }
@@ -221,7 +200,7 @@ fn directory(crc: u32, size: u64, starts: u64) -> BytesMut {
     bytes.put_u32_le(crc);
     bytes.put_u32_le(IN_ZIP64_32);
     bytes.put_u32_le(IN_ZIP64_32);
-    bytes.put_u16_le(MEMBER.len() as u16);
+    bytes.put_u16_le(PIXELS.len() as u16);
     let extra = zip64_sizes(size);
     bytes.put_u16_le(extra.len() as u16);
     bytes.put_u16_le(0); // comment
@@ -229,7 +208,7 @@ fn directory(crc: u32, size: u64, starts: u64) -> BytesMut {
     bytes.put_u16_le(0); // internal attributes
     bytes.put_u32_le(PERMISSIONS);
     bytes.put_u32_le(0); // where the local header is
-    bytes.put_slice(MEMBER);
+    bytes.put_slice(PIXELS.as_bytes());
     bytes.put_slice(&extra);
     let length = bytes.len() as u64;
 

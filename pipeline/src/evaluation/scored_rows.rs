@@ -1,7 +1,10 @@
 //! The file of a unit read back, with every shape checked.
 
 use super::scored_file::{KEY_FACES, KEY_REJECTED, KEY_SCORING, KEY_UNITS, scored_schema};
-use crate::{PipelineError, parquet_batches::ParquetBatches};
+use crate::{
+    PipelineError,
+    parquet_batches::{ParquetBatches, without_panic},
+};
 use arrow_array::{
     Array, ArrowPrimitiveType, RecordBatch,
     cast::AsArray,
@@ -36,7 +39,7 @@ pub(super) fn decode(
 ) -> Result<(BTreeMap<String, String>, ScoredUnit), PipelineError> {
     let wrong = |problem: String| damaged(uri, &problem);
     let size = bytes.len();
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)
+    let builder = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes))
         .map_err(|error| wrong(format!("{size} bytes that are no whole Parquet file ({error})")))?;
     let said = builder.metadata().file_metadata().key_value_metadata().into_iter().flatten();
     let said = said.filter(|pair| pair.key.starts_with("restok."));
@@ -81,7 +84,7 @@ pub(super) fn decode(
         place: 0,
         codes: Vec::new(),
     };
-    let reader = builder.with_batch_size(BATCH_ROWS).build();
+    let reader = without_panic(|| builder.with_batch_size(BATCH_ROWS).build());
     let reader = reader.map_err(|source| PipelineError::Parquet { uri: uri.to_owned(), source })?;
     for batch in ParquetBatches::new(reader) {
         let batch = batch.map_err(|error| wrong(format!("its pages do not read ({error})")))?;

@@ -1,14 +1,12 @@
-//! Pictures in an archive: one array of pixels, read from any row on.
+//! Images in an archive: one array of pixels, read from any row on.
 //!
-//! In memory are pieces of the archive, a few for each unit in flight, and the pictures that wait for their turn.
+//! In memory are pieces of the archive, a few for each unit in flight, and the images that wait for their turn.
 
-use super::{
-    npz_archive::{Checked, Member, NpzArchive},
-    picture::{Body, Picture},
-};
+use super::image::{Body, SetImage};
 use crate::{
     Limits, PipelineError,
     background_task::{joined, spawn, stream_of_task},
+    npz::{Checked, Member, NpzArchive, PIXELS},
     source::ObjectChunks,
 };
 use bytes::Bytes;
@@ -22,28 +20,25 @@ use std::{
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-/// The member with the pixels: what `numpy.savez(path, array)` calls its first array.
-pub(super) const PIXELS: &str = "arr_0.npy";
-
 /// Bytes that are held to the checksum at once.
 const CHECKED_AT_ONCE: usize = 1 << 20;
 
-/// Pictures inflated ahead of the one in use.
+/// Images inflated ahead of the one in use.
 const INFLATED_AHEAD: usize = 8;
 
 /// Pieces kept of a stored member: what is read in sequence needs those read ahead.
 const PIECES_KEPT: usize = 3;
 
-/// The pictures of an archive, `[rows, height, width, 3]`, 8 bits a channel.
+/// The images of an archive, `[rows, height, width, 3]`, 8 bits a channel.
 #[derive(Clone, Debug)]
-pub(super) struct NpzPictures {
+pub(crate) struct NpzImages {
     archive: Arc<NpzArchive>,
     member: Member,
     /// Bytes of the array's header.
     header_bytes: u64,
-    pub(super) rows: u64,
-    pub(super) height: usize,
-    pub(super) width: usize,
+    pub(crate) rows: u64,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     /// Readers of a deflated member that stand behind the unit they were opened for: the next unit goes on with one of them, so that
     /// the member is inflated once for each unit in flight, and not anew for each unit.
     resting: Arc<Mutex<Vec<Inflating>>>,
@@ -62,12 +57,12 @@ impl fmt::Debug for Inflating {
     }
 }
 
-impl NpzPictures {
+impl NpzImages {
     /// Opens the archive at `url` and reads the header of its pixels.
     ///
     /// # Errors
     /// When it is no archive, has no pixels, or has others than `uint8` of shape `[rows, height, width, 3]` in C order.
-    pub(super) async fn open(url: &str, limits: &Limits) -> Result<Self, PipelineError> {
+    pub(crate) async fn open(url: &str, limits: &Limits) -> Result<Self, PipelineError> {
         let archive = Arc::new(NpzArchive::open(url, limits).await?);
         let Some(member) = archive.member(PIXELS)?.cloned() else {
             let problem = format!("no member {PIXELS} with the pixels; it holds {}", archive.names());
@@ -109,30 +104,30 @@ impl NpzPictures {
     }
 
     /// Full address of the archive, without credentials.
-    pub(super) fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         self.archive.uri()
     }
 
     /// The archive's size in bytes and its version tag.
-    pub(super) fn identity(&self) -> (u64, Option<&str>) {
+    pub(crate) fn identity(&self) -> (u64, Option<&str>) {
         self.archive.identity()
     }
 
     /// Checksum of the array, as the archive's directory has it.
-    pub(super) fn crc32(&self) -> u32 {
+    pub(crate) fn crc32(&self) -> u32 {
         self.member.crc32
     }
 
-    /// Reads the whole array once and holds it to the archive's checksum, which covers all pictures at once: units read parts of it.
+    /// Reads the whole array once and holds it to the archive's checksum, which covers all images at once: units read parts of it.
     /// To be polled in a tokio runtime; ends soon after it is dropped.
     ///
     /// # Errors
     /// When the checksum is another, the array does not end where it should, or the archive cannot be read.
-    pub(super) async fn check(&self) -> Result<(), PipelineError> {
+    pub(crate) async fn check(&self) -> Result<(), PipelineError> {
         let dropped = CancellationToken::new();
         let _guard = dropped.clone().drop_guard();
-        let (pictures, handle, span) = (self.clone(), Handle::current(), tracing::Span::current());
-        let checking = spawn_blocking(move || span.in_scope(|| pictures.check_all(handle, &dropped)));
+        let (images, handle, span) = (self.clone(), Handle::current(), tracing::Span::current());
+        let checking = spawn_blocking(move || span.in_scope(|| images.check_all(handle, &dropped)));
         joined(checking.await).await
     }
 
@@ -147,8 +142,8 @@ impl NpzPictures {
         if left > 0 { Ok(()) } else { reader.finish(&self.archive, &self.member) }
     }
 
-    /// The pictures of these rows, in order. To be polled in a tokio runtime.
-    pub(super) fn read(&self, rows: Range<u64>) -> BoxStream<'static, Result<Picture, PipelineError>> {
+    /// The images of these rows, in order. To be polled in a tokio runtime.
+    pub(crate) fn read(&self, rows: Range<u64>) -> BoxStream<'static, Result<SetImage, PipelineError>> {
         if self.member.is_stored() { self.read_stored(rows) } else { self.read_deflated(rows) }
     }
 
@@ -156,39 +151,39 @@ impl NpzPictures {
         self.height * self.width * 3
     }
 
-    fn read_stored(&self, rows: Range<u64>) -> BoxStream<'static, Result<Picture, PipelineError>> {
-        let pictures = self.clone();
+    fn read_stored(&self, rows: Range<u64>) -> BoxStream<'static, Result<SetImage, PipelineError>> {
+        let images = self.clone();
         let (object, limits) = self.archive.object();
         let chunks = ObjectChunks::new(object, limits, PIECES_KEPT);
         let row_bytes = self.row_bytes() as u64;
         let first = self.member.start + self.header_bytes;
         stream::unfold((chunks, rows), move |(mut chunks, mut rows)| {
-            let pictures = pictures.clone();
+            let images = images.clone();
             async move {
                 let row = rows.next()?;
                 let pixels = chunks.exactly(first + row * row_bytes, row_bytes).await;
                 if pixels.is_err() {
                     rows = 0..0;
                 }
-                Some((pixels.map(|pixels| pictures.picture(row, pixels)), (chunks, rows)))
+                Some((pixels.map(|pixels| images.image(row, pixels)), (chunks, rows)))
             }
         })
         .boxed()
     }
 
-    fn read_deflated(&self, rows: Range<u64>) -> BoxStream<'static, Result<Picture, PipelineError>> {
+    fn read_deflated(&self, rows: Range<u64>) -> BoxStream<'static, Result<SetImage, PipelineError>> {
         let (sender, receiver) = mpsc::channel(INFLATED_AHEAD);
-        let pictures = self.clone();
+        let images = self.clone();
         let task = spawn(async move {
             let (handle, span) = (Handle::current(), tracing::Span::current());
-            let inflating = spawn_blocking(move || span.in_scope(|| pictures.inflate(rows, handle, &sender)));
+            let inflating = spawn_blocking(move || span.in_scope(|| images.inflate(rows, handle, &sender)));
             joined(inflating.await).await
         });
         stream_of_task(task, receiver)
     }
 
     /// Inflates rows on a thread that may block. It ends when nobody receives any more.
-    fn inflate(&self, rows: Range<u64>, handle: Handle, sender: &mpsc::Sender<Picture>) -> Result<(), PipelineError> {
+    fn inflate(&self, rows: Range<u64>, handle: Handle, sender: &mpsc::Sender<SetImage>) -> Result<(), PipelineError> {
         let failed = |error: io::Error| self.archive.read_error(PIXELS, error);
         let mut inflating = match self.wake(rows.start) {
             Some(resting) => resting,
@@ -207,8 +202,8 @@ impl NpzPictures {
             let number = inflating.row;
             inflating.row += 1;
             if number >= rows.start {
-                let picture = self.picture(number, Bytes::from(std::mem::replace(&mut row, vec![0; self.row_bytes()])));
-                if sender.blocking_send(picture).is_err() {
+                let image = self.image(number, Bytes::from(std::mem::replace(&mut row, vec![0; self.row_bytes()])));
+                if sender.blocking_send(image).is_err() {
                     return Ok(());
                 }
             }
@@ -227,9 +222,14 @@ impl NpzPictures {
         Some(resting.swap_remove(closest))
     }
 
-    fn picture(&self, row: u64, pixels: Bytes) -> Picture {
+    fn image(&self, row: u64, pixels: Bytes) -> SetImage {
         // Six digits, as the published file names have: the same set has the same keys as an archive and as PNG files.
         let (image_id, source) = (format!("{row:06}"), format!("{}#row={row}", self.uri()));
-        Picture { image_id, source, label: None, body: Body::Pixels { pixels, height: self.height, width: self.width } }
+        SetImage {
+            image_id,
+            source,
+            label: None,
+            body: Body::Pixels { pixels, height: self.height, width: self.width },
+        }
     }
 }

@@ -1,14 +1,14 @@
-//! A set of pictures, frozen once and divided into units.
+//! A set of images, frozen once and divided into units.
 
 use super::{
-    npz_archive::NpzArchive,
-    npz_pictures::NpzPictures,
-    picture::{Picture, Preparation, open},
+    image::{Preparation, SetImage, open},
+    npz_images::NpzImages,
 };
 use crate::{
     DecodeLimits, Limits, PipelineError, SourceOptions,
     background_task::joined,
     list_storage,
+    npz::NpzArchive,
     plan_units::{divide, equal_ranges},
     source::{InputReader, open_address},
     storage::without_secrets,
@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 
 /// What to score, and how it is cut.
 #[derive(Clone, Debug)]
-pub struct PictureSetOptions {
+pub struct ImageSetOptions {
     /// Everything that [`crate::list_source`] reads, or an archive `*.npz` whose member `arr_0.npy` is `uint8` of shape
     /// `[images, height, width, 3]` in C order.
     pub source: SourceOptions,
@@ -33,7 +33,7 @@ pub struct PictureSetOptions {
     pub unit_size: usize,
 }
 
-impl PictureSetOptions {
+impl ImageSetOptions {
     /// Default size of a unit: some 16 MB of features, and 50 files for the 50,000 images of the usual protocols.
     pub const UNIT_SIZE: usize = 1000;
 
@@ -43,24 +43,24 @@ impl PictureSetOptions {
     }
 }
 
-/// A set of pictures that is scored: its list frozen, its units numbered.
+/// A set of images that is scored: its list frozen, its units numbered.
 #[derive(Debug)]
-pub struct PictureSet {
+pub struct ImageSet {
     digest: String,
-    pictures: Pictures,
+    images: Images,
     preparation: Preparation,
 }
 
-/// Where pictures come from.
+/// Where images come from.
 #[derive(Debug)]
-enum Pictures {
+enum Images {
     /// Files, shards or tables; by unit.
     Listed { address: String, images: Option<u64>, inputs: Vec<PlannedInput>, reader: InputReader },
     /// An archive; a range of rows for each unit.
-    Archive { pictures: NpzPictures, units: Vec<Range<u64>> },
+    Archive { images: NpzImages, units: Vec<Range<u64>> },
 }
 
-impl PictureSet {
+impl ImageSet {
     /// Whether an address names one archive.
     pub fn is_archive(url: &str) -> bool {
         NpzArchive::is_named_by(url)
@@ -71,8 +71,8 @@ impl PictureSet {
     /// # Errors
     /// When the crop has more than one view, a unit could hold no image, the set cannot be listed or is empty, an archive holds
     /// something else than pixels, or not one image can be read.
-    pub async fn open(options: &PictureSetOptions, limits: &Limits) -> Result<Self, PipelineError> {
-        let PictureSetOptions { source, crop, unit_size } = options;
+    pub async fn open(options: &ImageSetOptions, limits: &Limits) -> Result<Self, PipelineError> {
+        let ImageSetOptions { source, crop, unit_size } = options;
         if let Some(crop) = crop.filter(|crop| crop.views() != 1) {
             let problem = format!("{crop} gives {} views an image, but an image is scored once", crop.views());
             return Err(PipelineError::Settings { problem });
@@ -86,17 +86,17 @@ impl PictureSet {
         // Which images are rejected decides the scores as much as which there are.
         let crop_name = crop.map_or("none".to_owned(), |crop| crop.to_string());
         digest.update(format!("{crop_name} {} {}\n", limits.max_image_bytes, limits.max_image_pixels));
-        let pictures = match NpzArchive::is_named_by(&source.url) {
-            true => Pictures::archive(source, *unit_size, limits, &mut digest).await?,
-            false => Pictures::listed(source, *unit_size, limits, &mut digest).await?,
+        let images = match NpzArchive::is_named_by(&source.url) {
+            true => Images::archive(source, *unit_size, limits, &mut digest).await?,
+            false => Images::listed(source, *unit_size, limits, &mut digest).await?,
         };
-        let shape = match (crop, &pictures) {
+        let shape = match (crop, &images) {
             (Some(crop), _) => (crop.size(), crop.size()),
-            (None, Pictures::Archive { pictures, .. }) => (pictures.height, pictures.width),
-            (None, Pictures::Listed { .. }) => pictures.first_size(decode_limits).await?,
+            (None, Images::Archive { images, .. }) => (images.height, images.width),
+            (None, Images::Listed { .. }) => images.first_size(decode_limits).await?,
         };
         let preparation = Preparation { crop: *crop, limits: decode_limits, shape };
-        Ok(Self { digest: hex(&digest.finalize()), pictures, preparation })
+        Ok(Self { digest: hex(&digest.finalize()), images, preparation })
     }
 
     /// SHA-256 (lowercase hexadecimal) of the frozen list (addresses, sizes, versions, and what is read of each), of the crop and of the
@@ -107,19 +107,19 @@ impl PictureSet {
 
     /// Where the set is, without credentials.
     pub fn display(&self) -> &str {
-        self.pictures.address()
+        self.images.address()
     }
 
     /// Number of units; the units are numbered from 0.
     pub fn units(&self) -> u32 {
-        self.pictures.units()
+        self.images.units()
     }
 
     /// Images in all, broken ones included; unknown for tar shards until they are read.
     pub fn images(&self) -> Option<u64> {
-        match &self.pictures {
-            Pictures::Listed { images, .. } => *images,
-            Pictures::Archive { units, .. } => units.last().map(|rows| rows.end),
+        match &self.images {
+            Images::Listed { images, .. } => *images,
+            Images::Archive { units, .. } => units.last().map(|rows| rows.end),
         }
     }
 
@@ -128,36 +128,36 @@ impl PictureSet {
         self.preparation.shape
     }
 
-    /// Checks an archive against its CRC-32, reading it once from end to end. Does nothing where only some pictures are scored, or for sets of
+    /// Checks an archive against its CRC-32, reading it once from end to end. Does nothing where only some images are scored, or for sets of
     /// files, whose formats have checksums of their own.
     ///
     /// # Errors
     /// When the archive is damaged or cannot be read.
-    pub(super) async fn check(&self) -> Result<(), PipelineError> {
-        match &self.pictures {
-            Pictures::Archive { pictures, .. } if self.images() == Some(pictures.rows) => {
+    pub(crate) async fn check(&self) -> Result<(), PipelineError> {
+        match &self.images {
+            Images::Archive { images, .. } if self.images() == Some(images.rows) => {
                 tracing::info!(set = self.display(), "holding the archive to its checksum");
-                pictures.check().await
+                images.check().await
             }
             _ => Ok(()),
         }
     }
 
-    /// The pictures of one unit, in order; none for a unit that the set does not have. To be polled in a tokio runtime.
-    pub(super) fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<Picture, PipelineError>> {
-        self.pictures.read_unit(unit)
+    /// The images of one unit, in order; none for a unit that the set does not have. To be polled in a tokio runtime.
+    pub(crate) fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<SetImage, PipelineError>> {
+        self.images.read_unit(unit)
     }
 
-    pub(super) fn preparation(&self) -> Preparation {
+    pub(crate) fn preparation(&self) -> Preparation {
         self.preparation
     }
 }
 
-impl Pictures {
+impl Images {
     fn address(&self) -> &str {
         match self {
             Self::Listed { address, .. } => address,
-            Self::Archive { pictures, .. } => pictures.uri(),
+            Self::Archive { images, .. } => images.uri(),
         }
     }
 
@@ -168,14 +168,14 @@ impl Pictures {
         }
     }
 
-    fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<Picture, PipelineError>> {
+    fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<SetImage, PipelineError>> {
         match self {
-            Self::Archive { pictures, units } => pictures.read(units.get(unit as usize).cloned().unwrap_or_default()),
+            Self::Archive { images, units } => images.read(units.get(unit as usize).cloned().unwrap_or_default()),
             Self::Listed { inputs, reader, .. } => {
                 let start = inputs.partition_point(|input| input.unit < unit);
                 let end = inputs.partition_point(|input| input.unit <= unit);
                 let inputs = inputs[start..end].to_vec();
-                reader.read(inputs.into_iter()).map_ok(Picture::from).boxed()
+                reader.read(inputs.into_iter()).map_ok(SetImage::from).boxed()
             }
         }
     }
@@ -183,9 +183,9 @@ impl Pictures {
     /// Height and width of the first image that is one.
     async fn first_size(&self, limits: DecodeLimits) -> Result<(usize, usize), PipelineError> {
         for unit in 0..self.units() {
-            let mut pictures = self.read_unit(unit);
-            while let Some(picture) = pictures.try_next().await? {
-                let opened = spawn_blocking(move || open(picture.body, &limits));
+            let mut images = self.read_unit(unit);
+            while let Some(image) = images.try_next().await? {
+                let opened = spawn_blocking(move || open(image.body, &limits));
                 if let Ok((image, _)) = joined(opened.await).await {
                     return Ok((image.height as usize, image.width as usize));
                 }
@@ -201,19 +201,19 @@ impl Pictures {
         limits: &Limits,
         digest: &mut Sha256,
     ) -> Result<Self, PipelineError> {
-        let pictures = NpzPictures::open(&source.url, limits).await?;
-        let rows = source.max_images.map_or(pictures.rows, |most| most.min(pictures.rows));
+        let images = NpzImages::open(&source.url, limits).await?;
+        let rows = source.max_images.map_or(images.rows, |most| most.min(images.rows));
         if rows == 0 {
             let problem = "a limit of 0 images leaves nothing to do".to_owned();
-            return Err(PipelineError::Source { uri: pictures.uri().to_owned(), problem });
+            return Err(PipelineError::Source { uri: images.uri().to_owned(), problem });
         }
-        let (size, etag) = pictures.identity();
+        let (size, etag) = images.identity();
         // Archives of as many images are all of one size: the checksum of the pixels tells them apart where nothing else does.
-        let shape = (rows, pictures.height, pictures.width, pictures.crc32());
-        freeze(digest, "npz", &(pictures.uri(), size, etag, shape));
+        let shape = (rows, images.height, images.width, images.crc32());
+        freeze(digest, "npz", &(images.uri(), size, etag, shape));
         let units: Vec<_> = equal_ranges(rows, unit_size as u64).collect();
         check_units(units.len())?;
-        Ok(Self::Archive { pictures, units })
+        Ok(Self::Archive { images, units })
     }
 
     async fn listed(

@@ -1,4 +1,4 @@
-//! One picture of a set, as it lies there and as it is scored.
+//! One image of a set, as it lies there and as it is scored.
 
 use crate::{
     DecodeLimits, FetchPermit, PipelineError, RgbImage, SourceImage, crop_views, decode, decode_image,
@@ -7,19 +7,19 @@ use crate::{
 use bytes::Bytes;
 use schemas::{Crop, RejectReason, ScoredRow};
 
-/// A picture as it lies in its set.
+/// A image as it lies in its set.
 #[derive(Debug)]
-pub(super) struct Picture {
-    pub(super) image_id: String,
+pub(crate) struct SetImage {
+    pub(crate) image_id: String,
     /// Address of its bytes, for messages.
-    pub(super) source: String,
-    pub(super) label: Option<i32>,
-    pub(super) body: Body,
+    pub(crate) source: String,
+    pub(crate) label: Option<i32>,
+    pub(crate) body: Body,
 }
 
 /// Its bytes.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// A file, or why there is none.
     Encoded { bytes: Result<Bytes, (RejectReason, String)>, permit: FetchPermit },
     /// `[height, width, 3]`.
@@ -28,7 +28,7 @@ pub(super) enum Body {
 
 impl Body {
     /// Bytes that were fetched for it.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Encoded { bytes, .. } => bytes.as_ref().map_or(0, Bytes::len),
             Self::Pixels { pixels, .. } => pixels.len(),
@@ -36,45 +36,45 @@ impl Body {
     }
 }
 
-impl From<SourceImage> for Picture {
+impl From<SourceImage> for SetImage {
     fn from(image: SourceImage) -> Self {
         let SourceImage { image_id, source, label, bytes, permit, .. } = image;
         Self { image_id, source, label, body: Body::Encoded { bytes, permit } }
     }
 }
 
-/// What is kept of a picture besides its pixels: its row, or why it cannot be scored.
-pub(super) type PreparedRow = Result<ScoredRow, RejectedPicture>;
+/// What is kept of a image besides its pixels: its row, or why it cannot be scored.
+pub(crate) type PreparedRow = Result<ScoredRow, RejectedImage>;
 
-/// A broken picture.
+/// A broken image.
 #[derive(Debug)]
-pub(super) struct RejectedPicture {
-    pub(super) image_id: String,
-    pub(super) source: String,
-    pub(super) reason: RejectReason,
-    pub(super) error: String,
+pub(crate) struct RejectedImage {
+    pub(crate) image_id: String,
+    pub(crate) source: String,
+    pub(crate) reason: RejectReason,
+    pub(crate) error: String,
 }
 
-/// How pictures are prepared.
+/// How images are prepared.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Preparation {
-    pub(super) crop: Option<Crop>,
-    pub(super) limits: DecodeLimits,
-    /// Height and width that every picture must come out with.
-    pub(super) shape: (usize, usize),
+pub(crate) struct Preparation {
+    pub(crate) crop: Option<Crop>,
+    pub(crate) limits: DecodeLimits,
+    /// Height and width that every image must come out with.
+    pub(crate) shape: (usize, usize),
 }
 
 impl Preparation {
-    /// Decodes and crops a picture. Deterministic: the same bytes give the same pixels or the same reject everywhere.
+    /// Decodes and crops a image. Deterministic: the same bytes give the same pixels or the same reject everywhere.
     ///
     /// # Errors
     /// When it is taken as it is and has another size than the set.
-    pub(super) fn prepare(&self, picture: Picture) -> Result<DecodedImage<PreparedRow>, PipelineError> {
-        let Picture { image_id, source, label, body } = picture;
+    pub(crate) fn prepare(&self, image: SetImage) -> Result<DecodedImage<PreparedRow>, PipelineError> {
+        let SetImage { image_id, source, label, body } = image;
         let (image, format) = match open(body, &self.limits) {
             Ok(opened) => opened,
             Err((reason, error)) => {
-                let row = Err(RejectedPicture { image_id, source, reason, error });
+                let row = Err(RejectedImage { image_id, source, reason, error });
                 return Ok(DecodedImage { row, views: Vec::new() });
             }
         };
@@ -102,7 +102,7 @@ impl Preparation {
 }
 
 /// Its pixels, and how they lay in the set.
-pub(super) fn open(body: Body, limits: &DecodeLimits) -> Result<(RgbImage, String), (RejectReason, String)> {
+pub(crate) fn open(body: Body, limits: &DecodeLimits) -> Result<(RgbImage, String), (RejectReason, String)> {
     match body {
         Body::Pixels { pixels, height, width } => {
             let image = RgbImage { width: width as u32, height: height as u32, pixels: pixels.into() };

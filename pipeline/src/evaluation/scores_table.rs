@@ -3,7 +3,10 @@
 //! The record's own serialisation gives and takes the values, so that a field and its column have one name. What a column is of must
 //! be said here; a test holds the two lists together.
 
-use crate::{PipelineError, parquet_batches::ParquetBatches};
+use crate::{
+    PipelineError,
+    parquet_batches::{ParquetBatches, without_panic},
+};
 use arrow_array::{
     Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array,
     builder::{Float64Builder, ListBuilder, StringBuilder, UInt64Builder},
@@ -117,8 +120,7 @@ pub(super) fn encode(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, P
 pub(super) fn decode(bytes: Bytes, uri: &str) -> Result<Vec<EvaluationRecord>, PipelineError> {
     let wrong = |problem: String| PipelineError::Output { uri: uri.to_owned(), problem };
     let damaged = |error: ParquetError| wrong(format!("no whole file of scores ({error}): delete it"));
-    let reader =
-        ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build()).map_err(damaged)?;
+    let reader = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()).map_err(damaged)?;
     let mut records = Vec::new();
     for batch in ParquetBatches::new(reader) {
         let batch = batch.map_err(|error| damaged(error.into()))?;

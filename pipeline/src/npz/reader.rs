@@ -3,7 +3,7 @@
 //! The directory is read once. A member is then read from where it lies: what is stored, from any byte of it on; what is deflated, from
 //! its beginning. Source: APPNOTE.TXT 6.3.10; the directory through the `zip` crate, ZIP64 included.
 
-use super::npy_header::{HeaderFault, NpyHeader};
+use super::{HeaderFault, NpyHeader};
 use crate::{
     Limits, PipelineError,
     background_task::joined,
@@ -22,7 +22,7 @@ use zip::{CompressionMethod, ZipArchive, result::ZipError};
 
 /// An archive whose directory was read.
 #[derive(Clone, Debug)]
-pub(super) struct NpzArchive {
+pub(crate) struct NpzArchive {
     object: PinnedObject,
     etag: Option<String>,
     fetch: FetchLimits,
@@ -31,29 +31,29 @@ pub(super) struct NpzArchive {
 
 /// A member, as the directory has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) name: String,
+pub(crate) struct Member {
+    pub(crate) name: String,
     method: CompressionMethod,
     encrypted: bool,
     /// Where its bytes begin in the archive.
-    pub(super) start: u64,
+    pub(crate) start: u64,
     /// Bytes that it takes there.
     packed: u64,
     /// Its own bytes.
-    pub(super) size: u64,
-    pub(super) crc32: u32,
+    pub(crate) size: u64,
+    pub(crate) crc32: u32,
 }
 
 impl Member {
     /// Whether its bytes lie in the archive as they are.
-    pub(super) fn is_stored(&self) -> bool {
+    pub(crate) fn is_stored(&self) -> bool {
         self.method == CompressionMethod::Stored
     }
 }
 
 impl NpzArchive {
     /// Whether an address names one archive.
-    pub(super) fn is_named_by(url: &str) -> bool {
+    pub(crate) fn is_named_by(url: &str) -> bool {
         let path = match url.contains("://") {
             true => url.split('?').next().unwrap_or_default(),
             false => url,
@@ -65,7 +65,7 @@ impl NpzArchive {
     ///
     /// # Errors
     /// When it cannot be read, or is no archive.
-    pub(super) async fn open(url: &str, limits: &Limits) -> Result<Self, PipelineError> {
+    pub(crate) async fn open(url: &str, limits: &Limits) -> Result<Self, PipelineError> {
         let (storage, path) = open_address(url, limits)?;
         let found = storage.head(&path).await?;
         let object = PinnedObject::of_listing(&storage, &found);
@@ -78,12 +78,12 @@ impl NpzArchive {
     }
 
     /// Full address, without credentials.
-    pub(super) fn uri(&self) -> &str {
+    pub(crate) fn uri(&self) -> &str {
         self.object.uri()
     }
 
     /// The archive's name, its size in bytes and its version tag.
-    pub(super) fn identity(&self) -> (u64, Option<&str>) {
+    pub(crate) fn identity(&self) -> (u64, Option<&str>) {
         (self.object.size(), self.etag.as_deref())
     }
 
@@ -91,7 +91,7 @@ impl NpzArchive {
     ///
     /// # Errors
     /// When it cannot be read, or is another one by now.
-    pub(super) async fn sha256(&self) -> Result<String, PipelineError> {
+    pub(crate) async fn sha256(&self) -> Result<String, PipelineError> {
         let mut chunks = ObjectChunks::new(self.object.clone(), self.fetch.clone(), 0);
         let mut hasher = Sha256::new();
         let mut position = 0;
@@ -104,12 +104,12 @@ impl NpzArchive {
     }
 
     /// The object and the limits on reading it, for members that are stored.
-    pub(super) fn object(&self) -> (PinnedObject, FetchLimits) {
+    pub(crate) fn object(&self) -> (PinnedObject, FetchLimits) {
         (self.object.clone(), self.fetch.clone())
     }
 
     /// Names of all members.
-    pub(super) fn names(&self) -> String {
+    pub(crate) fn names(&self) -> String {
         if self.members.is_empty() {
             return "nothing".to_owned();
         }
@@ -120,7 +120,7 @@ impl NpzArchive {
     ///
     /// # Errors
     /// When it is packed in a way that is not read.
-    pub(super) fn member(&self, name: &str) -> Result<Option<&Member>, PipelineError> {
+    pub(crate) fn member(&self, name: &str) -> Result<Option<&Member>, PipelineError> {
         let Some(member) = self.members.get(name) else { return Ok(None) };
         let method = match member.method {
             _ if member.encrypted => "encrypted".to_owned(),
@@ -131,7 +131,7 @@ impl NpzArchive {
     }
 
     /// The bytes of a member, for a thread that may block.
-    pub(super) fn reader(&self, member: &Member, handle: Handle) -> Result<Box<dyn Read + Send>, PipelineError> {
+    pub(crate) fn reader(&self, member: &Member, handle: Handle) -> Result<Box<dyn Read + Send>, PipelineError> {
         let mut reader = ObjectReader::new(self.object.clone(), self.fetch.clone(), handle);
         reader.seek(SeekFrom::Start(member.start)).map_err(|error| self.read_error(&member.name, error))?;
         let packed = reader.take(member.packed);
@@ -142,7 +142,7 @@ impl NpzArchive {
     }
 
     /// The header of an array, for a thread that may block.
-    pub(super) fn header(&self, member: &Member, reader: &mut impl Read) -> Result<NpyHeader, PipelineError> {
+    pub(crate) fn header(&self, member: &Member, reader: &mut impl Read) -> Result<NpyHeader, PipelineError> {
         NpyHeader::read(reader).map_err(|fault| match fault {
             HeaderFault::Read(error) => self.read_error(&member.name, error),
             HeaderFault::Wrong(problem) => self.wrong(&member.name, problem),
@@ -150,12 +150,12 @@ impl NpzArchive {
     }
 
     /// What was found in a member and what was expected.
-    pub(super) fn wrong(&self, member: &str, problem: String) -> PipelineError {
+    pub(crate) fn wrong(&self, member: &str, problem: String) -> PipelineError {
         PipelineError::Source { uri: self.uri().to_owned(), problem: format!("{member}: {problem}") }
     }
 
     /// What ended the reading of a member: the store's own error, or a damage.
-    pub(super) fn read_error(&self, member: &str, error: io::Error) -> PipelineError {
+    pub(crate) fn read_error(&self, member: &str, error: io::Error) -> PipelineError {
         let damage = match error.kind() {
             io::ErrorKind::UnexpectedEof => "its bytes end before it does".to_owned(),
             _ => error.to_string(),
@@ -209,7 +209,7 @@ fn read_directory(
 }
 
 /// A reader that sums up what it gives, to hold a whole member to the directory's CRC-32.
-pub(super) struct Checked<R> {
+pub(crate) struct Checked<R> {
     reader: R,
     crc: crc_fast::Digest,
 }
@@ -221,12 +221,12 @@ impl<R> fmt::Debug for Checked<R> {
 }
 
 impl<R: Read> Checked<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self { reader, crc: crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc) }
     }
 
     /// Fails when more is left, or what was read is not what the directory says.
-    pub(super) fn finish(mut self, archive: &NpzArchive, member: &Member) -> Result<(), PipelineError> {
+    pub(crate) fn finish(mut self, archive: &NpzArchive, member: &Member) -> Result<(), PipelineError> {
         let left = self.reader.read(&mut [0]).map_err(|error| archive.read_error(&member.name, error))?;
         if left > 0 {
             return Err(archive.wrong(&member.name, "it goes on behind the array's end".to_owned()));

@@ -1,10 +1,7 @@
 //! A reference of one's own, as one archive that NumPy opens.
 
-use super::{
-    npy_header::NpyHeader,
-    reference::{FEATURES, FeatureMoments, MU, MU_SPATIAL, PROVENANCE, SIGMA, SIGMA_SPATIAL},
-};
-use crate::{PipelineError, PutOutcome, Storage, background_task::joined};
+use super::reference::{FEATURES, FeatureMoments, MU, MU_SPATIAL, PROVENANCE, SIGMA, SIGMA_SPATIAL};
+use crate::{PipelineError, PutOutcome, Storage, background_task::joined, npz::NpyHeader};
 use bytes::Bytes;
 use schemas::{ReferenceProvenance, SchemaError, ScoredImages, sha256_hex};
 use std::io::{Cursor, Write};
@@ -85,18 +82,19 @@ fn check(reference: &NewReference) -> Result<(), SchemaError> {
 fn encode(reference: &NewReference) -> Result<Vec<u8>, ZipError> {
     let mut archive = Archive(ZipWriter::new(Cursor::new(Vec::new())));
     let (pool, spatial) = (ScoredImages::POOL, ScoredImages::SPATIAL);
-    archive.doubles(MU, &[pool], &reference.pool.mean)?;
-    archive.doubles(SIGMA, &[pool, pool], &reference.pool.covariance)?;
+    archive.doubles(MU, &[pool as u64], &reference.pool.mean)?;
+    archive.doubles(SIGMA, &[pool as u64; 2], &reference.pool.covariance)?;
     if let Some(moments) = &reference.spatial {
-        archive.doubles(MU_SPATIAL, &[spatial], &moments.mean)?;
-        archive.doubles(SIGMA_SPATIAL, &[spatial, spatial], &moments.covariance)?;
+        archive.doubles(MU_SPATIAL, &[spatial as u64], &moments.mean)?;
+        archive.doubles(SIGMA_SPATIAL, &[spatial as u64; 2], &moments.covariance)?;
     }
     if let Some(features) = &reference.features {
         let mut bytes = vec![0; size_of_val(features.as_slice())];
         for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(features) {
             *place = value.to_le_bytes();
         }
-        archive.member(FEATURES, &[&NpyHeader::encode("<f4", &[features.len() / pool, pool]), &bytes])?;
+        archive
+            .member(FEATURES, &[&NpyHeader::encode("<f4", &[(features.len() / pool) as u64, pool as u64]), &bytes])?;
     }
     let mut provenance =
         serde_json::to_vec_pretty(&reference.provenance).map_err(|error| ZipError::Io(error.into()))?;
@@ -108,7 +106,7 @@ fn encode(reference: &NewReference) -> Result<Vec<u8>, ZipError> {
 struct Archive(ZipWriter<Cursor<Vec<u8>>>);
 
 impl Archive {
-    fn doubles(&mut self, name: &str, shape: &[usize], values: &[f64]) -> Result<(), ZipError> {
+    fn doubles(&mut self, name: &str, shape: &[u64], values: &[f64]) -> Result<(), ZipError> {
         let mut bytes = vec![0; size_of_val(values)];
         for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
             *place = value.to_le_bytes();

@@ -1,26 +1,21 @@
-//! Scoring: a set of pictures goes through a network, unit by unit, and what it says of each is kept until all of it is there.
+//! Scoring: a set of images goes through a network, unit by unit, and what it says of each is kept until all of it is there.
 //!
 //! ```text
-//!  PictureSet::open ─▶ units                                                    once a set
+//!  ImageSet::open ─▶ units                                                    once a set
 //!
 //!  ┌─ a unit ────────────────────────────────────────────────────────────────────────────────────────────┐
-//!  │  pictures ──▶ decode, crop ──▶ batches ──▶ queue ──▶ scorers ──▶ features/<key>/part-00007.parquet   │
+//!  │  images ──▶ decode, crop ──▶ batches ──▶ queue ──▶ scorers ──▶ features/<key>/part-00007.parquet   │
 //!  └──────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //!
 //!  every file there ─▶ ScoredTables::read, unit by unit, in order ─▶ EvaluationRecord ─▶ write_scores
 //! ```
 //! The set is frozen and divided like a plan, and a unit has one file, put create-only: present means done. So scoring goes on where a
 //! killed process left it, any number of processes share it, and whoever comes last sums up. The key under which files lie must follow
-//! from everything that decides their numbers: the set's [`PictureSet::digest`], the size of a unit and of a batch, and the networks.
+//! from everything that decides their numbers: the set's [`ImageSet::digest`], the size of a unit and of a batch, and the networks.
 //!
 //! A reference to compare with is an archive in the form of the field ([`read_reference`], [`write_reference()`]); the lines of all
 //! evaluations of an output are a table of their own ([`write_scores`], [`read_scores`]).
 
-mod npy_header;
-mod npz_archive;
-mod npz_pictures;
-mod picture;
-mod picture_set;
 mod reference;
 mod score;
 mod score_units;
@@ -31,7 +26,6 @@ mod scores;
 mod scores_table;
 mod write_reference;
 
-pub use picture_set::{PictureSet, PictureSetOptions};
 pub use reference::{FeatureMoments, Reference, read_reference};
 pub use score::{ScoreRun, ScoreRunReport, score};
 pub use scored_tables::ScoredTables;

@@ -10,11 +10,12 @@
 //!
 //! Source: evaluations/c2i/evaluator.py (the names and what is computed where one is missing).
 
-use super::{
-    npz_archive::{Checked, Member, NpzArchive},
-    npz_pictures::PIXELS,
+use crate::{
+    Limits, PipelineError,
+    background_task::joined,
+    npz::{Checked, Member, NpzArchive, PIXELS},
+    storage::without_secrets,
 };
-use crate::{Limits, PipelineError, background_task::joined, storage::without_secrets};
 use schemas::{ReferenceProvenance, ScoredImages};
 use std::{io::Read, sync::Arc};
 use tokio::{runtime::Handle, task::spawn_blocking};
@@ -50,7 +51,7 @@ pub struct Reference {
     pub spatial: Option<FeatureMoments>,
     /// Pool features of single images, `[images, ScoredImages::POOL]`.
     pub features: Option<Vec<f32>>,
-    /// Whether images are there too: the same address then opens as a [`super::PictureSet`].
+    /// Whether images are there too: the same address then opens as a [`super::ImageSet`].
     pub has_images: bool,
     /// How it was made, where it says so.
     pub provenance: Option<ReferenceProvenance>,

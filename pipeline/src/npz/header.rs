@@ -11,21 +11,27 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// Longest header that is read; numpy itself reads 10,000 bytes.
 const MOST_BYTES: u32 = 1 << 16;
 
+/// Headers are padded so that elements begin at a multiple of this.
+const ALIGNMENT: usize = 64;
+
+/// Digits for which numpy leaves room in a header, so that an array can grow along its first axis in place.
+const GROWTH_DIGITS: usize = 21;
+
 /// What an array is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NpyHeader {
+pub(crate) struct NpyHeader {
     /// Type of an element as numpy writes it: `|u1`, `<f8`.
-    pub(super) descr: String,
+    pub(crate) descr: String,
     /// Whether the first axis varies fastest.
-    pub(super) fortran_order: bool,
-    pub(super) shape: Vec<u64>,
+    pub(crate) fortran_order: bool,
+    pub(crate) shape: Vec<u64>,
     /// Bytes of the header: where the elements begin.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Why there is no header.
 #[derive(Debug)]
-pub(super) enum HeaderFault {
+pub(crate) enum HeaderFault {
     /// The bytes could not be had.
     Read(io::Error),
     /// They are not what they must be; what was found and what was expected.
@@ -43,7 +49,7 @@ impl From<io::Error> for HeaderFault {
 
 impl NpyHeader {
     /// Reads a header; the reader then stands at the first element.
-    pub(super) fn read(reader: &mut impl Read) -> Result<Self, HeaderFault> {
+    pub(crate) fn read(reader: &mut impl Read) -> Result<Self, HeaderFault> {
         let mut front = [0; 8];
         reader.read_exact(&mut front)?;
         if !front.starts_with(MAGIC) {
@@ -79,15 +85,17 @@ impl NpyHeader {
         Ok(Self { bytes: u64::from(length) + around, ..header })
     }
 
-    /// The header of an array in C order, as `numpy.save` writes it (version 1.0, the elements at a multiple of 64 bytes).
-    pub(super) fn encode(descr: &str, shape: &[usize]) -> Vec<u8> {
+    /// The header of an array in C order, byte for byte as `numpy.save` writes it (version 1.0).
+    pub(crate) fn encode(descr: &str, shape: &[u64]) -> Vec<u8> {
         let axes: Vec<String> = shape.iter().map(ToString::to_string).collect();
         let comma = if axes.len() == 1 { "," } else { "" };
         let mut header =
             format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}", axes.join(", "));
-        let around = MAGIC.len() + 4 + 1;
-        let unpadded = around + header.len();
-        header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
+        let growth = axes.first().map_or(0, |first| GROWTH_DIGITS.saturating_sub(first.len()));
+        header.push_str(&" ".repeat(growth));
+        // The version's and the length's two bytes each, and the line end, count as well.
+        let unpadded = MAGIC.len() + 4 + header.len() + 1;
+        header.push_str(&" ".repeat(unpadded.next_multiple_of(ALIGNMENT) - unpadded));
         header.push('\n');
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&[1, 0]);
@@ -246,12 +254,14 @@ mod tests {
     #[test]
     fn what_is_written_is_what_numpy_writes() {
         // numpy.save of zeros(2048) and of zeros((2, 3), float32), numpy 2.4.
-        for (descr, shape, text) in [("<f8", &[2048][..], "(2048,)"), ("<f4", &[2, 3], "(2, 3)"), ("<f8", &[], "()")] {
+        for (descr, shape, text) in
+            [("<f8", &[2048_u64][..], "(2048,)"), ("<f4", &[2, 3], "(2, 3)"), ("<f8", &[], "()")]
+        {
             let bytes = NpyHeader::encode(descr, shape);
             let front = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {text}, }}");
             assert_eq!(bytes[10..10 + front.len()], *front.as_bytes());
             assert!(bytes.len().is_multiple_of(64) && bytes.ends_with(b" \n"));
-            let shape: Vec<u64> = shape.iter().map(|&axis| axis as u64).collect();
+            let shape = shape.to_vec();
             let found = NpyHeader::read(&mut &bytes[..]).expect("a header");
             assert_eq!(
                 found,
