@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use std::any::TypeId;
 use std::path::PathBuf;
 
-/// Turns images in object storage into Parquet tables of visual tokens, and tables back into images; trains the tokenizer for it
+/// Encode images in object storage into Parquet tables of visual tokens, decode them back, and train the models for it
 #[derive(Debug, Parser)]
 #[command(name = "restok", bin_name = "restok", version, long_about = LONG_ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
 #[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
@@ -26,11 +26,13 @@ pub(crate) struct Cli {
 /// Arguments that every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SharedArguments {
-    /// Read settings from this TOML file: a section for each command, `limits` and `general` for all; keys are flags
-    /// without dashes. Flags win over environment variables, they over the file, the file over defaults
+    /// Read settings from this TOML file.
+    ///
+    /// The file has a section for each command, and `limits` and `general` for all; keys are option names without
+    /// dashes. Command-line options override environment variables, which override the file, which overrides defaults.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     pub(crate) settings: Option<PathBuf>,
-    /// Print the settings that would be used, and where each came from, as a settings file; then exit
+    /// Print the effective settings as a settings file, with the origin of each, and exit
     #[arg(long, global = true, help_heading = "Settings")]
     pub(crate) show_settings: bool,
     /// Logs and progress.
@@ -42,7 +44,7 @@ pub(crate) struct SharedArguments {
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "there is one in a process, and no flag is worth a box")]
 pub(crate) enum Command {
-    /// Turn images into tables of tokens
+    /// Encode images into tables of tokens
     #[command(long_about = TOKENIZE_ABOUT, after_help = TOKENIZE_AFTER_HELP)]
     Tokenize(Arguments<TokenizeOptions>),
     /// Train a tokenizer on images
@@ -51,28 +53,28 @@ pub(crate) enum Command {
     /// Train a generator on tables of tokens
     #[command(long_about = TRAIN_GENERATOR_ABOUT, after_help = TRAIN_GENERATOR_AFTER_HELP)]
     TrainGenerator(Box<Arguments<TrainGeneratorOptions>>),
-    /// Make class-conditional sets in bulk with a trained generator
+    /// Generate class-conditional image sets with a trained generator
     #[command(long_about = GENERATE_ABOUT, after_help = GENERATE_AFTER_HELP)]
     Generate(Box<Arguments<GenerateOptions>>),
-    /// Make a small set at every point of a grid of sampling settings, and tabulate them
+    /// Generate a small set at every point of a grid of sampling settings, and tabulate them
     #[command(long_about = SWEEP_ABOUT, after_help = SWEEP_AFTER_HELP)]
     Sweep(Box<Arguments<SweepOptions>>),
     /// Score a generated set or a tokenizer's reconstructions under a named protocol
     #[command(long_about = EVALUATE_ABOUT, after_help = EVALUATE_AFTER_HELP)]
     Evaluate(Box<Arguments<EvaluateOptions>>),
-    /// Check that every unit of an output is there and whole, and close it
+    /// Check that every unit of an output is complete, and close it
     #[command(long_about = FINALIZE_ABOUT, after_help = FINALIZE_AFTER_HELP)]
     Finalize(Arguments<FinalizeOptions>),
-    /// Check an output against its books: sizes, digests, rows, ranges, uniqueness
+    /// Check every file of an output: sizes, digests, row counts, ranges, unique keys
     #[command(long_about = VERIFY_ABOUT, after_help = VERIFY_AFTER_HELP)]
     Verify(Arguments<VerifyOptions>),
-    /// Show what is in an output: books, provenance, codebook use by level
+    /// Show the contents of an output: row counts, provenance, codebook use by level
     #[command(long_about = INSPECT_ABOUT, after_help = INSPECT_AFTER_HELP)]
     Inspect(Arguments<InspectOptions>),
-    /// Turn tokens back into images: PNG files and a contact sheet
+    /// Decode tokens back into images: PNG files and a contact sheet
     #[command(long_about = RECONSTRUCT_ABOUT, after_help = RECONSTRUCT_AFTER_HELP)]
     Reconstruct(Arguments<ReconstructOptions>),
-    /// Write one page about outputs, trainings, sweeps and scores, to look at and to hand on
+    /// Write an HTML page about outputs, training runs, sweeps and scores
     #[command(long_about = REPORT_ABOUT, after_help = REPORT_AFTER_HELP)]
     Report(Arguments<ReportOptions>),
 }
@@ -187,181 +189,180 @@ pub(crate) fn with_flags(text: &str, program: &clap::Command, command: &str) -> 
 // Paragraphs are one line each, for the terminal's width decides where they break; examples are written to fit in 100 columns.
 
 const LONG_ABOUT: &str = "\
-Turns images in object storage into Parquet tables of ResTok's hierarchical visual tokens, and tables back into images.
+Encode images in object storage into Parquet tables of ResTok's hierarchical visual tokens, decode them back, and train the models for it.
 
-An image becomes 128 codes of 8,192, in levels of 1, 1, 2, 4, 8, 16, 32 and 64 tokens from coarse to fine. The tables are plain \
-Parquet: DuckDB, Polars, pandas and Spark read them as they are. The tokenizer is a published checkpoint or one that \
-`restok train-tokenizer` has trained.";
+The published tokenizer encodes an image into 128 tokens from a codebook of 8,192, in levels of 1, 1, 2, 4, 8, 16, 32 and 64 tokens from \
+coarse to fine. `restok train-tokenizer` trains others. DuckDB, Polars, pandas and Spark read the tables as they are.";
 
 const AFTER_HELP: &str = "\
 Examples:
   restok tokenize --source ./images --output ./tokens --tokenizer ./tokenizer
   restok inspect ./tokens
-  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures
+  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./reconstructions
 
 Exit codes:
-  0    done
-  42   permanent: bad settings, another plan in the output, too many rejects, damage
-  75   temporary: storage or a device failed; the same command again may succeed
-  143  stopped by SIGTERM or SIGINT after draining; the same command again goes on";
+  0    success
+  42   permanent error: bad settings, another plan in the output, too many rejects, damage
+  75   temporary error: storage or a device failed; retrying the same command may succeed
+  143  stopped by SIGTERM or SIGINT after draining; the same command resumes";
 
 const TOKENIZE_ABOUT: &str = "\
-Turn images into tables of tokens.
+Encode images into tables of tokens.
 
-Lists the source once, freezes it as a plan, and works through it in units: fetch, decode, crop, encode, write. Each unit's files \
-are put once and never overwritten, and a unit counts only when its marker is there. Killed at any instant and started again with \
-the same command, on one machine or on many, the job ends with the same tables, byte for byte on the same kind of device. An image \
-that cannot be read is a row with its reason in the images table, not the end of the job.";
+Lists the source once, freezes it as a plan, and processes it in units: fetch, decode, crop, encode, write. The files of a unit \
+are written once and never overwritten, and a unit counts only once its marker exists. A job that was killed resumes with the same \
+command, on one machine or many, and ends with the same tables: byte for byte on the same kind of device. An image that cannot be \
+read does not stop the job: it becomes a row of the images table with the reason.";
 
 const TOKENIZE_AFTER_HELP: &str = "\
 Examples:
-  A folder of classes, on this machine:
+  A local folder with one subfolder per class:
     restok tokenize --source ./images --output ./tokens --tokenizer ./tokenizer
 
-  ImageNet in tar shards, two views an image, on all GPUs, with the published checkpoint:
+  ImageNet in tar shards, two views per image, on all GPUs, with the published checkpoint:
     restok tokenize --source 's3://bucket/train-{0000..1023}.tar' --output s3://bucket/tokens \\
       --tokenizer hf://xushu-me/restok_l_128.r256_in1k --crop adm-center-256-flip \\
       --precision bf16
 
-  What would be done, without doing it:
+  Print the plan only:
     restok tokenize --settings job.toml --dry-run
 
-  One of eight processes (Slurm, Kubernetes and torchrun are recognised without flags):
+  One of eight processes (Slurm and torchrun need neither option, Kubernetes only --world):
     restok tokenize --settings job.toml --rank 3 --world 8
 
-Credentials come from each cloud's standard chain (AWS_*, GOOGLE_*, AZURE_* variables, instance roles) and are never printed; the \
-model hub's from HF_TOKEN, HF_ENDPOINT and HF_HOME.
+Credentials come from each cloud's standard chain (AWS_*, GOOGLE_*, AZURE_* variables, instance roles) and are never printed. The \
+model hub is configured by HF_TOKEN, HF_ENDPOINT and HF_HOME.
 
-SIGTERM or Ctrl-C drains: what is being committed is committed, the rest is left for the next start (exit code 143). A second one \
-stops at once. `restok tokenize --help` also shows the limits on storage and work.";
+SIGTERM or Ctrl-C drains the job: commits in progress finish, the rest is left for the next start (exit code 143). A second signal \
+stops at once. `restok tokenize --help` also lists the storage and processing limits.";
 
 const TRAIN_TOKENIZER_ABOUT: &str = "\
 Train a tokenizer on images.
 
-Reads images from any source that `restok tokenize` reads, shuffled anew in every epoch, and trains the tokenizer of a preset or of a \
-config.json with the published objective. The output folder holds checkpoints, metrics.csv, TensorBoard's event files, contact sheets, \
-the best tokenizer so far by validation (best/) and in the end the trained one (tokenizer/), which `restok tokenize --tokenizer` takes.
+Reads images from any source that `restok tokenize` reads, reshuffled every epoch, and trains the tokenizer of a preset or a \
+config.json with the published objective. The output folder holds checkpoints, metrics.csv, TensorBoard event files, contact sheets, \
+the best tokenizer so far by validation PSNR (best/) and finally the trained one (tokenizer/), for `restok tokenize --tokenizer`.
 
-A run that was stopped, killed or drained goes on with the same command; on a processor, with the same number of threads, it ends with \
-the very weights of one that was not. A term of the objective whose frozen network has no file is an error; its \
-weight 0 switches it off.";
+A run that was stopped or killed resumes with the same command. On a CPU with the same number of threads, the weights are then \
+bit for bit those of an uninterrupted run. Every loss with a frozen network needs its file; weight 0 disables the loss.";
 
 const TRAIN_TOKENIZER_AFTER_HELP: &str = "\
 Examples:
-  A small tokenizer for images of 32 by 32 pixels, on a processor, without any frozen network:
+  A small tokenizer for images of 32x32 pixels, on a CPU, without frozen networks:
     restok train-tokenizer --preset tiny --source './data/train-{000000..000005}.tar' \\
       --validation-source ./data/test-000000.tar --output ./run
 
-  The published recipe on a GPU, in eight batches of 32 an update:
+  The published recipe on a GPU, with eight batches of 32 per step:
     restok train-tokenizer --source 's3://bucket/train-{0000..1023}.tar' --output ./run \\
       --validation-source 's3://bucket/validation-{00..63}.tar' --gradient-accumulation 8 \\
       --vgg16 vgg16.safetensors --lpips lpips.safetensors --dino dino.safetensors \\
       --foundation-model dinov3.safetensors
 
-SIGTERM or Ctrl-C stops after the step with a checkpoint (exit code 143). docs/train-on-your-images.md goes through it all; \
-docs/frozen-networks.md says where each frozen network is from.";
+SIGTERM or Ctrl-C stops after the current step and saves a checkpoint (exit code 143). docs/train-on-your-images.md is the guide; \
+docs/frozen-networks.md says where to get the frozen networks.";
 
 const TRAIN_GENERATOR_ABOUT: &str = "\
 Train a generator on tables of tokens.
 
-Reads the tokens tables of finished outputs of `restok tokenize`, where they lie, and trains the hierarchical autoregressive generator \
-that `restok generate` draws with. Opening reads manifests only; where all codes fit --memory-bytes, each file is read once. An epoch sees \
-every image in one of its views, drawn anew in each. The output folder holds checkpoints, metrics.csv, TensorBoard's event files, sheets of \
-samples, the best generator so far by validation loss (best/) and in the end the trained one (generator/).
+Reads the token tables of finished outputs of `restok tokenize` in place, and trains the hierarchical autoregressive generator \
+that `restok generate` samples from. Startup reads manifests only; if all tokens fit --memory-bytes, each file is read once. An epoch sees \
+every image in one of its views, drawn anew each epoch. The output folder holds checkpoints, metrics.csv, TensorBoard event files, sheets of \
+samples, the best generator so far by validation loss (best/) and finally the trained one (generator/).
 
-A run that was stopped, killed or drained goes on with the same command; on a processor, with the same number of threads, it ends with \
-the very weights of one that was not.";
+A run that was stopped or killed resumes with the same command. On a CPU with the same number of threads, the weights are then \
+bit for bit those of an uninterrupted run.";
 
 const TRAIN_GENERATOR_AFTER_HELP: &str = "\
 Examples:
-  The published recipe, on ImageNet in ten crops, in eight batches of 32 an update:
+  The published recipe on ImageNet in ten crops, with eight batches of 32 per step:
     restok train-generator --source s3://bucket/tokens/train --output ./run --classes 1000 \\
       --validation-source s3://bucket/tokens/validation --gradient-accumulation 8 \\
       --tokenizer hf://xushu-me/restok_l_128.r256_in1k
 
-  A small generator for images of 32 by 32 pixels, on a processor:
+  A small generator for images of 32x32 pixels, on a CPU:
     restok train-generator --preset tiny --source ./tokens --output ./run --tokenizer ./tokenizer
 
-SIGTERM or Ctrl-C stops after the step with a checkpoint (exit code 143). docs/train-a-generator.md goes through it all.";
+SIGTERM or Ctrl-C stops after the current step and saves a checkpoint (exit code 143). docs/train-a-generator.md is the guide.";
 
 const GENERATE_ABOUT: &str = "\
-Make class-conditional sets in bulk with a trained generator.
+Generate class-conditional image sets with a trained generator.
 
-Draws tokens and writes them as a table, and turns them into pictures: the evaluation archive samples.npz, PNG files, Parquet or \
-tars. The work is planned, divided into units, committed and taken up again exactly as in `restok tokenize`: killed at any instant \
-and started again, on one machine or on many, it ends with the same set. A sample follows from the seed and its number alone. \
-Classes take turns, so that any part of the set is mixed.";
+Samples tokens, writes them as a table, and decodes them into images: the evaluation archive samples.npz, PNG files, Parquet or \
+tar shards. The work is planned, divided into units and committed as in `restok tokenize`: a job that was killed resumes with the \
+same command, on one machine or many, and ends with the same set. A sample depends only on the seed and its number. Classes \
+alternate, so that any part of the set is mixed.";
 
 const GENERATE_AFTER_HELP: &str = "\
 Examples:
-  The set of the paper's gFID, to the letter:
+  The set of the paper's gFID:
     restok generate --generator hf://xushu-me/llamagen_l_c2i_restok_l_128.r256_in1k \\
       --tokenizer hf://xushu-me/restok_l_128.r256_in1k --output ./samples --recipe paper
 
-  A sheet to look at, ten samples of each of three classes:
+  A preview sheet, ten samples of each of three classes:
     restok generate --generator ./generator --tokenizer ./tokenizer --classes 0,3,7 --grid sheet.png
 
-  Tokens first, pictures later:
-    restok generate --generator ./generator --tokenizer ./tokenizer --output ./tokens --count 10000 --pictures none
-    restok generate --decode-only --tokens ./tokens --tokenizer ./tokenizer --output ./pictures --pictures npz,webdataset";
+  Tokens first, images later:
+    restok generate --generator ./generator --tokenizer ./tokenizer --output ./tokens \\
+      --count 10000 --pictures none
+    restok generate --decode-only --tokens ./tokens --tokenizer ./tokenizer --output ./images \\
+      --pictures npz,webdataset";
 
 const SWEEP_ABOUT: &str = "\
-Make a small set at every point of a grid of sampling settings, and tabulate them.
+Generate a small set at every point of a grid of sampling settings, and tabulate them.
 
-Every scale of guidance meets every schedule, every share of top-p and every temperature. Each point is an output of its own, \
-as `restok generate` makes it, below --output; the networks are loaded once for all. Points that are finished are only read, so \
-that the same command goes on where it was stopped. All points draw with the same seed: they differ by the grid alone.";
+The grid combines every guidance scale, schedule, top-p and temperature. Each point is an output of its own below --output, as from \
+`restok generate`; the networks are loaded once. Finished points are only read, so that the same command resumes. All points \
+share the seed and differ by the grid alone.";
 
 const SWEEP_AFTER_HELP: &str = "\
 Examples:
-  Twelve sets of a thousand samples:
+  Twelve sets of 1,000 samples:
     restok sweep --generator ./generator --tokenizer ./tokenizer --output ./sweep \\
       --guidance 1,2,3,4 --top-p 0.9,0.95,1";
 
 const EVALUATE_ABOUT: &str = "\
 Score a generated set or a tokenizer's reconstructions under a named protocol.
 
-gfid-adm gives the numbers that papers call gFID, sFID, inception score, precision and recall; rfid those of reconstructions. Numbers of two \
-protocols do not compare, and what breaks a protocol (another count, another size, a class-sorted order, JPEG files, a reference of unknown \
-origin) is refused, or allowed by name and then said in the result.
+gfid-adm computes the published metrics of generated sets: gFID, sFID, inception score, precision and recall. rfid computes those of \
+reconstructions. Scores of different protocols are not comparable. A set that breaks a rule of its protocol (another count or size, \
+images sorted by class, JPEG files, a reference of unknown origin) is refused, unless --allow names the rule; the result then names it too.
 
-What networks say of the images is committed in units below --output: killed at any instant and started again, on one machine or on many, \
-the same command goes on. The result is printed, and is a line in --output/scores (Parquet) and in --output/scores.csv, with everything \
-that made it.";
+Features are committed in units below --output, so that a job that was killed resumes with the same command, on one machine or many. \
+The result is printed and added to --output/scores (Parquet) and --output/scores.csv, with its full provenance.";
 
 const EVALUATE_AFTER_HELP: &str = "\
 Examples:
-  The paper's gFID, of an output of restok generate:
+  The paper's gFID of an output of restok generate:
     restok evaluate --source ./samples --reference VIRTUAL_imagenet256_labeled.npz \\
       --inception inception.safetensors --output ./evaluation
 
   Reconstructions of the validation set from 1, 16 and all 128 tokens:
-    restok evaluate --protocol rfid --source 's3://bucket/validation-{00..63}.tar' --output ./evaluation \\
-      --tokenizer hf://xushu-me/restok_l_128.r256_in1k --keep 1,16,128 --inception inception.safetensors
+    restok evaluate --protocol rfid --source 's3://bucket/validation-{00..63}.tar' \\
+      --tokenizer hf://xushu-me/restok_l_128.r256_in1k --keep 1,16,128 \\
+      --inception inception.safetensors --output ./evaluation
 
-  A reference of your own images, and a small set scored against it:
+  A reference from your own images, and a small set scored against it:
     restok evaluate --make-reference ./cats.npz --source ./cats --crop adm-center-256 \\
       --inception inception.safetensors --output ./evaluation
     restok evaluate --source ./samples --reference ./cats.npz --allow count \\
       --inception inception.safetensors --output ./evaluation
 
-docs/evaluating.md has the protocols rule by rule, and says where the networks are from.";
+docs/evaluating.md lists the rules of the protocols and says where to get the networks.";
 
 const FINALIZE_ABOUT: &str = "\
-Check that every unit of an output is there and whole, and close it.
+Check that every unit of an output is complete, and close it.
 
-Checks every unit's marker against the store, writes _manifest.json and then _SUCCESS. `restok tokenize` does this by itself when \
-the last unit is done, unless it ran with --no-finalize. Doing it twice changes nothing.";
+Checks the marker of every unit against the store, and writes _manifest.json and then _SUCCESS. `restok tokenize` and \
+`restok generate` do this when the last unit is done, unless run with --no-finalize. Repeating it changes nothing.";
 
 const FINALIZE_AFTER_HELP: &str = "\
 Example:
   restok finalize s3://bucket/tokens";
 
 const VERIFY_ABOUT: &str = "\
-Check an output against its books: sizes, digests, rows, ranges, uniqueness.
+Check every file of an output: sizes, digests, row counts, ranges, unique keys.
 
-Reads every file of a finished or unfinished output and reports everything that is wrong, not only the first. Exits with 42 if \
-anything is.";
+Reads a finished or unfinished output and reports every problem, not only the first. Exits with 42 if there is any.";
 
 const VERIFY_AFTER_HELP: &str = "\
 Examples:
@@ -369,9 +370,9 @@ Examples:
   restok verify s3://bucket/tokens --fast --format json";
 
 const INSPECT_ABOUT: &str = "\
-Show what is in an output: books, provenance, codebook use by level.
+Show the contents of an output: row counts, provenance, codebook use by level.
 
-Reads the tokens of a finished or unfinished output, unit by unit, and counts for each level how many codes of the codebook are used \
+Reads the tokens of a finished or unfinished output unit by unit, and reports for each level how many codes of the codebook are used \
 and their entropy in bits.";
 
 const INSPECT_AFTER_HELP: &str = "\
@@ -380,23 +381,23 @@ Examples:
   restok inspect ./tokens --format json | jq .levels";
 
 const RECONSTRUCT_ABOUT: &str = "\
-Turn tokens back into images: PNG files and a contact sheet.
+Decode tokens back into images: PNG files and a contact sheet.
 
-Decodes each image from its first 1, 2, 4 … tokens, so that the hierarchy can be seen: the first tokens hold the layout, the last \
-the detail. The contact sheet shows the originals above, read again from the source through the same crop where it is still there.";
+Reconstructs each image from its first 1, 2, 4 … tokens to show the hierarchy: the first tokens hold the layout, the last the \
+detail. The contact sheet shows the originals on top, read again from the source with the same crop if it is still available.";
 
 const RECONSTRUCT_AFTER_HELP: &str = "\
 Examples:
-  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures
-  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./pictures \\
+  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./reconstructions
+  restok reconstruct --tokens ./tokens --tokenizer ./tokenizer --to ./reconstructions \\
     --image-id n01440764_10026 --keep 1,16,128";
 
 const REPORT_ABOUT: &str = "\
-Write one page about outputs, trainings, sweeps and scores, to look at and to hand on.
+Write an HTML page about outputs, training runs, sweeps and scores.
 
-Takes, in any mixture, outputs of `restok tokenize` and `restok generate`, finished or not, folders of trainings, folders of \
-`restok sweep`, results of evaluations and sheets of pictures (PNG), and writes one HTML file: what made them, books and rejects, how fast each stage was, use of \
-the codebook by level, pictures, curves of trainings, scores. The file holds all that it shows: it opens from a disk, without a network.";
+Takes any mix of outputs of `restok tokenize` and `restok generate` (finished or not), training folders, folders of \
+`restok sweep`, evaluation results and contact sheets (PNG). The page shows provenance, row counts and rejects, the throughput of each stage, \
+codebook use by level, images, training curves and scores. It is self-contained: it opens from a local disk without a network.";
 
 const REPORT_AFTER_HELP: &str = "\
 Examples:

@@ -11,39 +11,51 @@ use super::{
 };
 use clap::builder::TypedValueParser;
 use models::Precision;
-use pipeline::PictureSetOptions;
+use pipeline::ImageSetOptions;
 use schemas::{Crop, DeviationKind, Protocol, SourceLayout, SourceReading};
 use std::{collections::BTreeSet, path::PathBuf};
 
-const NETWORKS: &str = "Networks that score";
-const REBUILDING: &str = "Reconstructions (--protocol rfid)";
+const NETWORKS: &str = "Scoring networks";
+const REBUILDING: &str = "Reconstruction (--protocol rfid)";
 
 /// Images of a batch where nobody says otherwise.
 const BATCH_SIZE: usize = 32;
 
 /// Images of a unit where nobody says otherwise.
-const UNIT_SIZE: usize = PictureSetOptions::UNIT_SIZE;
+const UNIT_SIZE: usize = ImageSetOptions::UNIT_SIZE;
 
 /// Options of `restok evaluate`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct EvaluateOptions {
-    /// The images: an output of `restok generate`, an archive (.npz), a folder, tar shards or Parquet; for reconstructions, the originals
+    /// Read images from this path or URL: local, s3://, gs://, az://, https:// or file://.
+    ///
+    /// An output of `restok generate`, an archive (.npz), a folder, tar shards or Parquet; under rfid, the originals to
+    /// reconstruct. Patterns with {0000..1023}, {a,b}, * and ** match many files; quote them against the shell.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) source: Option<String>,
-    /// Where features and scores go: s3://, gs://, az://, file:// or a plain path; one folder may hold the scores of many sets
+    /// Write features and scores to this path or URL: local, s3://, gs://, az:// or file://.
+    ///
+    /// One folder may hold the scores of many sets. The same command resumes an interrupted run.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) output: Option<String>,
-    /// Which numbers are meant
+    /// Evaluation protocol, which decides metrics and rules
     #[arg(long, value_name = "PROTOCOL", value_parser = protocol_parser(), help_heading = WHAT, default_value = "gfid-adm")]
     pub(crate) protocol: Option<String>,
-    /// What the set is compared with: VIRTUAL_imagenet256_labeled.npz, an archive with mu and sigma, or one that --make-reference made
+    /// Reference to compare with: VIRTUAL_imagenet256_labeled.npz, an archive with mu and sigma, or one from
+    /// --make-reference.
+    ///
+    /// Without it, gfid-adm computes only the inception score. rfid takes none: reconstructions are compared with their
+    /// originals.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) reference: Option<String>,
-    /// Score nothing: write this archive, the reference that the images of --source are
+    /// Write the images of --source as a reference archive (.npz) instead of scoring them
     #[arg(long, value_name = "FILE", help_heading = WHAT)]
     pub(crate) make_reference: Option<String>,
-    /// Rules of the protocol that may be broken, with commas; the result says so: count, order, resize, jpeg, reference, rejects,
-    /// precision
+    /// Protocol rules that may be broken, comma-separated; the result names them.
+    ///
+    /// count: another number of images. order: images sorted by class. resize: another size or crop. jpeg: lossy files.
+    /// reference: one of another protocol or of unknown origin. rejects: broken images left out. precision: a tokenizer
+    /// not in fp32.
     #[arg(long, value_name = "RULES", value_delimiter = ',', help_heading = WHAT)]
     pub(crate) allow: Option<Vec<String>>,
     /// How images are found.
@@ -52,38 +64,46 @@ pub(crate) struct EvaluateOptions {
     /// How labels are found.
     #[command(flatten)]
     pub(crate) labels: LabelOptions,
-    /// Crop of one view: adm-center-SIZE or torchvision-center-SIZE; when absent, generated images are taken as they are, and originals
-    /// of reconstructions by torchvision-center- with the tokenizer's resolution
+    /// Crop of one view: adm-center-SIZE or torchvision-center-SIZE.
+    ///
+    /// Defaults to no crop under gfid-adm, and to torchvision-center-SIZE at the tokenizer's resolution under rfid.
     #[arg(long, value_name = "NAME", value_parser = crop_parser, help_heading = WHAT)]
     pub(crate) crop: Option<Crop>,
-    /// Take only the first images of the source, for a trial
+    /// Use only the first IMAGES images of the source, for a trial
     #[arg(long, value_name = "IMAGES", help_heading = WHAT)]
     pub(crate) max_images: Option<u64>,
 
-    /// The Inception network of 2015-12-05, safetensors under the names of its PyTorch port; without it, no FID and no inception score
+    /// Inception network of 2015-12-05, as safetensors with the names of its PyTorch port.
+    ///
+    /// Required under gfid-adm. Without it, rfid computes no FID and no inception score.
     #[arg(long, value_name = "FILE", help_heading = NETWORKS)]
     pub(crate) inception: Option<PathBuf>,
-    /// AlexNet, safetensors under torchvision's names, for LPIPS
+    /// AlexNet weights for LPIPS, as safetensors with torchvision's names; requires --lpips
     #[arg(long, value_name = "FILE", help_heading = NETWORKS)]
     pub(crate) alexnet: Option<PathBuf>,
-    /// The linear layers of LPIPS 0.1 over AlexNet, safetensors
+    /// Linear layers of LPIPS 0.1 over AlexNet, as safetensors; requires --alexnet
     #[arg(long, value_name = "FILE", help_heading = NETWORKS)]
     pub(crate) lpips: Option<PathBuf>,
 
-    /// The tokenizer that is judged: a folder or hf://owner/name or hf://owner/name@revision
+    /// Tokenizer to evaluate: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…", help_heading = REBUILDING)]
     pub(crate) tokenizer: Option<String>,
-    /// Rebuild from the first 1, 2, 4 … tokens, with commas; all tokens when absent
+    /// Numbers of leading tokens to reconstruct from, comma-separated (default: all tokens)
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', help_heading = REBUILDING)]
     pub(crate) keep: Option<Vec<usize>>,
-    /// Arithmetic of the tokenizer
+    /// Floating-point precision of the tokenizer
     #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = REBUILDING, default_value = "fp32")]
     pub(crate) precision: Option<String>,
 
-    /// Images of a batch
+    /// Images per batch
     #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "32")]
     pub(crate) batch_size: Option<usize>,
-    /// Images of a unit of work: each makes one file of features, 16 KB an image (8 for each form of a reconstruction)
+    /// Images per unit of work; each unit writes one file of features.
+    ///
+    /// Features take 16 KB per image; under rfid, 8 KB per original and per reconstruction.
     #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "1000")]
     pub(crate) unit_size: Option<usize>,
     /// Devices.
@@ -92,10 +112,12 @@ pub(crate) struct EvaluateOptions {
     /// This process among those that share the output.
     #[command(flatten)]
     pub(crate) process: ProcessOptions,
-    /// Share of broken images above which nothing is scored, such as 1% or 0.01
+    /// Refuse to score if more than this fraction of images is broken, such as 1% or 0.01.
+    ///
+    /// Any broken image breaks the rule rejects, see --allow.
     #[arg(long, value_name = "SHARE", help_heading = HOW, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
-    /// Shape of the result on standard output
+    /// Format of the result on standard output
     #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }
@@ -302,11 +324,11 @@ fn protocol_parser() -> impl TypedValueParser<Value = String> {
     named([
         (
             "gfid-adm",
-            "Generated sets as the ADM evaluator scores them: FID, sFID, inception score over splits of 5,000, precision, recall",
+            "Generated sets, as the ADM evaluator: FID, sFID, inception score over splits of 5,000, precision, recall",
         ),
         (
             "rfid",
-            "Reconstructions as the published evaluation scores them: rFID in float64, PSNR, SSIM, MS-SSIM, LPIPS, use of the codebook",
+            "Reconstructions, as the published evaluation: rFID in float64, PSNR, SSIM, MS-SSIM, LPIPS, codebook use",
         ),
     ])
 }

@@ -11,94 +11,118 @@ use models::Precision;
 use schemas::{PictureFormat, Rounding, Sampling};
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-const LOOK: &str = "Looking at samples (no output is written)";
+const LOOK: &str = "Preview sheets (instead of an output)";
 
 /// Options of `restok generate`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct GenerateOptions {
-    /// The generator: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
+    /// Generator to sample from: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) generator: Option<String>,
-    /// The tokenizer whose codes the generator gives, likewise; its decoder makes the pictures
+    /// Tokenizer whose decoder makes the images: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) tokenizer: Option<String>,
-    /// Where tables and pictures go: s3://, gs://, az://, file:// or a plain path
+    /// Write tables and images to this path or URL: local, s3://, gs://, az:// or file://.
+    ///
+    /// A run of the same plan resumes there; another plan is refused.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) output: Option<String>,
-    /// Draw nothing: turn the tokens of --tokens, the first view of each image, into pictures
+    /// Decode the tokens of --tokens instead of sampling.
+    ///
+    /// Decodes the first view of each image.
     #[arg(long, help_heading = WHAT, default_value = "false")]
     pub(crate) decode_only: Option<bool>,
-    /// The finished output whose tokens --decode-only takes
+    /// Finished output whose tokens --decode-only decodes
     #[arg(long, value_name = "OUTPUT", help_heading = WHAT)]
     pub(crate) tokens: Option<String>,
-    /// Value of the tables' split= partition
+    /// Name of the split: the value of the split= partition of the tables
     #[arg(long, value_name = "NAME", help_heading = WHAT, default_value = "generated")]
     pub(crate) split: Option<String>,
 
-    /// Number of samples
+    /// Number of samples to generate
     #[arg(long, value_name = "SAMPLES", help_heading = PLAN)]
     pub(crate) count: Option<u64>,
-    /// Classes, in turn so that the set is balanced and mixed: all, a list such as 0,7,10-19, or a file with one on each line
+    /// Classes to sample in turn: all, a list such as 0,7,10-19, or a file with one per line (default: all).
+    ///
+    /// Alternating classes keep the set balanced and any part of it mixed.
     #[arg(long, value_name = "all|LIST|FILE", help_heading = PLAN)]
     pub(crate) classes: Option<String>,
-    /// A recipe with everything that a set depends on, to the letter; a flag that says otherwise is refused. paper: 50,000 samples of
-    /// all classes, guidance 3.75 from a quarter of the steps on, top-p 0.95, tf32, batches of 50, truncated pixels
+    /// Sample exactly as a published recipe; options that contradict it are refused.
+    ///
+    /// paper: 50,000 samples of all classes, guidance 3.75 after a quarter of the steps, top-p 0.95, tf32, batches of
+    /// 50, truncated pixels.
     #[arg(long, value_name = "NAME", value_parser = ["paper"], help_heading = PLAN)]
     pub(crate) recipe: Option<String>,
-    /// Scale of classifier-free guidance; 1 for none; 3.75 when absent
+    /// Classifier-free guidance scale; 1 disables guidance (default: 3.75)
     #[arg(long, value_name = "SCALE", help_heading = PLAN)]
     pub(crate) guidance: Option<f64>,
-    /// How the scale moves from the first step (ratio 0) to the last (ratio 1); step when absent
+    /// How the guidance scale changes over the steps of a sample (default: step)
     #[arg(long, value_name = "NAME", value_parser = schedule_parser(), help_heading = PLAN)]
     pub(crate) schedule: Option<String>,
     /// Numbers of the schedule.
     #[command(flatten)]
     pub(crate) schedule_numbers: ScheduleOptions,
-    /// Leave steps unguided whose first token is more than one after this one, from 0 (the published cfg_interval)
+    /// Disable guidance in steps whose first token comes after TOKEN + 1, counted from 0 (the published cfg_interval)
     #[arg(long, value_name = "TOKEN", help_heading = PLAN)]
     pub(crate) guidance_interval: Option<usize>,
-    /// Only the likeliest codes that together have this probability; 0.95 when absent
+    /// Nucleus sampling: sample from the most likely codes up to this total probability (default: 0.95)
     #[arg(long, value_name = "SHARE", help_heading = PLAN)]
     pub(crate) top_p: Option<f64>,
-    /// Only this many likeliest codes, and those as likely as the last; 0, when absent, for all
+    /// Sample from the CODES most likely codes only, ties with the last included; 0 keeps all (default: 0)
     #[arg(long, value_name = "CODES", help_heading = PLAN)]
     pub(crate) top_k: Option<usize>,
-    /// Logits are divided by it; 1 when absent
+    /// Sampling temperature: divides the logits (default: 1)
     #[arg(long, value_name = "NUMBER", help_heading = PLAN)]
     pub(crate) temperature: Option<f64>,
-    /// With its number, all that a sample's randomness follows from
+    /// Random seed; a sample depends only on the seed and its number
     #[arg(long, value_name = "NUMBER", help_heading = PLAN, default_value = "0")]
     pub(crate) seed: Option<u64>,
-    /// Files of pictures, with commas: npz (the evaluation archive, and Parquet with it), parquet (PNG files in a column, as Hugging
-    /// Face reads them), webdataset (tars), png; none for the tables alone
+    /// Image formats to write, comma-separated: npz, parquet, webdataset, png or none.
+    ///
+    /// npz: the evaluation archive samples.npz, and parquet with it. parquet: PNG files in a column, as Hugging Face
+    /// reads them. webdataset: tar shards. png: one file per image. none: only the tables.
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', help_heading = PLAN, default_value = "npz")]
     pub(crate) pictures: Option<Vec<String>>,
-    /// From decoded values to bytes: truncate, as the published evaluation sets, or nearest; truncate when absent
+    /// How to convert decoded values to bytes: truncate or nearest (default: truncate).
+    ///
+    /// The published evaluation sets use truncate, the published reconstruction scores nearest.
     #[arg(long, value_name = "RULE", value_parser = ["truncate", "nearest"], help_heading = PLAN)]
     pub(crate) rounding: Option<String>,
-    /// Arithmetic of the generator; fp32 when absent
+    /// Floating-point precision of the generator (default: fp32)
     #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = PLAN)]
     pub(crate) precision: Option<String>,
-    /// Arithmetic of the tokenizer's decoder; the generator's when absent
+    /// Floating-point precision of the tokenizer's decoder (default: that of --precision).
+    ///
+    /// Use fp32 for both or for neither.
     #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = PLAN)]
     pub(crate) decoder_precision: Option<String>,
-    /// Samples of a batch, guidance not counted; the last one of a unit is padded; 50 when absent
+    /// Samples per batch, not counting those that guidance adds (default: 50).
+    ///
+    /// The last batch of a unit is padded.
     #[arg(long, value_name = "SAMPLES", help_heading = PLAN)]
     pub(crate) batch_size: Option<usize>,
-    /// Samples of a unit of work, of retry and of output
+    /// Samples per unit of work, retry and output
     #[arg(long, value_name = "SAMPLES", help_heading = PLAN, default_value = "1000")]
     pub(crate) unit_size: Option<usize>,
 
-    /// Draw a sheet of samples, a row for each class of --classes, into this PNG file
+    /// Draw a grid of samples into this PNG file, one row per class of --classes
     #[arg(long, value_name = "FILE", help_heading = LOOK)]
     pub(crate) grid: Option<PathBuf>,
-    /// Samples of each class on the sheet
+    /// Number of samples per class in the grid
     #[arg(long, value_name = "COUNT", help_heading = LOOK, default_value = "10")]
     pub(crate) grid_columns: Option<usize>,
-    /// Draw what is there of samples after each step, a row for each class of --classes, into this PNG file
+    /// Draw one sample per class, as it looks after each step, into this PNG file
     #[arg(long, value_name = "FILE", help_heading = LOOK)]
     pub(crate) reveal: Option<PathBuf>,
-    /// Names of the classes for the sheets, by number, with commas
+    /// Class names in label order, comma-separated (default: those that the generator was trained with).
+    ///
+    /// They label the sheets. An output records them if every class has one.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = LOOK)]
     pub(crate) class_names: Option<Vec<String>>,
 
@@ -108,16 +132,22 @@ pub(crate) struct GenerateOptions {
     /// This process among those that share the output.
     #[command(flatten)]
     pub(crate) process: ProcessOptions,
-    /// Longest pause before the start, shared out over the ranks, so that an array of jobs does not storm the store
+    /// Stagger the starts of all ranks over this many seconds.
+    ///
+    /// Rank R of W waits R/W of it, so that an array of jobs does not hit the store at once.
     #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "0")]
     pub(crate) start_jitter_seconds: Option<u64>,
-    /// Leave the output unfinished when all units are done; `restok finalize` then checks and closes it
+    /// Leave the output open when all units are done.
+    ///
+    /// Run `restok finalize` to check and close it.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) no_finalize: Option<bool>,
-    /// Take a tokenizer that is not the one whose codes the generator was trained on, if it fits
+    /// Accept a tokenizer other than the one the generator was trained with, if levels and codebook size match.
+    ///
+    /// With --decode-only: other than the one that made the tokens.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) allow_other_tokenizer: Option<bool>,
-    /// Shape of the report on standard output
+    /// Format of the report on standard output
     #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }

@@ -4,56 +4,68 @@ use super::SettingsError;
 use pipeline::Limits;
 
 /// Heading of the limits that every command obeys.
-pub(crate) const STORAGE_HEADING: &str = "Limits on storage";
+pub(crate) const STORAGE_HEADING: &str = "Storage limits";
 /// Heading of the limits that matter only where images are decoded and encoded.
-pub(crate) const WORK_HEADING: &str = "Limits on work";
+pub(crate) const WORK_HEADING: &str = "Processing limits";
 
 /// Limits as options: the fields of [`Limits`], one flag each.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LimitOptions {
-    /// Objects being fetched at once; many small files need many to hide latency
+    /// Maximum number of concurrent object fetches.
+    ///
+    /// Sources with many small files need many to hide latency.
     #[arg(long, value_name = "COUNT", help_heading = STORAGE_HEADING, default_value_t = Limits::default().fetch_requests)]
     pub(crate) fetch_requests: usize,
-    /// Attempts at a request, the first included
+    /// Maximum attempts per request, including the first
     #[arg(long, value_name = "COUNT", help_heading = STORAGE_HEADING, default_value_t = Limits::default().retry_attempts)]
     pub(crate) retry_attempts: usize,
-    /// First pause between attempts, in milliseconds; each further one is up to three times as long
+    /// Delay before the first retry, in milliseconds.
+    ///
+    /// Each later delay is up to three times as long, up to --retry-pause-max-seconds.
     #[arg(long, value_name = "MILLISECONDS", help_heading = STORAGE_HEADING, default_value_t = Limits::default().retry_pause_first_milliseconds)]
     pub(crate) retry_pause_first_milliseconds: u64,
-    /// Longest pause between attempts, in seconds
+    /// Maximum delay between attempts, in seconds
     #[arg(long, value_name = "SECONDS", help_heading = STORAGE_HEADING, default_value_t = Limits::default().retry_pause_max_seconds)]
     pub(crate) retry_pause_max_seconds: u64,
-    /// Time after which a request is given up, in seconds; stay below five minutes, for signed requests expire
+    /// Time after which a request is no longer retried, in seconds.
+    ///
+    /// Keep it below five minutes: signed requests expire.
     #[arg(long, value_name = "SECONDS", help_heading = STORAGE_HEADING, default_value_t = Limits::default().retry_total_seconds)]
     pub(crate) retry_total_seconds: u64,
-    /// Time to open a connection, in seconds
+    /// Timeout for opening a connection, in seconds
     #[arg(long, value_name = "SECONDS", help_heading = STORAGE_HEADING, default_value_t = Limits::default().connect_timeout_seconds)]
     pub(crate) connect_timeout_seconds: u64,
-    /// Longest silence in the middle of a body, in seconds; a slow body that moves is never cut off
+    /// Maximum time without data while reading a response body, in seconds.
+    ///
+    /// The body as a whole has no timeout: a slow transfer that makes progress is never cut off.
     #[arg(long, value_name = "SECONDS", help_heading = STORAGE_HEADING, default_value_t = Limits::default().read_timeout_seconds)]
     pub(crate) read_timeout_seconds: u64,
-    /// Encoded bytes fetched and not yet decoded; bounds memory when images are large
+    /// Maximum bytes of encoded images fetched but not yet decoded.
+    ///
+    /// Bounds memory when images are large.
     #[arg(long, value_name = "BYTES", help_heading = WORK_HEADING, default_value_t = Limits::default().fetch_buffer_bytes)]
     pub(crate) fetch_buffer_bytes: u64,
-    /// Encoded images above this are rejected as too_large (part of the plan)
+    /// Reject encoded images larger than this many bytes as too_large (part of the plan)
     #[arg(long, value_name = "BYTES", help_heading = WORK_HEADING, default_value_t = Limits::default().max_image_bytes)]
     pub(crate) max_image_bytes: u64,
-    /// Images above this many pixels are rejected as too_large (part of the plan)
+    /// Reject images with more pixels than this as too_large (part of the plan)
     #[arg(long, value_name = "PIXELS", help_heading = WORK_HEADING, default_value_t = Limits::default().max_image_pixels)]
     pub(crate) max_image_pixels: u64,
-    /// Threads that decode and crop; 0 is one a core
+    /// Number of decoding and cropping threads; 0 uses one per core
     #[arg(long, value_name = "COUNT", help_heading = WORK_HEADING, default_value_t = Limits::default().decode_threads)]
     pub(crate) decode_threads: usize,
-    /// Images of one unit that may be decoding or waiting for their turn
+    /// Maximum images of one unit that are decoding or waiting their turn
     #[arg(long, value_name = "COUNT", help_heading = WORK_HEADING, default_value_t = Limits::default().decode_ahead_images)]
     pub(crate) decode_ahead_images: usize,
-    /// Batches that may wait in front of each device
+    /// Maximum batches queued for each device
     #[arg(long, value_name = "COUNT", help_heading = WORK_HEADING, default_value_t = Limits::default().queued_batches_per_device)]
     pub(crate) queued_batches_per_device: usize,
-    /// Units worked on at once; 0 is one more than there are devices
+    /// Number of units processed concurrently; 0 uses one more than there are devices
     #[arg(long, value_name = "COUNT", help_heading = WORK_HEADING, default_value_t = Limits::default().units_in_flight)]
     pub(crate) units_in_flight: usize,
-    /// Seconds without progress in any stage after which the run ends and says where it stands
+    /// Abort after this many seconds without progress in any stage.
+    ///
+    /// The error reports where each stage stands.
     #[arg(long, value_name = "SECONDS", help_heading = WORK_HEADING, default_value_t = Limits::default().stall_seconds)]
     pub(crate) stall_seconds: u64,
 }

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 /// Options of `restok report`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReportOptions {
-    /// Outputs, folders of trainings, folders of sweeps, results of evaluations, sheets of pictures, in the order of the page
+    /// Outputs, training folders, sweeps, evaluation results and PNG sheets to report on, in page order
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<Vec<String>>,
-    /// The page; one that is there is replaced. What is no file, such as /dev/stdout, is written to
+    /// Write the page to this file, replacing an existing one.
+    ///
+    /// Anything that is not a regular file, such as /dev/stdout, is written to directly.
     #[arg(long, value_name = "FILE", env = "RESTOK_REPORT", default_value = "report.html")]
     pub(crate) to: Option<PathBuf>,
 }

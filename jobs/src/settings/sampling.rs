@@ -7,22 +7,24 @@ use schemas::{Guidance, GuidanceSchedule, Sampling};
 /// Numbers of schedules.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct ScheduleOptions {
-    /// Ratio at which step and rectangular begin; 0.25 for step, 0.05 for rectangular when absent
+    /// Ratio at which step and rectangular start (default: 0.25 for step, 0.05 for rectangular).
+    ///
+    /// Ratios run from 0 at the first step to 1 at the last.
     #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
     pub(crate) schedule_start: Option<f64>,
-    /// Ratio after which rectangular ends; 1 when absent
+    /// Ratio at which rectangular ends (default: 1)
     #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
     pub(crate) schedule_end: Option<f64>,
-    /// Ratio at which linear_constant and triangular reach the full scale; 0.5 when absent
+    /// Ratio at which linear_constant and triangular reach the full scale (default: 0.5)
     #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
     pub(crate) schedule_peak: Option<f64>,
-    /// Scale of step and rectangular where they have not begun or have ended; 1 when absent
+    /// Guidance scale of step and rectangular outside their range (default: 1)
     #[arg(long, value_name = "SCALE", help_heading = SCHEDULE)]
     pub(crate) schedule_floor: Option<f64>,
 }
 
 /// Heading of what a schedule takes.
-const SCHEDULE: &str = "Numbers of the guidance schedule";
+const SCHEDULE: &str = "Guidance schedule parameters";
 
 /// What was typed; absent for the published value.
 #[derive(Clone, Debug, Default)]
@@ -109,15 +111,15 @@ fn schedule(name: &str, choice: &SamplingChoice) -> Result<GuidanceSchedule, Set
 
 /// Every schedule, and what it does.
 const SCHEDULES: [(&str, &str); 9] = [
-    ("constant", "The full scale at every step"),
-    ("linear", "From 1 up to the full scale"),
-    ("linear_re", "From the full scale down to 1"),
-    ("linear_constant", "Up to the full scale at --schedule-peak, and so on to the end"),
-    ("triangular", "Up to the full scale at --schedule-peak, and down to 1"),
-    ("rectangular", "The full scale from --schedule-start to --schedule-end, --schedule-floor elsewhere"),
-    ("step", "--schedule-floor, and from --schedule-start on the full scale"),
-    ("cosine", "From 1 up to the full scale along half a cosine"),
-    ("cosine_re", "From the full scale down to 1 along half a cosine"),
+    ("constant", "Full scale at every step"),
+    ("linear", "Rise from 1 to the full scale"),
+    ("linear_re", "Fall from the full scale to 1"),
+    ("linear_constant", "Rise to the full scale at --schedule-peak, then stay there"),
+    ("triangular", "Rise to the full scale at --schedule-peak, then fall to 1"),
+    ("rectangular", "Full scale from --schedule-start to --schedule-end, --schedule-floor elsewhere"),
+    ("step", "--schedule-floor before --schedule-start, full scale from there on"),
+    ("cosine", "Rise from 1 to the full scale along a half cosine"),
+    ("cosine_re", "Fall from the full scale to 1 along a half cosine"),
 ];
 
 /// Reads a schedule's name on the command line, with what each one is in the help.

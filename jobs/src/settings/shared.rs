@@ -7,13 +7,13 @@ use super::{
 use schemas::{ColumnNames, ImageExtensions, LabelSource, SourceLayout, SourceReading};
 
 /// Heading of sources, outputs and models.
-pub(super) const WHAT: &str = "What and where";
+pub(super) const WHAT: &str = "Input and output";
 /// Heading of what an output is bound to.
-pub(super) const PLAN: &str = "What the plan fixes (another value needs another output)";
+pub(super) const PLAN: &str = "Plan (fixed for an output; a different value needs a new output)";
 /// Heading of images in sources.
-const IMAGES: &str = "How images are found in the source (for tokenize, part of the plan)";
+const IMAGES: &str = "Source format (part of the plan in tokenize)";
 /// Heading of what changes no result.
-pub(super) const HOW: &str = "How it runs";
+pub(super) const HOW: &str = "Execution";
 
 /// How `--output` is given.
 pub(super) const OUTPUT_USAGE: &str = "--output URL";
@@ -21,15 +21,19 @@ pub(super) const OUTPUT_USAGE: &str = "--output URL";
 /// How images are found.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ImageOptions {
-    /// How the images lie in the source; recognised from its file names when absent
+    /// Layout of the source (default: detected from its file names)
     #[arg(long, value_name = "LAYOUT", value_parser = layout_parser(), help_heading = IMAGES)]
     pub(crate) layout: Option<SourceLayout>,
-    /// Which files and members of tar shards are images: usual (the extensions that image files have), any (all, told by their first
-    /// bytes), or extensions with commas such as jpg,jpeg
+    /// Which files and tar members are images: usual, any, or a list such as jpg,jpeg.
+    ///
+    /// usual takes the extensions that image files commonly have; any takes every file and detects its format from the
+    /// first bytes. Separate extensions with commas.
     #[arg(long, value_name = "LIST", value_parser = extensions_parser, help_heading = IMAGES, default_value = "usual")]
     pub(crate) image_extensions: Option<ImageExtensions>,
-    /// Column of a Parquet source with the encoded images, binary or struct<bytes, path>; image, or the only one there is, when absent.
-    /// Parts of nested columns are joined by dots
+    /// Parquet column with the encoded images, as binary or struct<bytes, path> (default: image, or the only such
+    /// column).
+    ///
+    /// Join the parts of a nested column name with dots.
     #[arg(long, value_name = "NAME", help_heading = IMAGES)]
     pub(crate) image_column: Option<String>,
 }
@@ -37,10 +41,10 @@ pub(crate) struct ImageOptions {
 /// How labels are found.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LabelOptions {
-    /// Where labels come from
+    /// Where to read labels from
     #[arg(long, value_name = "SOURCE", value_parser = labels_parser(), help_heading = IMAGES, default_value = "auto")]
     pub(crate) labels: Option<LabelSource>,
-    /// Column of a Parquet source with the labels, as numbers or names of classes; label when absent
+    /// Parquet column with the labels, as numbers or class names (default: label)
     #[arg(long, value_name = "NAME", help_heading = IMAGES)]
     pub(crate) label_column: Option<String>,
 }
@@ -60,11 +64,13 @@ impl ImageOptions {
 /// Devices.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct WorkerOptions {
-    /// Devices that compute: auto (all CUDA devices, else the processor), cpu, cuda (all), cuda:N, a list with commas, or cpu*N for N
-    /// workers
+    /// Devices to compute on: auto, cpu, cuda, cuda:N, or a comma-separated list.
+    ///
+    /// auto uses every CUDA device, or the CPU if there is none. cuda uses every CUDA device. cpu*N runs N workers on
+    /// the CPU.
     #[arg(long, value_name = "DEVICES", help_heading = HOW, default_value = "auto")]
     pub(crate) devices: Option<Devices>,
-    /// Threads that torch uses for one CPU worker; the cores divided by the workers when absent
+    /// Torch threads per CPU worker (default: the cores divided by the CPU workers)
     #[arg(long, value_name = "COUNT", help_heading = HOW)]
     pub(crate) device_threads: Option<usize>,
 }
@@ -83,11 +89,16 @@ impl WorkerOptions {
 /// This process among those that share an output.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct ProcessOptions {
-    /// Number of this process among those that share the output, from 0; else JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID,
-    /// SLURM_PROCID or RANK
+    /// Rank of this process among those that share the output, from 0.
+    ///
+    /// Requires --world. Defaults to the first that is set of JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_PROCID
+    /// and RANK.
     #[arg(long, value_name = "NUMBER", help_heading = HOW)]
     pub(crate) rank: Option<u32>,
-    /// Processes that share the output; else SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE (Kubernetes gives none)
+    /// Number of processes that share the output.
+    ///
+    /// Defaults to SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE. Kubernetes sets no such variable: pass the job's
+    /// completions.
     #[arg(long, value_name = "COUNT", help_heading = HOW)]
     pub(crate) world: Option<u32>,
 }

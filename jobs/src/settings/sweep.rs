@@ -10,78 +10,92 @@ use super::{
 use schemas::DeviationKind;
 use std::{collections::BTreeSet, path::PathBuf};
 
-const GRID: &str = "The grid: every value of one with every value of the others";
-const ALL: &str = "The same at every point";
-const SCORES: &str = "Scores of every point (protocol gfid-adm)";
+const GRID: &str = "Grid (all combinations)";
+const ALL: &str = "Shared by all points";
+const SCORES: &str = "Scoring of every point (protocol gfid-adm)";
 
 /// Options of `restok sweep`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SweepOptions {
-    /// The generator: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
+    /// Generator to sample from: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) generator: Option<String>,
-    /// The tokenizer whose codes the generator gives, likewise
+    /// Tokenizer whose decoder makes the images: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) tokenizer: Option<String>,
-    /// Where the sets go, a folder below for each point: s3://, gs://, az://, file:// or a plain path
+    /// Write the sets to this path or URL, one folder per point: local, s3://, gs://, az:// or file://.
+    ///
+    /// Finished points are kept, so that the same command resumes.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) output: Option<String>,
 
-    /// Scales of guidance, with commas
+    /// Classifier-free guidance scales, comma-separated; 1 disables guidance
     #[arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = GRID, default_value = "1,1.5,2,3,3.75,5")]
     pub(crate) guidance: Option<Vec<f64>>,
-    /// Schedules of guidance, with commas
+    /// Guidance schedules, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = schedule_parser(), help_heading = GRID, default_value = "step")]
     pub(crate) schedule: Option<Vec<String>>,
-    /// Shares of top-p, with commas
+    /// Top-p (nucleus sampling) values, comma-separated
     #[arg(long, value_name = "SHARES", value_delimiter = ',', help_heading = GRID, default_value = "0.95")]
     pub(crate) top_p: Option<Vec<f64>>,
-    /// Temperatures, with commas
+    /// Sampling temperatures, comma-separated
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', help_heading = GRID, default_value = "1")]
     pub(crate) temperature: Option<Vec<f64>>,
 
     /// Numbers of the schedule.
     #[command(flatten)]
     pub(crate) schedule_numbers: ScheduleOptions,
-    /// Samples of each set
+    /// Number of samples per point
     #[arg(long, value_name = "SAMPLES", help_heading = ALL, default_value = "1000")]
     pub(crate) count: Option<u64>,
-    /// Classes, in turn: all, a list such as 0,7,10-19, or a file with one on each line
+    /// Classes to sample in turn: all, a list such as 0,7,10-19, or a file with one per line (default: all)
     #[arg(long, value_name = "all|LIST|FILE", help_heading = ALL)]
     pub(crate) classes: Option<String>,
-    /// Only this many likeliest codes; 0, when absent, for all
+    /// Sample from the CODES most likely codes only, ties with the last included; 0 keeps all (default: 0)
     #[arg(long, value_name = "CODES", help_heading = ALL)]
     pub(crate) top_k: Option<usize>,
-    /// With its number, all that a sample's randomness follows from: the same at every point, so that sets differ by the grid alone
+    /// Random seed, shared by all points so that sets differ by the grid alone
     #[arg(long, value_name = "NUMBER", help_heading = ALL, default_value = "0")]
     pub(crate) seed: Option<u64>,
-    /// Files of pictures, with commas: npz, parquet, webdataset, png, or none
+    /// Image formats to write, comma-separated: npz, parquet, webdataset, png or none.
+    ///
+    /// Scoring requires a format other than none.
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', help_heading = ALL, default_value = "npz")]
     pub(crate) pictures: Option<Vec<String>>,
-    /// Arithmetic of the networks; fp32 when absent
+    /// Floating-point precision of the generator and the decoder (default: fp32)
     #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = ALL)]
     pub(crate) precision: Option<String>,
-    /// Samples of a batch, guidance not counted; 50 when absent
+    /// Samples per batch, not counting those that guidance adds (default: 50)
     #[arg(long, value_name = "SAMPLES", help_heading = ALL)]
     pub(crate) batch_size: Option<usize>,
 
-    /// The Inception network of 2015-12-05, as for restok evaluate; without it, nothing is scored
+    /// Score every set with this Inception network, as in `restok evaluate` (default: no scores)
     #[arg(long, value_name = "FILE", help_heading = SCORES)]
     pub(crate) inception: Option<PathBuf>,
-    /// What every set is compared with, as for restok evaluate; without it, there is an inception score alone
+    /// Compare every set with this reference, as in `restok evaluate`; requires --inception.
+    ///
+    /// Without it, only the inception score is computed.
     #[arg(long, value_name = "URL", help_heading = SCORES)]
     pub(crate) reference: Option<String>,
-    /// Rules of the protocol that may be broken, with commas; a sweep of few samples breaks count
+    /// Protocol rules that may be broken, comma-separated, as in `restok evaluate`.
+    ///
+    /// Small sets break count.
     #[arg(long, value_name = "RULES", value_delimiter = ',', help_heading = SCORES, default_value = "count")]
     pub(crate) allow: Option<Vec<String>>,
 
     /// Devices.
     #[command(flatten)]
     pub(crate) workers: WorkerOptions,
-    /// Take a tokenizer that is not the one whose codes the generator was trained on, if it fits
+    /// Accept a tokenizer other than the one the generator was trained with, if levels and codebook size match
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) allow_other_tokenizer: Option<bool>,
-    /// Shape of the table on standard output
+    /// Format of the table on standard output
     #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }

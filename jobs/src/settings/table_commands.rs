@@ -13,23 +13,23 @@ const OUTPUT_ARGUMENT: &str = "OUTPUT as an argument";
 /// Shape of a report on standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ReportFormat {
-    /// For a person
+    /// Human-readable text
     #[default]
     Text,
-    /// One JSON object
+    /// One JSON document
     Json,
 }
 
 /// Options of `restok finalize`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct FinalizeOptions {
-    /// The output, as `restok tokenize --output` was given it
+    /// Path or URL of the output, as passed to --output
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<String>,
-    /// Share of rejected images above which the output is not closed, such as 1% or 0.01
+    /// Refuse to close the output if more than this fraction of images is rejected, such as 1% or 0.01
     #[arg(long, value_name = "SHARE", default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
-    /// Shape of the report on standard output
+    /// Format of the report on standard output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }
@@ -37,13 +37,13 @@ pub(crate) struct FinalizeOptions {
 /// Options of `restok verify`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct VerifyOptions {
-    /// The output, finished or not
+    /// Path or URL of the output, finished or not
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<String>,
-    /// Check books and file sizes only, and read no table
+    /// Check only markers, manifest and file sizes, without reading any table
     #[arg(long, default_value = "false")]
     pub(crate) fast: Option<bool>,
-    /// Shape of the report on standard output
+    /// Format of the report on standard output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }
@@ -51,13 +51,13 @@ pub(crate) struct VerifyOptions {
 /// Options of `restok inspect`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct InspectOptions {
-    /// The output, finished or not
+    /// Path or URL of the output, finished or not
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<String>,
-    /// Example rows to show
+    /// Number of example rows to show
     #[arg(long, value_name = "COUNT", default_value = "3")]
     pub(crate) rows: Option<usize>,
-    /// Shape of the report on standard output
+    /// Format of the report on standard output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }
@@ -65,40 +65,49 @@ pub(crate) struct InspectOptions {
 /// Options of `restok reconstruct`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReconstructOptions {
-    /// The output with the tokens, finished or not
+    /// Path or URL of the output that holds the tokens, finished or not
     #[arg(long, value_name = "OUTPUT", env = "RESTOK_OUTPUT")]
     pub(crate) tokens: Option<String>,
-    /// The tokenizer that made them: a folder or hf://owner/name or hf://owner/name@revision
+    /// Tokenizer that made the tokens: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…")]
     pub(crate) tokenizer: Option<String>,
-    /// Folder for the PNG files and contact-sheet.png; made if it is not there
+    /// Write the PNG files and contact-sheet.png to this folder, created if missing.
+    ///
+    /// The contact sheet shows at most 32 images.
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
-    /// Images to rebuild, spread evenly over the table
+    /// Number of images to reconstruct, spread evenly over the table
     #[arg(long, value_name = "COUNT", default_value = "8")]
     pub(crate) images: Option<usize>,
-    /// Rebuild these images instead: keys with commas, or the flag several times
+    /// Reconstruct the images with these keys instead; separate keys with commas or repeat the option
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub(crate) image_id: Option<Vec<String>>,
-    /// View of the crop to rebuild, from 0
+    /// View of the crop to reconstruct, counted from 0
     #[arg(long, value_name = "NUMBER", default_value = "0")]
     pub(crate) view: Option<i8>,
-    /// Rebuild from the first 1, 2, 4 … tokens; the ends of the tokenizer's levels when absent
+    /// Numbers of leading tokens to reconstruct from, comma-separated (default: the end of every level)
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     pub(crate) keep: Option<Vec<usize>>,
-    /// Leave out the originals, and do not read the source
+    /// Omit the originals, and do not read the source
     #[arg(long, default_value = "false")]
     pub(crate) no_originals: Option<bool>,
-    /// Decode even if the tokens were made by another tokenizer; the pictures then mean little
+    /// Decode tokens that another tokenizer made, if levels and codebook size match.
+    ///
+    /// The images are then not faithful to the originals.
     #[arg(long, default_value = "false")]
     pub(crate) allow_other_tokenizer: Option<bool>,
-    /// Device that decodes: auto (the first CUDA device, else the processor), cpu, cuda:N
+    /// Device to decode on: auto, cpu or cuda:N.
+    ///
+    /// auto uses the first CUDA device, or the CPU if there is none.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Option<String>,
-    /// Arithmetic of the networks
+    /// Floating-point precision of the tokenizer
     #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), default_value = "fp32")]
     pub(crate) precision: Option<String>,
-    /// Images that are decoded at once
+    /// Images per batch
     #[arg(long, value_name = "IMAGES", default_value = "8")]
     pub(crate) batch_size: Option<usize>,
 }

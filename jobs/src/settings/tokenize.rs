@@ -15,52 +15,64 @@ use std::{path::PathBuf, time::Duration};
 /// Options of `restok tokenize`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TokenizeOptions {
-    /// Where the images are: s3://, gs://, az://, https://, file:// or a plain path; patterns with {0000..1023}, {a,b}, * and ** name
-    /// many; quote them against the shell
+    /// Read images from this path or URL: local, s3://, gs://, az://, https:// or file://.
+    ///
+    /// Patterns with {0000..1023}, {a,b}, * and ** match many files; quote them against the shell.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) source: Option<String>,
-    /// Where the tables go: s3://, gs://, az://, file:// or a plain path
+    /// Write the tables to this path or URL: local, s3://, gs://, az:// or file://.
+    ///
+    /// A run of the same plan resumes there; another plan is refused.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) output: Option<String>,
-    /// The tokenizer: a folder with config.json and model.safetensors, or hf://owner/name or hf://owner/name@revision
+    /// Tokenizer to encode with: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) tokenizer: Option<String>,
     /// How images are found.
     #[command(flatten)]
     pub(crate) images: ImageOptions,
-    /// Value of the tables' split= partition
+    /// Name of the split: the value of the split= partition of the tables
     #[arg(long, value_name = "NAME", help_heading = WHAT, default_value = "train")]
     pub(crate) split: Option<String>,
 
-    /// Crop, by name: adm-center-SIZE, adm-center-SIZE-flip (2 views), adm-ten-crop-RESIZE-SIZE (10 views) or
-    /// torchvision-center-SIZE; adm-center- with the tokenizer's own resolution when absent. EXIF orientation is ignored, as
-    /// in the published pre-processing
+    /// Crop of the images (default: adm-center-SIZE at the tokenizer's resolution).
+    ///
+    /// One of adm-center-SIZE, adm-center-SIZE-flip (2 views), adm-ten-crop-RESIZE-SIZE (10 views) and
+    /// torchvision-center-SIZE, where SIZE is the tokenizer's resolution in pixels. EXIF orientation is ignored, as in
+    /// the published preprocessing.
     #[arg(long, value_name = "NAME", value_parser = crop_parser, help_heading = PLAN)]
     pub(crate) crop: Option<Crop>,
-    /// Arithmetic of the networks
+    /// Floating-point precision of the tokenizer
     #[arg(long, value_name = "PRECISION", value_parser = precision_parser(), help_heading = PLAN, default_value = "fp32")]
     pub(crate) precision: Option<String>,
-    /// Views of a batch, or auto: as many as the first device has memory for, measured before the plan is frozen, at most 256 on a GPU and
-    /// 32 on a processor; the last batch of a unit is padded, so that every batch runs the same kernels
+    /// Views per batch, or auto to fit the memory of the first device.
+    ///
+    /// auto measures memory before the plan is frozen and takes the largest power of two that fits, at most 256 on a
+    /// GPU and 32 on a CPU; an output that already has a plan keeps its batch size. The last batch of a unit is padded,
+    /// so that every batch runs the same kernels.
     #[arg(long, value_name = "VIEWS|auto", help_heading = PLAN, default_value = "32")]
     pub(crate) batch_size: Option<BatchSize>,
-    /// Images of a unit of work, of retry and of output: each makes one file of each table
+    /// Images per unit of work, retry and output; each unit writes one file of each table
     #[arg(long, value_name = "IMAGES", help_heading = PLAN, default_value = "16384")]
     pub(crate) unit_size: Option<usize>,
-    /// How an image's key is made
+    /// How to derive the keys of images
     #[arg(long, value_name = "RULE", value_parser = image_id_parser(), help_heading = PLAN, default_value = "stem")]
     pub(crate) image_id: Option<ImageIdRule>,
     /// How labels are found.
     #[command(flatten)]
     pub(crate) labels: LabelOptions,
-    /// The names of the classes in the order of their labels, so that a subset or an empty class does not renumber them: a file with one
-    /// name a line, or a JSON list
+    /// File with the class names in label order: one per line, or a JSON list or object.
+    ///
+    /// Fixes the labels, so that a subset or an empty class does not renumber them. A JSON object maps labels to names.
     #[arg(long, value_name = "FILE", help_heading = PLAN)]
     pub(crate) classes: Option<PathBuf>,
-    /// Column of a Parquet source with the images' keys, taken as they are; made by --image-id when absent
+    /// Parquet column with the keys of images, used as they are (default: keys made by --image-id)
     #[arg(long, value_name = "NAME", help_heading = PLAN)]
     pub(crate) id_column: Option<String>,
-    /// Take only the first images of the source, for a trial
+    /// Use only the first IMAGES images of the source, for a trial
     #[arg(long, value_name = "IMAGES", help_heading = PLAN)]
     pub(crate) max_images: Option<u64>,
 
@@ -70,19 +82,25 @@ pub(crate) struct TokenizeOptions {
     /// This process among those that share the output.
     #[command(flatten)]
     pub(crate) process: ProcessOptions,
-    /// Longest pause before the start, shared out over the ranks, so that an array of jobs does not storm the store
+    /// Stagger the starts of all ranks over this many seconds.
+    ///
+    /// Rank R of W waits R/W of it, so that an array of jobs does not hit the store at once.
     #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "0")]
     pub(crate) start_jitter_seconds: Option<u64>,
-    /// Share of rejected images above which the job fails, such as 1% or 0.01
+    /// Fail if more than this fraction of images is rejected, such as 1% or 0.01
     #[arg(long, value_name = "SHARE", help_heading = HOW, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
-    /// Leave the output unfinished when all units are done; `restok finalize` then checks and closes it
+    /// Leave the output open when all units are done.
+    ///
+    /// Run `restok finalize` to check and close it.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) no_finalize: Option<bool>,
-    /// List the source, print units, inputs and bytes, and stop; nothing is written
+    /// Print the plan and write nothing.
+    ///
+    /// Lists the source and reports inputs, bytes, units, the memory of a batch and the state of the output.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) dry_run: Option<bool>,
-    /// Shape of the report on standard output
+    /// Format of the report on standard output
     #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
 }

@@ -16,7 +16,7 @@ use models::{GeneratorRecipe, GeneratorSize};
 use schemas::{GuidanceSchedule, Sampling};
 use std::path::PathBuf;
 
-const GENERATOR: &str = "The generator";
+const GENERATOR: &str = "Generator";
 
 /// Passes over the images where neither epochs nor steps are given: the published number.
 const PUBLISHED_EPOCHS: u64 = 300;
@@ -24,76 +24,111 @@ const PUBLISHED_EPOCHS: u64 = 300;
 /// Options of `restok train-generator`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TrainGeneratorOptions {
-    /// Finished outputs of `restok tokenize` whose tokens to train on, with commas or the flag several times; all of one tokenizer
+    /// Train on the tokens of these finished outputs of `restok tokenize`, all of one tokenizer.
+    ///
+    /// Separate several with commas or repeat the option.
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = WHAT)]
     pub(crate) source: Option<Vec<String>>,
-    /// Finished outputs whose tokens to validate on, of the same tokenizer; no validation when absent
+    /// Validate on the tokens of these finished outputs, of the same tokenizer (default: no validation).
+    ///
+    /// Separate several with commas or repeat the option.
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = WHAT)]
     pub(crate) validation_source: Option<Vec<String>>,
-    /// Folder for checkpoints, metrics, sheets of samples and the trained generator. A run that is there already goes on from its last checkpoint
+    /// Local folder for checkpoints, metrics, sheets of samples and the trained generator.
+    ///
+    /// An existing run resumes from its last checkpoint.
     #[arg(long, value_name = "FOLDER", help_heading = WHAT)]
     pub(crate) output: Option<PathBuf>,
-    /// The tokenizer of the tokens, a folder or hf://owner/name or hf://owner/name@revision: a sheet of samples is then drawn now and then
+    /// Tokenizer that made the tokens, to draw sheets of samples: a local folder or hf://owner/name.
+    ///
+    /// The folder holds config.json and model.safetensors. Append @revision to hf://owner/name for a branch, tag or
+    /// commit.
     #[arg(long, value_name = "PATH|hf://…", help_heading = WHAT)]
     pub(crate) tokenizer: Option<String>,
 
-    /// Generator and recipe: gpt-b, gpt-l (the published ones), gpt-xl, gpt-xxl, or tiny, for small images and a processor
+    /// Preset of generator and recipe: gpt-b, gpt-l, gpt-xl, gpt-xxl or tiny.
+    ///
+    /// gpt-l is the published one; tiny is for small images and a CPU.
     #[arg(long, value_name = "NAME", help_heading = GENERATOR, default_value = "gpt-l")]
     pub(crate) preset: Option<String>,
-    /// A config.json that takes the place of the preset's generator; the flags of this section are laid over it
+    /// Train the generator of this config.json instead of the preset's.
+    ///
+    /// --classes, --class-dropout, --dropout and --token-by-token override it.
     #[arg(long, value_name = "FILE", help_heading = GENERATOR)]
     pub(crate) generator_config: Option<PathBuf>,
-    /// Predict one token a step at every level, as plain LlamaGen does, for comparison: the same tables, the same job
+    /// Predict one token per step at every level, as plain LlamaGen does, for comparison
     #[arg(long, help_heading = GENERATOR, default_value = "false")]
     pub(crate) token_by_token: Option<bool>,
-    /// Number of classes, 1000 for ImageNet; as many as the tables name when absent (those of folders do, tar and Parquet name none)
+    /// Number of classes, such as 1000 for ImageNet (default: as many as the tables name).
+    ///
+    /// Defaults to the number of --generator-config if that is given. Tables made from class folders name their
+    /// classes; those from tar shards or Parquet do only if the Parquet files or `restok tokenize --classes` named
+    /// them.
     #[arg(long, value_name = "COUNT", help_heading = GENERATOR)]
     pub(crate) classes: Option<usize>,
-    /// Names of the classes by number, with commas, for sheets; those that the tables name when absent
+    /// Class names in label order, comma-separated (default: those that the tables name).
+    ///
+    /// They label the sheets and are recorded with the generator.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = GENERATOR)]
     pub(crate) class_names: Option<Vec<String>>,
-    /// How often an image's class is left out, for classifier-free guidance; 0 for a generator that cannot be guided; 0.1 when absent
+    /// Class dropout probability, for classifier-free guidance (default: 0.1).
+    ///
+    /// Defaults to the value of --generator-config if that is given. 0 trains a generator that cannot be guided.
     #[arg(long, value_name = "SHARE", help_heading = GENERATOR)]
     pub(crate) class_dropout: Option<f64>,
-    /// Dropout of tokens, of attention's output and of hidden layers; 0.1 when absent
+    /// Dropout probability of tokens, attention outputs and feed-forward layers (default: 0.1).
+    ///
+    /// Defaults to the values of --generator-config if that is given.
     #[arg(long, value_name = "SHARE", help_heading = GENERATOR)]
     pub(crate) dropout: Option<f64>,
 
-    /// Passes over the images, each seen in one of its views in a pass; 300 when absent, but for tiny, which has 10,000 steps
+    /// Number of epochs (default: 300; the tiny preset trains for 10,000 steps).
+    ///
+    /// An epoch sees every image once, in one of its views.
     #[arg(long, value_name = "EPOCHS", help_heading = RECIPE)]
     pub(crate) epochs: Option<u64>,
-    /// Updates in all, in place of --epochs
+    /// Number of training steps (optimizer updates), instead of --epochs
     #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) steps: Option<u64>,
-    /// Images that are in memory at once
+    /// Images per batch.
+    ///
+    /// An optimizer step takes --gradient-accumulation batches. Defaults to the preset's images per step divided by
+    /// --gradient-accumulation.
     #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
     pub(crate) batch_size: Option<usize>,
-    /// Batches whose gradients make one update together
+    /// Gradient accumulation: batches per optimizer step
     #[arg(long, alias = "accumulation", value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
     pub(crate) gradient_accumulation: Option<usize>,
-    /// Arithmetic of the transformer's products; norms, the residual stream and the loss are fp32
+    /// Floating-point precision of the transformer's matrix products; norms, residual stream and loss are fp32
     #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
-    /// Of the first weights and of everything that is drawn during the run
+    /// Random seed of the initial weights and of everything drawn during training
     #[arg(long, value_name = "NUMBER", help_heading = RECIPE)]
     pub(crate) seed: Option<u64>,
     /// Rate, optimizer and average.
     #[command(flatten)]
     pub(crate) recipe: RecipeOptions,
 
-    /// Bytes of tokens in memory; larger tables stream file by file, and are then shuffled in windows of half of it
+    /// Maximum bytes of tokens in memory.
+    ///
+    /// Larger tables are streamed file by file and shuffled in windows of half this size; their order then depends on
+    /// it.
     #[arg(long, value_name = "BYTES", help_heading = HOW, default_value = "4294967296")]
     pub(crate) memory_bytes: Option<u64>,
     /// How the run goes.
     #[command(flatten)]
     pub(crate) run: RunOptions,
-    /// Images of a validation, the first ones of the validation source
+    /// Validate on the first IMAGES images of the validation source.
+    ///
+    /// The final validation uses all of them.
     #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "10000")]
     pub(crate) validation_images: Option<u64>,
-    /// Steps between two sheets of samples; needs --tokenizer
+    /// Draw a sheet of samples every STEPS steps; requires --tokenizer
     #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
     pub(crate) sheet_every: Option<u64>,
-    /// Guidance of the samples on sheets, from a quarter of their steps on; 3.75 when absent, and 1, which is none, with --class-dropout 0
+    /// Classifier-free guidance scale of the sheets (default: 3.75, or 1 without class dropout).
+    ///
+    /// Guidance starts after a quarter of the steps of a sample; 1 disables it.
     #[arg(long, value_name = "SCALE", help_heading = HOW)]
     pub(crate) sheet_guidance: Option<f64>,
 }

@@ -13,115 +13,135 @@ use models::{
 use schemas::{SourceLayout, SourceReading};
 use std::path::PathBuf;
 
-const OBJECTIVE: &str = "The objective (defaults are the preset's; a weight of 0 switches a term off)";
-const DATA: &str = "Data";
+const OBJECTIVE: &str = "Training objective (defaults come from the preset; weight 0 disables a term)";
+const DATA: &str = "Data augmentation and shuffling";
 
 /// Options of `restok train-tokenizer`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TrainTokenizerOptions {
-    /// Where the images to train on are, as for `restok tokenize`: s3://, gs://, az://, https://, file:// or a plain path; patterns name many
+    /// Read training images from this path or URL: local, s3://, gs://, az://, https:// or file://.
+    ///
+    /// Patterns with {0000..1023}, {a,b}, * and ** match many files; quote them against the shell.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) source: Option<String>,
-    /// Where the images to validate on are; no validation when absent
+    /// Read validation images from this path or URL (default: no validation)
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) validation_source: Option<String>,
-    /// Folder for checkpoints, metrics, contact sheets and the trained tokenizer. A run that is there already goes on from its last checkpoint
+    /// Local folder for checkpoints, metrics, contact sheets and the trained tokenizer.
+    ///
+    /// An existing run resumes from its last checkpoint.
     #[arg(long, value_name = "FOLDER", help_heading = WHAT)]
     pub(crate) output: Option<PathBuf>,
     /// How images are found.
     #[command(flatten)]
     pub(crate) images: ImageOptions,
-    /// Take only the first images of the source, for a trial
+    /// Use only the first IMAGES images of the source, for a trial
     #[arg(long, value_name = "IMAGES", help_heading = WHAT)]
     pub(crate) max_images: Option<u64>,
-    /// Share of broken images above which the job fails, such as 1% or 0.01
+    /// Fail if more than this fraction of images is rejected, such as 1% or 0.01
     #[arg(long, value_name = "SHARE", help_heading = WHAT, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
-    /// Tokenizer and recipe: restok-l-128 (the published ones), restok-b-128, restok-s-128, or tiny (32 by 32 pixels)
+    /// Preset of tokenizer and recipe: restok-l-128, restok-b-128, restok-s-128 or tiny.
+    ///
+    /// restok-l-128 is the published one; tiny is for images of 32x32 pixels.
     #[arg(long, value_name = "NAME", help_heading = RECIPE, default_value = "restok-l-128")]
     pub(crate) preset: Option<String>,
-    /// A config.json that takes the place of the preset's tokenizer
+    /// Train the tokenizer of this config.json instead of the preset's
     #[arg(long, value_name = "FILE", help_heading = RECIPE)]
     pub(crate) tokenizer_config: Option<PathBuf>,
-    /// Updates in all
+    /// Number of training steps (optimizer updates)
     #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) steps: Option<u64>,
-    /// Images that are in memory at once
+    /// Images per batch.
+    ///
+    /// An optimizer step takes --gradient-accumulation batches. Defaults to the preset's images per step divided by
+    /// --gradient-accumulation.
     #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
     pub(crate) batch_size: Option<usize>,
-    /// Batches whose gradients make one update together
+    /// Gradient accumulation: batches per optimizer step
     #[arg(long, alias = "accumulation", value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
     pub(crate) gradient_accumulation: Option<usize>,
-    /// Arithmetic of the transformers and the convolutional encoder; everything else is fp32
+    /// Floating-point precision of the transformers and the convolutional encoder; the rest is fp32
     #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
-    /// Of the first weights and of everything that is drawn during the run
+    /// Random seed of the initial weights and of everything drawn during training
     #[arg(long, value_name = "NUMBER", help_heading = RECIPE)]
     pub(crate) seed: Option<u64>,
     /// Rate, optimizer and average.
     #[command(flatten)]
     pub(crate) recipe: RecipeOptions,
-    /// Distance of pixels: l1 or l2
+    /// Pixel reconstruction loss: l1 or l2
     #[arg(long, value_parser = ["l1", "l2"], value_name = "LOSS", help_heading = OBJECTIVE)]
     pub(crate) reconstruction: Option<String>,
-    /// Weight of that distance
+    /// Weight of the pixel reconstruction loss
     #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) reconstruction_weight: Option<f64>,
-    /// Weight of commitment, codebook and entropy losses together
+    /// Weight of the quantizer loss: commitment, codebook and entropy terms together
     #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) quantizer_weight: Option<f64>,
-    /// Weight of LPIPS; needs --vgg16 and --lpips
+    /// Weight of the LPIPS perceptual loss; requires --vgg16 and --lpips
     #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) perceptual_weight: Option<f64>,
-    /// Weight of the alignment with a vision foundation model; needs --foundation-model, and use_vf in the tokenizer's configuration
+    /// Weight of the alignment loss with a vision foundation model.
+    ///
+    /// Requires --foundation-model, and use_vf in the tokenizer's config.json.
     #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) alignment_weight: Option<f64>,
-    /// Cosine distance that alignment lets pass
+    /// Margin of the alignment loss: the cosine distance up to which it is 0
     #[arg(long, value_name = "COSINE", help_heading = OBJECTIVE)]
     pub(crate) alignment_margin: Option<f64>,
-    /// Discriminator: dino (heads over a frozen network; needs --dino) or patch
+    /// Discriminator: dino or patch.
+    ///
+    /// dino trains heads on a frozen DINO ViT and requires --dino; patch is a small convolutional network over pixel
+    /// patches.
     #[arg(long, alias = "adversary", value_parser = ["dino", "patch"], value_name = "NAME", help_heading = OBJECTIVE)]
     pub(crate) discriminator: Option<String>,
-    /// Weight of the generator loss, what the discriminator says of reconstructions
+    /// Weight of the adversarial loss on reconstructions
     #[arg(long, alias = "adversarial-weight", value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) discriminator_weight: Option<f64>,
-    /// First step with a discriminator
+    /// Step at which the discriminator and the adversarial loss start; less than --steps
     #[arg(long, alias = "adversarial-start", value_name = "STEP", help_heading = OBJECTIVE)]
     pub(crate) discriminator_start: Option<u64>,
     /// Weight of the discriminator's LeCam regularization
     #[arg(long, value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) lecam_weight: Option<f64>,
-    /// VGG16's weights, safetensors; docs/frozen-networks.md says where to get each of these
+    /// VGG16 weights for the perceptual loss, as safetensors.
+    ///
+    /// docs/frozen-networks.md says where to get each frozen network.
     #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) vgg16: Option<PathBuf>,
-    /// LPIPS' linear layers, safetensors
+    /// Linear layers of LPIPS over VGG16, as safetensors
     #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) lpips: Option<PathBuf>,
-    /// DINO ViT-S/16's weights, safetensors
+    /// DINO ViT-S/16 weights for the dino discriminator, as safetensors
     #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) dino: Option<PathBuf>,
-    /// Weights of the vision foundation model that the tokenizer's configuration names (use_vf), safetensors
+    /// Weights of the vision foundation model that use_vf in the tokenizer's config.json names, as safetensors
     #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) foundation_model: Option<PathBuf>,
-    /// Smallest window of a random crop, as a share of the image's shorter side
+    /// Minimum side of the random crop, as a fraction of the image's shorter side
     #[arg(long, value_name = "SHARE", help_heading = DATA, default_value = "0.8")]
     pub(crate) smallest_scale: Option<f64>,
-    /// Largest window of a random crop
+    /// Maximum side of the random crop, as a fraction of the image's shorter side
     #[arg(long, value_name = "SHARE", help_heading = DATA, default_value = "1.0")]
     pub(crate) largest_scale: Option<f64>,
-    /// Do not mirror every other image at random
+    /// Disable random horizontal flips
     #[arg(long, help_heading = DATA, default_value = "false")]
     pub(crate) no_flip: Option<bool>,
-    /// Images that are shuffled among each other, besides the shuffling of shards
+    /// Size of the shuffle buffer in images, of at most 1 GiB encoded.
+    ///
+    /// Shards are shuffled as well. Images of a folder source are always shuffled as a whole.
     #[arg(long, value_name = "IMAGES", help_heading = DATA, default_value = "8192")]
     pub(crate) shuffle_images: Option<usize>,
     /// How the run goes.
     #[command(flatten)]
     pub(crate) run: RunOptions,
-    /// Images of a validation, the first ones of the validation source
+    /// Validate on the first IMAGES images of the validation source.
+    ///
+    /// The final validation uses all of them.
     #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "2048")]
     pub(crate) validation_images: Option<u64>,
-    /// Steps between two contact sheets
+    /// Draw a contact sheet of reconstructions every STEPS steps
     #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
     pub(crate) sheet_every: Option<u64>,
 }

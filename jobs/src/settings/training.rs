@@ -9,36 +9,44 @@ use models::{AdamWOptions, CosineSchedule, DeviceChoice, Precision};
 use std::path::PathBuf;
 
 /// Heading of what decides the weights.
-pub(super) const RECIPE: &str = "The recipe (defaults are the preset's)";
+pub(super) const RECIPE: &str = "Training recipe (defaults come from the preset)";
 
 /// How a run goes, as typed.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RunOptions {
-    /// Device: auto, cpu or cuda:N
+    /// Device to train on: auto, cpu or cuda:N.
+    ///
+    /// auto uses the first CUDA device, or the CPU if there is none.
     #[arg(long, value_name = "DEVICE", help_heading = HOW, default_value = "auto")]
     pub(crate) device: Option<String>,
-    /// Threads that torch uses on the processor; all cores when absent. The last bits of sums depend on it: give a run the same number at every start
+    /// Torch threads on the CPU (default: all cores).
+    ///
+    /// The last bits of floating-point sums depend on it: use the same number whenever a run resumes.
     #[arg(long, value_name = "COUNT", help_heading = HOW)]
     pub(crate) device_threads: Option<usize>,
-    /// Steps between two lines of the metrics
+    /// Log metrics every STEPS steps
     #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "50")]
     pub(crate) log_every: Option<u64>,
-    /// Steps between two checkpoints
+    /// Save a checkpoint every STEPS steps
     #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
     pub(crate) save_every: Option<u64>,
-    /// Checkpoints that are kept, the newest ones
+    /// Keep only the newest COUNT checkpoints
     #[arg(long, value_name = "COUNT", help_heading = HOW, default_value = "3")]
     pub(crate) keep_checkpoints: Option<usize>,
-    /// Steps between two validations
+    /// Validate every STEPS steps
     #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
     pub(crate) validate_every: Option<u64>,
-    /// Numbers of the weights of the trained model and of the best one: fp32, or fp16, half as large
+    /// Floating-point precision of the published weights, best and final: fp32, or fp16 at half the size
     #[arg(long, value_parser = ["fp32", "fp16"], value_name = "PRECISION", help_heading = HOW, default_value = "fp32")]
     pub(crate) publish_precision: Option<String>,
-    /// Go on with a run that was begun with other settings; what changed, and at which step, is kept in its checkpoints
+    /// Resume a run that was started with other settings.
+    ///
+    /// Its checkpoints record what changed and at which step.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) allow_other_settings: Option<bool>,
-    /// Stop, with a checkpoint, when this many steps are done; the schedule goes on to be that of all steps
+    /// Stop with a checkpoint after STEPS steps, counted from the start of the run.
+    ///
+    /// The learning rate schedule still spans the whole training.
     #[arg(long, value_name = "STEPS", help_heading = HOW)]
     pub(crate) stop_after: Option<u64>,
 }
@@ -142,28 +150,30 @@ pub(super) fn batch_size(
 /// Numbers of a recipe that both trainings have, as typed.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct RecipeOptions {
-    /// Learning rate after the warm-up
+    /// Peak learning rate, reached after warm-up
     #[arg(long, value_name = "RATE", help_heading = RECIPE)]
     pub(crate) learning_rate: Option<f64>,
-    /// Learning rate at the end of the cosine
+    /// Final learning rate of the cosine decay
     #[arg(long, value_name = "RATE", help_heading = RECIPE)]
     pub(crate) end_learning_rate: Option<f64>,
-    /// Updates of the warm-up
+    /// Steps of linear learning rate warm-up
     #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) warmup_steps: Option<u64>,
-    /// AdamW's decay of the mean of gradients
+    /// AdamW beta1, the decay rate of the first moment
     #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
     pub(crate) beta1: Option<f64>,
-    /// AdamW's decay of the mean of their squares
+    /// AdamW beta2, the decay rate of the second moment
     #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
     pub(crate) beta2: Option<f64>,
-    /// Weight decay; norms, biases, embeddings and tokens have none
+    /// AdamW weight decay; not applied to norms, biases, embeddings and learned tokens
     #[arg(long, value_name = "DECAY", help_heading = RECIPE)]
     pub(crate) weight_decay: Option<f64>,
-    /// Largest norm of all gradients together
+    /// Gradient clipping: maximum gradient norm
     #[arg(long, alias = "gradient-norm", value_name = "NORM", help_heading = RECIPE)]
     pub(crate) max_grad_norm: Option<f64>,
-    /// Decay of the exponential moving average (EMA) of the weights, which is what is validated and published
+    /// Decay of the exponential moving average (EMA) of the weights.
+    ///
+    /// The EMA weights are the ones that are validated and published.
     #[arg(long, alias = "average-decay", value_name = "DECAY", help_heading = RECIPE)]
     pub(crate) ema_decay: Option<f64>,
 }

@@ -207,9 +207,9 @@ impl fmt::Display for ModelReference {
 /// Reads a layout on the command line, with what each one is in the help.
 pub(super) fn layout_parser() -> impl TypedValueParser<Value = SourceLayout> {
     named([
-        ("folder", "<class>/<file>; the label is the class's place in sorted order"),
-        ("webdataset", "Tar shards of <key>.jpg (or png, webp, …) with <key>.cls and optionally <key>.json"),
-        ("parquet", "Parquet with image: struct<bytes, path> and label: int64, as on the Hugging Face hub"),
+        ("folder", "<class>/<file>; labels number the classes in sorted order"),
+        ("webdataset", "Tar shards of <key>.jpg (or .png, .webp, …) with <key>.cls and optionally <key>.json"),
+        ("parquet", "Parquet with image: struct<bytes, path> and label: int64, as on the Hugging Face Hub"),
     ])
     .try_map(|name| name.parse())
 }
@@ -217,9 +217,9 @@ pub(super) fn layout_parser() -> impl TypedValueParser<Value = SourceLayout> {
 /// Reads a rule for image keys on the command line.
 pub(super) fn image_id_parser() -> impl TypedValueParser<Value = ImageIdRule> {
     named([
-        ("stem", "The file's stem: the same for an image in every layout"),
-        ("path", "The path below the source, for sets whose stems repeat"),
-        ("position", "The shard or file and the number of the row in it: any two images differ"),
+        ("stem", "File name without extension: the same for an image in every layout"),
+        ("path", "Path below the source without extension: for sources where stems repeat"),
+        ("position", "Path of the file, or of the shard with the row number: unique for every image"),
     ])
     .map(|name| match name.as_str() {
         "path" => ImageIdRule::Path,
@@ -231,10 +231,10 @@ pub(super) fn image_id_parser() -> impl TypedValueParser<Value = ImageIdRule> {
 /// Reads where labels come from on the command line.
 pub(super) fn labels_parser() -> impl TypedValueParser<Value = LabelSource> {
     named([
-        ("auto", "What the layout has: folders, .cls before .json, the label's column"),
-        ("cls", "The .cls members of tar shards alone"),
-        ("json", "The .json members of tar shards alone"),
-        ("none", "Nowhere: no row has a label, and side files are not read"),
+        ("auto", "From the layout: class folders, .cls before .json, or the label column"),
+        ("cls", "From the .cls members of tar shards only"),
+        ("json", "From the .json members of tar shards only"),
+        ("none", "No labels; side files are not read"),
     ])
     .try_map(|name| name.parse())
 }
@@ -248,10 +248,10 @@ pub(super) fn extensions_parser(text: &str) -> Result<ImageExtensions, SchemaErr
 pub(super) fn precision_parser() -> impl TypedValueParser<Value = String> {
     named(Precision::ALL.map(|precision| {
         let help = match precision {
-            Precision::Fp32 => "float32 throughout: the published tokens",
-            Precision::Tf32 => "float32 with TensorFloat-32 products on CUDA",
-            Precision::Bf16 => "bfloat16; the quantizer stays in float32",
-            Precision::Fp16 => "float16; the quantizer stays in float32",
+            Precision::Fp32 => "float32 throughout: the precision of the published tokens",
+            Precision::Tf32 => "float32, with TensorFloat-32 products on CUDA",
+            Precision::Bf16 => "bfloat16, with the quantizer in float32",
+            Precision::Fp16 => "float16, with the quantizer in float32",
         };
         (precision.name(), help)
     }))
@@ -262,9 +262,9 @@ pub(super) fn training_precision_parser() -> impl TypedValueParser<Value = Strin
     named(Precision::ALL.map(|precision| {
         let help = match precision {
             Precision::Fp32 => "float32 throughout",
-            Precision::Tf32 => "float32 with TensorFloat-32 products on CUDA",
+            Precision::Tf32 => "float32, with TensorFloat-32 products on CUDA",
             Precision::Bf16 => "bfloat16",
-            Precision::Fp16 => "float16, with a scaled loss",
+            Precision::Fp16 => "float16, with loss scaling",
         };
         (precision.name(), help)
     }))
