@@ -4,12 +4,31 @@ use crate::{
     ModelError,
     weight_file::{Foreign, LOOKED_AT},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::path::Path;
 
+/// The configuration that `resolve` makes of the keys in `text`; every error names `file`, and `expected` says whose it should be.
+pub(crate) fn read<Raw: DeserializeOwned, Config>(
+    text: &str,
+    file: &Path,
+    expected: &str,
+    resolve: impl FnOnce(Raw) -> Result<Config, ModelError>,
+) -> Result<Config, ModelError> {
+    let raw = serde_json::from_str(text).map_err(|error| unreadable(text, file, expected, &error))?;
+    resolve(raw).map_err(|error| ModelError::Config { file: file.to_owned(), problem: error.to_string() })
+}
+
+/// Keys as `config.json` holds them.
+pub(crate) fn written(raw: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(raw).expect("a configuration is plain data");
+    text.push('\n');
+    text
+}
+
 /// The error of a configuration that does not read as that of `expected`, for the reason that the parser gives: where the text is known to be
 /// something else, what it is.
-pub(crate) fn unreadable(text: &str, file: &Path, expected: &str, reason: &serde_json::Error) -> ModelError {
+fn unreadable(text: &str, file: &Path, expected: &str, reason: &serde_json::Error) -> ModelError {
     let Ok(value) = serde_json::from_str::<Value>(text) else {
         let start = &text.as_bytes()[..text.len().min(LOOKED_AT)];
         return match Foreign::of(start) {

@@ -340,11 +340,6 @@ impl ModelError {
         Self::Setting { setting, found: found.to_string(), expected: expected.into() }
     }
 
-    /// What is wrong with the settings of the configuration `file`.
-    pub(crate) fn in_config(self, file: &Path) -> Self {
-        Self::Config { file: file.to_owned(), problem: self.to_string() }
-    }
-
     /// Whether the device ran out of memory: a smaller batch may succeed.
     pub fn is_out_of_memory(&self) -> bool {
         match self {

@@ -144,16 +144,12 @@ impl TokenizerConfig {
     /// # Errors
     /// When it is no JSON, the configuration of something else, has an unknown key, or settings that cannot be or do not go together.
     pub fn from_json(text: &str, file: &Path) -> Result<Self, ModelError> {
-        let raw = serde_json::from_str(text)
-            .map_err(|error| config_kind::unreadable(text, file, config_kind::TOKENIZER, &error))?;
-        Self::resolve(raw).map_err(|error| error.in_config(file))
+        config_kind::read(text, file, config_kind::TOKENIZER, Self::resolve)
     }
 
     /// The configuration as `config.json` holds it, with every key that was read.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(&self.raw).expect("a configuration is plain data");
-        text.push('\n');
-        text
+        config_kind::written(&self.raw)
     }
 
     fn resolve(raw: RawConfig) -> Result<Self, ModelError> {

@@ -16,7 +16,7 @@ use tch::{Kind, Tensor};
 
 /// Classes and tokens to logits: of all positions of an image at once, or of one step after the other.
 #[derive(Debug)]
-pub(crate) struct Network {
+pub(crate) struct Transformer {
     /// `[classes, C]`, the null class last where there is one.
     class_embedding: Tensor,
     /// `[codes, C]`.
@@ -33,7 +33,7 @@ pub(crate) struct Network {
     kind: Kind,
 }
 
-impl Network {
+impl Transformer {
     /// In a scope that is trained, with the configuration's dropouts.
     pub(crate) fn new(scope: &Scope<'_>, config: &GeneratorConfig) -> Result<Self, ModelError> {
         let (size, steps) = (config.size(), config.steps());
