@@ -49,7 +49,7 @@ mod weight_file;
 
 pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
-pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize, SamplingTimes};
+pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize};
 pub use kernels::{FusedKernelsReport, fused_kernels_report, use_fused_kernels};
 pub use loaded_model::{LoadOptions, LoadedModel};
 pub use memory::{BatchMemory, memory_limit};

@@ -14,7 +14,6 @@ mod config;
 mod draw;
 mod guided_steps;
 mod operations;
-mod part_times;
 mod raw_config;
 mod rows;
 mod steps;
@@ -27,12 +26,12 @@ pub(crate) use self::{
     transformer::Transformer,
 };
 pub use config::{GeneratorConfig, GeneratorData, GeneratorSize};
-pub use part_times::SamplingTimes;
 
-use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps, part_times::PartTimes};
+use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps};
 use crate::{
     Device, ModelError, device,
     loaded_model::{LoadableNetwork, LoadedModel},
+    measuring,
     parameters::Parameters,
 };
 use schemas::{RandomStream, SampleBatch, Sampling, SchemaError, TokenBatch, TokenLevels};
@@ -98,34 +97,12 @@ impl Generator {
     /// no null class, logits are no numbers (in float16, for example), or libtorch refuses an operation.
     pub fn sample(&mut self, batch: &SampleBatch, sampling: &Sampling) -> Result<TokenBatch, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        let tokens = self.sample_on_device(batch, sampling, None)?;
+        let tokens = self.sample_on_device(batch, sampling)?;
         self.token_batch(&tokens, batch.filled())
     }
 
-    /// [`Self::sample`], and where its time went. On a GPU the parts wait for each other, so that the whole takes longer than
-    /// [`Self::sample`] does; on a processor it takes as long.
-    ///
-    /// # Errors
-    /// As [`Self::sample`].
-    pub fn sample_timed(
-        &mut self,
-        batch: &SampleBatch,
-        sampling: &Sampling,
-    ) -> Result<(TokenBatch, SamplingTimes), ModelError> {
-        let _no_grad = tch::no_grad_guard();
-        let times = PartTimes::start(self.device);
-        let tokens = self.sample_on_device(batch, sampling, Some(&times))?;
-        let tokens = self.token_batch(&tokens, batch.filled())?;
-        Ok((tokens, times.finish()))
-    }
-
     /// Everything of [`Self::sample`] but the copy back: int64 `[B, N]`, which the next batch writes over.
-    fn sample_on_device(
-        &mut self,
-        batch: &SampleBatch,
-        sampling: &Sampling,
-        times: Option<&PartTimes>,
-    ) -> Result<Tensor, ModelError> {
+    fn sample_on_device(&mut self, batch: &SampleBatch, sampling: &Sampling) -> Result<Tensor, ModelError> {
         sampling.check()?;
         check_classes(batch.classes(), self.config.classes())?;
         let guided = GuidedSteps::new(self.network.transformer.steps(), &sampling.guidance);
@@ -155,14 +132,14 @@ impl Generator {
                 true => classes.shallow_clone(),
                 false => tokens.f_narrow(1, step.read.start, step.read.end - step.read.start)?.f_clamp_min(0)?,
             };
-            let stream = transformer.step(step, &input, copies, cache, times)?;
-            let codes = PartTimes::head(times, || {
-                let logits = match scale {
-                    Some(scale) => guide(&transformer.logits(&stream)?, rows, *scale)?,
-                    None => transformer.logits(&stream.f_narrow(0, 0, rows)?)?,
-                };
-                drawing.draw(logits, &uniforms.f_narrow(1, step.start, step.tokens)?)
-            })?;
+            let stream = transformer.step(step, &input, copies, cache)?;
+            let measured = tracing::trace_span!(measuring::HEAD).entered();
+            let logits = match scale {
+                Some(scale) => guide(&transformer.logits(&stream)?, rows, *scale)?,
+                None => transformer.logits(&stream.f_narrow(0, 0, rows)?)?,
+            };
+            let codes = drawing.draw(logits, &uniforms.f_narrow(1, step.start, step.tokens)?)?;
+            drop(measured);
             tokens.f_narrow(1, step.start, step.tokens)?.f_copy_(&codes)?;
         }
         Ok(tokens.shallow_clone())

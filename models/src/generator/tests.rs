@@ -151,7 +151,7 @@ fn cached_steps_equal_the_full_pass_at_every_step() {
                 true => classes.shallow_clone(),
                 false => codes.narrow(0, 0, samples).narrow(1, step.read.start, step.read.end - step.read.start),
             };
-            let stream = network.step(step, &input, 1, &cache, None).expect("computed");
+            let stream = network.step(step, &input, 1, &cache).expect("computed");
             let found = network.logits(&stream).expect("computed");
             let expected = whole.narrow(0, 0, samples).narrow(1, step.start, step.tokens);
             let (difference, scale) = (furthest(&found, &expected), expected.abs().max().double_value(&[]));
