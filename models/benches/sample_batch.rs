@@ -5,6 +5,7 @@
 use divan::counter::ItemsCount;
 use models::{
     Device, DeviceChoice, Generator, GeneratorConfig, GeneratorData, GeneratorSize, LoadOptions, Precision, initialise,
+    measuring::sampling_times,
 };
 use schemas::{Guidance, GuidanceSchedule, SampleBatch, Sampling};
 
@@ -59,7 +60,8 @@ fn shares() {
     let (mut generator, batch) = (generator(), batch());
     for kind in KINDS {
         let sampling = sampling(kind);
-        let timed = (0..3).map(|_| generator.sample_timed(&batch, &sampling).expect("drawn").1);
+        let timed = (0..3)
+            .map(|_| sampling_times(generator.device(), || generator.sample(&batch, &sampling).expect("drawn")).1);
         let times = timed.min_by_key(|times| times.attention + times.head + times.rest).expect("three");
         let whole = (times.attention + times.head + times.rest).as_secs_f64();
         let percent = |part: std::time::Duration| 100.0 * part.as_secs_f64() / whole;

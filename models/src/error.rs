@@ -101,7 +101,7 @@ pub enum ModelError {
     },
 
     // --- settings ------------------------------------------------------------------------------------------------------
-    /// `config.json` does not read: no JSON, a key that nobody knows, a value of another type.
+    /// `config.json` does not read: no JSON, a key that nobody knows, a value of another type, or one that cannot be.
     #[error("{}: {problem}", file.display())]
     Config {
         /// The file.
@@ -109,7 +109,7 @@ pub enum ModelError {
         /// What is wrong, with the key and the line.
         problem: String,
     },
-    /// A setting that cannot be, or does not go with the others.
+    /// A setting that cannot be, or does not go with the others, where no file says so.
     #[error("{setting} is {found}, expected {expected}")]
     Setting {
         /// The key as it is written in config.json.

@@ -32,6 +32,7 @@ mod foundation;
 mod generator;
 mod kernels;
 mod layers;
+mod loaded_model;
 mod losses;
 pub mod measuring;
 mod memory;
@@ -48,8 +49,9 @@ mod weight_file;
 
 pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
-pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize, SamplingTimes};
+pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize};
 pub use kernels::{FusedKernelsReport, fused_kernels_report, use_fused_kernels};
+pub use loaded_model::{LoadOptions, LoadedModel};
 pub use memory::{BatchMemory, memory_limit};
 pub use metrics::{
     ExtractorPrecision, FeatureDistribution, FeatureStatistics, ImageComparison, Inception, InceptionHead,
@@ -63,7 +65,7 @@ pub use training::{
     ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe, TokenizerTrainer, Trainer,
 };
 pub use visual_tokenizer::{
-    EncoderStages, LoadOptions, Quantized, TokenizerConfig, TokenizerOperations, VisualTokenizer,
+    EncoderStages, Quantized, TokenizerConfig, TokenizerOperations, VisualTokenizer,
     config::{Architecture, ImageInput, Preset, TransformerSize},
 };
 pub use weight_file::{pickle_conversion_command, shards_of_index};

@@ -12,7 +12,7 @@
 
 use models::{
     DeviceChoice, FeatureStatistics, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, LoadOptions,
-    Precision, Trainer, VisualTokenizer, frechet_distance, initialise,
+    Precision, Trainer, VisualTokenizer, frechet_distance, initialise, measuring::sampling_times,
 };
 use pipeline::{
     BatchNetwork, DecodeLimits, DeviceError, Limits, ProcessRank, Run, SourceOptions, SourceReader, Storage, Telemetry,
@@ -135,14 +135,15 @@ fn sample(generator: &Path, tokenizer: &Path, kind: &str, precision: Precision, 
     let of_class = (0..classes).cycle().take(sizes.batch).collect();
     let batch = SampleBatch::try_new(samples, of_class, sizes.batch)?;
     // The first batch pays for caches.
-    let (codes, _) = generator.sample_timed(&batch, &sampling)?;
+    let codes = generator.sample(&batch, &sampling)?;
     let mut seconds = Vec::new();
     for _ in 0..sizes.repeats {
         let started = Instant::now();
         generator.sample(&batch, &sampling)?;
         seconds.push(started.elapsed().as_secs_f64());
     }
-    let (_, times) = generator.sample_timed(&batch, &sampling)?;
+    let (sampled, times) = sampling_times(device, || generator.sample(&batch, &sampling));
+    sampled?;
     let tokenizer = VisualTokenizer::load(tokenizer, options())?;
     let fits = tokenizer.codebook_size() == generator.config().codebook_size()
         && tokenizer.levels() == generator.config().levels();

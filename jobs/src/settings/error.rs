@@ -37,6 +37,9 @@ pub(crate) enum SettingsError {
         /// What it must be.
         expected: String,
     },
+    /// The configuration of a network cannot be used; its error names the file.
+    #[error(transparent)]
+    Network(#[from] models::ModelError),
 }
 
 impl SettingsError {

@@ -236,7 +236,7 @@ impl TrainTokenizerOptions {
         let Some(file) = &self.tokenizer_config else { return Ok(preset) };
         let wrong = |problem: String| SettingsError::File { path: file.clone(), problem };
         let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-        TokenizerConfig::from_json(&text, file).map_err(|error| wrong(error.to_string()))
+        Ok(TokenizerConfig::from_json(&text, file)?)
     }
 
     /// The preset's recipe with what was asked for laid over it.

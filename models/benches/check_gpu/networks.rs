@@ -7,7 +7,7 @@ use crate::{
 use models::{
     Device, Generator, GeneratorConfig, GeneratorData, GeneratorSize, Precision, TokenizerConfig, TokenizerPreset,
     VisualTokenizer,
-    measuring::{Profile, ProfileRow, memory_peaks, profile, wait},
+    measuring::{Profile, ProfileRow, memory_peaks, profile, sampling_times, wait},
     memory_limit,
 };
 use schemas::{Guidance, GuidanceSchedule, PixelBatch, RandomStream, Rounding, SampleBatch, Sampling, TokenBatch};
@@ -207,7 +207,8 @@ pub(crate) fn sample(
                 generator.sample(&samples, &sampling)?;
                 Ok(())
             })?;
-            let (_, times) = generator.sample_timed(&samples, &sampling)?;
+            let (sampled, times) = sampling_times(device, || generator.sample(&samples, &sampling));
+            sampled?;
             print(&json!({
                 "kind": "parts", "what": work.what, "network": size, "precision": precision.name(), "batch": batch,
                 "attention_ms": 1e3 * times.attention.as_secs_f64(),

@@ -4,12 +4,12 @@
 use super::{
     cache::LayerCache,
     config::{Dropouts, GeneratorConfig},
-    part_times::PartTimes,
     steps::Steps,
 };
 use crate::{
     ModelError,
     layers::{Activation, Linear, RmsNorm, add_into, rotate},
+    measuring,
     parameters::{Scope, Start},
 };
 use tch::{Kind, Tensor};
@@ -20,7 +20,7 @@ pub(super) enum Sight<'a> {
     /// All positions of an image are there at once.
     Whole(&'a Steps),
     /// The positions of one step are there; keys and values of all before them are in the cache.
-    Step(&'a LayerCache, Option<&'a PartTimes>),
+    Step(&'a LayerCache),
 }
 
 /// A block.
@@ -85,10 +85,11 @@ impl Block {
         let value = all.f_narrow(3, heads + shared, shared)?.f_squeeze_dim(2)?.f_transpose(1, 2)?;
         let attended = match sight {
             Sight::Whole(steps) => self.attend_whole(&query, &key, &value, steps)?,
-            Sight::Step(cache, times) => PartTimes::attention(times, || -> Result<_, ModelError> {
+            Sight::Step(cache) => {
+                let _measured = tracing::trace_span!(measuring::ATTENTION).entered();
                 let (key, value) = cache.extend(&key, &value)?;
-                Ok(self.attention(&query, &key, &value, false)?.f_transpose(1, 2)?)
-            })?,
+                self.attention(&query, &key, &value, false)?.f_transpose(1, 2)?
+            }
         };
         self.output.forward(&attended.f_reshape([batch, tokens, channels])?, Activation::None)
     }

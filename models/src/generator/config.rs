@@ -3,7 +3,6 @@
 use super::{raw_config::RawConfig, steps::Steps};
 use crate::{ModelError, config_kind, visual_tokenizer::config::TransformerSize};
 use schemas::{SchemaError, TokenLevels, check_codebook_size};
-use serde_json::json;
 use std::path::Path;
 
 /// Most special tokens that a published generator has, whether it reads them or not.
@@ -60,6 +59,21 @@ pub struct GeneratorConfig {
     hidden_width: i64,
 }
 
+/// Holds all sizes to what can be computed with.
+fn check_sizes(raw: &RawConfig) -> Result<(), ModelError> {
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    config_kind::check_sizes([
+        ("dim", raw.dim),
+        ("n_layer", count(raw.n_layer)),
+        ("n_head", raw.n_head),
+        ("n_kv_head", raw.n_kv_head.unwrap_or(1)),
+        ("multiple_of", raw.multiple_of),
+        ("num_classes", count(raw.num_classes)),
+        ("block_size", count(raw.block_size)),
+        ("spe_token_num", count(raw.spe_token_num.unwrap_or(1))),
+    ])
+}
+
 impl GeneratorSize {
     /// The size `name`: `tiny`, `gpt-b`, `gpt-l`, `gpt-xl` or `gpt-xxl`.
     ///
@@ -109,44 +123,81 @@ impl GeneratorConfig {
     pub fn of_size(size: GeneratorSize, data: GeneratorData) -> Result<Self, ModelError> {
         let TransformerSize { width, layers, heads } = size.transformer();
         let single = PUBLISHED_SINGLE_TOKENS.min(data.tokens_per_image / 2).max(1);
-        let value = json!({
-            "dim": width, "n_layer": layers, "n_head": heads, "n_kv_head": null,
-            "multiple_of": if size == GeneratorSize::Tiny { 32 } else { 256 }, "ffn_dim_multiplier": null,
-            "rope_base": 10_000, "norm_eps": 1e-5, "initializer_range": 0.02,
-            "token_dropout_p": 0.1, "attn_dropout_p": 0.0, "resid_dropout_p": 0.1, "ffn_dropout_p": 0.1,
-            "drop_path_rate": 0.0,
-            "num_classes": data.classes, "class_dropout_prob": 0.1, "model_type": "c2i",
-            "vocab_size": data.codebook_size, "cls_token_num": 1, "block_size": data.tokens_per_image,
-            "ar_token_num": single,
-            "spe_token_num": PUBLISHED_SPECIAL_TOKENS.max((data.tokens_per_image / 2).saturating_sub(1)),
-        });
-        Self::from_json(&value.to_string(), Path::new("preset"))
+        Self::resolve(RawConfig {
+            dim: width,
+            n_layer: layers,
+            n_head: heads,
+            multiple_of: if size == GeneratorSize::Tiny { 32 } else { 256 },
+            num_classes: data.classes,
+            vocab_size: data.codebook_size,
+            block_size: data.tokens_per_image,
+            ar_token_num: Some(single),
+            spe_token_num: Some(PUBLISHED_SPECIAL_TOKENS.max((data.tokens_per_image / 2).saturating_sub(1))),
+            ..RawConfig::published()
+        })
     }
 
-    /// Reads and checks `text`; `file` names it in errors.
+    /// Reads and checks `text`; every error names `file`.
     ///
     /// # Errors
     /// When it is no JSON, the configuration of something else, has an unknown key, or settings that cannot be or do not go together.
     pub fn from_json(text: &str, file: &Path) -> Result<Self, ModelError> {
-        let raw = serde_json::from_str(text)
-            .map_err(|error| config_kind::unreadable(text, file, config_kind::GENERATOR, &error))?;
-        Self::resolve(raw)
+        config_kind::read(text, file, config_kind::GENERATOR, Self::resolve)
     }
 
     /// The configuration as `config.json` holds it, with every key that was read.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(&self.raw).expect("a configuration is plain data");
-        text.push('\n');
-        text
+        config_kind::written(&self.raw)
+    }
+
+    /// The same for `classes` classes.
+    ///
+    /// # Errors
+    /// When there is none, or there are too many.
+    pub fn with_classes(mut self, classes: usize) -> Result<Self, ModelError> {
+        self.raw.num_classes = classes;
+        Self::resolve(self.raw)
+    }
+
+    /// The same with the null class in place of an image's own in this fraction of training; without a null class for 0.
+    ///
+    /// # Errors
+    /// When it is not at least 0 and below 1.
+    pub fn with_class_dropout(mut self, fraction: f64) -> Result<Self, ModelError> {
+        self.raw.class_dropout_prob = fraction;
+        Self::resolve(self.raw)
+    }
+
+    /// The same with this dropout of tokens, of what attention adds and of what the hidden layer adds.
+    ///
+    /// # Errors
+    /// When it is not at least 0 and below 1.
+    pub fn with_dropout(mut self, fraction: f64) -> Result<Self, ModelError> {
+        let raw = &mut self.raw;
+        (raw.token_dropout_p, raw.resid_dropout_p, raw.ffn_dropout_p) = (fraction, fraction, fraction);
+        Self::resolve(self.raw)
+    }
+
+    /// The same without levels, as gpt_vanilla.py has it: every step samples one token.
+    pub fn token_by_token(mut self) -> Self {
+        (self.raw.ar_token_num, self.raw.spe_token_num) = (None, None);
+        self
     }
 
     fn resolve(raw: RawConfig) -> Result<Self, ModelError> {
+        check_sizes(&raw)?;
         let levels = TokenLevels::published(raw.block_size)
             .map_err(|error| ModelError::setting("block_size", raw.block_size, error.to_string()))?;
         // Two thirds of four times the width, a number that is cut twice as published.
         let thirds = 2 * (4 * raw.dim) / 3;
         let hidden = raw.ffn_dim_multiplier.map_or(thirds, |multiplier| (multiplier * thirds as f64) as i64);
-        let multiple = raw.multiple_of.max(1);
+        let largest = 4 * config_kind::MAX_SIZE;
+        if hidden > largest {
+            let expected = format!("a width of the hidden layer of at most {largest}; this gives {hidden}");
+            let found = raw.ffn_dim_multiplier.unwrap_or(1.0);
+            return Err(ModelError::setting("ffn_dim_multiplier", found, expected));
+        }
+        let multiple = raw.multiple_of;
         let config = Self { levels, hidden_width: (hidden.max(1) + multiple - 1) / multiple * multiple, raw };
         config.check()?;
         Ok(config)
@@ -164,23 +215,15 @@ impl GeneratorConfig {
         if raw.cls_token_num != 1 {
             return wrong("cls_token_num", &raw.cls_token_num, "1");
         }
-        if raw.num_classes == 0 {
-            return wrong("num_classes", &raw.num_classes, "at least 1");
-        }
-        if raw.n_layer == 0 {
-            return wrong("n_layer", &raw.n_layer, "at least 1");
-        }
         let (width, heads) = (raw.dim, raw.n_head);
-        if heads < 1 || width < 1 || width % heads != 0 || (width / heads) % 2 != 0 {
+        if width % heads != 0 || (width / heads) % 2 != 0 {
             let expected = format!("a multiple of 2 times the {heads} heads: rotary embedding turns pairs");
             return wrong("dim", &width, &expected);
         }
-        if let Some(shared) = raw.n_kv_head.filter(|&shared| shared < 1 || heads % shared != 0) {
-            return wrong("n_kv_head", &shared, &format!("a divisor of the {heads} heads, or null"));
+        if let Some(kv_heads) = raw.n_kv_head.filter(|&kv_heads| heads % kv_heads != 0) {
+            return wrong("n_kv_head", &kv_heads, &format!("a divisor of the {heads} heads, or null"));
         }
-        if raw.multiple_of < 1 {
-            return wrong("multiple_of", &raw.multiple_of, "at least 1");
-        }
+        config_kind::check_weights("n_layer", raw.n_layer, self.block_weights())?;
         if raw.rope_base <= 1.0 {
             return wrong("rope_base", &raw.rope_base, "more than 1");
         }
@@ -320,6 +363,7 @@ impl GeneratorConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     const IMAGENET: GeneratorData = GeneratorData { codebook_size: 8192, classes: 1000, tokens_per_image: 128 };
 
@@ -343,11 +387,58 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_cannot_be_are_named() {
+    fn sizes_are_the_published_files() {
+        for (size, data, [dim, n_layer, n_head, multiple_of], [single, special]) in [
+            (GeneratorSize::GptL, IMAGENET, [1024, 24, 16, 256], [4, 127]),
+            (GeneratorSize::Tiny, GeneratorData { tokens_per_image: 512, ..IMAGENET }, [128, 6, 4, 32], [4, 255]),
+            (GeneratorSize::GptB, GeneratorData { tokens_per_image: 4, ..IMAGENET }, [768, 12, 12, 256], [2, 127]),
+        ] {
+            // The keys of configs/training/generator/llamagen_l_c2i_restok_l_128.yaml.
+            let file = json!({
+                "dim": dim, "n_layer": n_layer, "n_head": n_head, "n_kv_head": null,
+                "multiple_of": multiple_of, "ffn_dim_multiplier": null,
+                "rope_base": 10_000, "norm_eps": 1e-5, "initializer_range": 0.02,
+                "token_dropout_p": 0.1, "attn_dropout_p": 0.0, "resid_dropout_p": 0.1, "ffn_dropout_p": 0.1,
+                "drop_path_rate": 0.0,
+                "num_classes": data.classes, "class_dropout_prob": 0.1, "model_type": "c2i",
+                "vocab_size": data.codebook_size, "cls_token_num": 1, "block_size": data.tokens_per_image,
+                "ar_token_num": single, "spe_token_num": special,
+            });
+            let read = GeneratorConfig::from_json(&file.to_string(), Path::new("config.json")).expect("sound");
+            let preset = GeneratorConfig::of_size(size, data).expect("a preset");
+            assert_eq!((preset.to_json(), &preset), (read.to_json(), &read));
+        }
+    }
+
+    #[test]
+    fn what_is_laid_over_is_as_if_the_file_said_so() {
+        let preset = || GeneratorConfig::of_size(GeneratorSize::Tiny, IMAGENET).expect("a preset");
+        let with = |changes: &[(&str, Value)]| {
+            let mut file: Value = serde_json::from_str(&preset().to_json()).expect("JSON");
+            for (key, value) in changes {
+                file[*key] = value.clone();
+            }
+            GeneratorConfig::from_json(&file.to_string(), Path::new("config.json")).expect("sound")
+        };
+        assert_eq!(preset().with_classes(7).expect("sound"), with(&[("num_classes", json!(7))]));
+        assert_eq!(preset().with_class_dropout(0.0).expect("sound"), with(&[("class_dropout_prob", json!(0.0))]));
+        let keys = ["token_dropout_p", "resid_dropout_p", "ffn_dropout_p"].map(|key| (key, json!(0.3)));
+        assert_eq!(preset().with_dropout(0.3).expect("sound"), with(&keys));
+        assert_eq!(preset().token_by_token().step_count(), 128);
+        for error in [preset().with_classes(0), preset().with_class_dropout(1.0), preset().with_dropout(-0.1)] {
+            assert!(matches!(error, Err(ModelError::Setting { .. })), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn every_setting_that_cannot_be_is_told_with_its_file() {
         let config = GeneratorConfig::of_size(GeneratorSize::Tiny, IMAGENET).expect("a preset").to_json();
         for (key, value, named) in [
             ("dim", json!(100), "dim"),
+            ("n_layer", json!(0), "n_layer"),
             ("n_kv_head", json!(3), "n_kv_head"),
+            ("num_classes", json!(0), "num_classes"),
+            ("multiple_of", json!(0), "multiple_of"),
             ("model_type", json!("t2i"), "no text"),
             ("cls_token_num", json!(2), "cls_token_num"),
             ("block_size", json!(100), "block_size"),
@@ -358,11 +449,37 @@ mod tests {
             ("vocab_size", json!(1 << 20), "int16"),
             ("rope_scale", json!(2), "rope_scale"),
         ] {
-            let mut changed: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+            let mut changed: Value = serde_json::from_str(&config).expect("JSON");
             changed[key] = value;
-            let error = GeneratorConfig::from_json(&changed.to_string(), Path::new("config.json"));
-            let error = error.expect_err(key).to_string();
+            let error = GeneratorConfig::from_json(&changed.to_string(), Path::new("some/config.json"));
+            let error = error.expect_err(key);
+            assert!(matches!(error, ModelError::Config { .. }), "{error:?}");
+            let error = error.to_string();
             assert!(error.contains(named), "{key}: {error}");
+            assert_eq!(error.matches("some/config.json").count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn no_number_overflows_or_allocates_beyond_reason() {
+        let config: Value =
+            serde_json::from_str(&GeneratorConfig::of_size(GeneratorSize::Tiny, IMAGENET).expect("a preset").to_json())
+                .expect("JSON");
+        let keys =
+            ["dim", "n_layer", "n_head", "n_kv_head", "multiple_of", "num_classes", "vocab_size", "cls_token_num"];
+        for key in keys.into_iter().chain(["block_size", "ar_token_num", "spe_token_num", "ffn_dim_multiplier"]) {
+            for huge in [json!(1_000_000_000), json!(1_i64 << 62), json!(i64::MAX), json!(u64::MAX)] {
+                let mut changed = config.clone();
+                changed[key] = huge.clone();
+                let error = GeneratorConfig::from_json(&changed.to_string(), Path::new("some/config.json"));
+                let error = error.expect_err(key).to_string();
+                assert!(error.contains("some/config.json"), "{key} {huge}: {error}");
+            }
+        }
+        let mut large = config;
+        (large["dim"], large["n_layer"]) = (json!(1 << 15), json!(100));
+        let error = GeneratorConfig::from_json(&large.to_string(), Path::new("config.json"));
+        let error = error.expect_err("more than any memory").to_string();
+        assert!(error.contains("n_layer is 100"), "{error}");
     }
 }

@@ -13,46 +13,72 @@ mod cache;
 mod config;
 mod draw;
 mod guided_steps;
-mod network;
 mod operations;
-mod part_times;
 mod raw_config;
 mod rows;
 mod steps;
-mod storage;
 #[cfg(test)]
 mod tests;
+mod transformer;
 
 pub(crate) use self::{
-    network::Network,
     rows::{DeviceRows, check_classes},
+    transformer::Transformer,
 };
 pub use config::{GeneratorConfig, GeneratorData, GeneratorSize};
-pub use part_times::SamplingTimes;
 
-use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps, part_times::PartTimes};
-use crate::{Device, ModelError, Precision, device, model_folder::Identity, tf32::Tf32Choice};
+use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps};
+use crate::{
+    Device, ModelError, device,
+    loaded_model::{LoadableNetwork, LoadedModel},
+    measuring,
+    parameters::Parameters,
+};
 use schemas::{RandomStream, SampleBatch, Sampling, SchemaError, TokenBatch, TokenLevels};
+use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// A generator on a device. Owned by one OS thread (`Send`, not `Sync`).
+pub type Generator = LoadedModel<GeneratorConfig, Sampler>;
+
+/// The transformer, and what sampling from it writes to.
 #[derive(Debug)]
-pub struct Generator {
-    config: GeneratorConfig,
-    device: Device,
-    precision: Precision,
-    identity: Identity,
-    network: Network,
-    memory: Option<Memory>,
-    _tf32: Option<Tf32Choice>,
+pub struct Sampler {
+    transformer: Transformer,
+    /// None before the first batch.
+    buffers: Option<SamplerBuffers>,
 }
 
 /// What the sampling of a batch writes to, kept for the next batch of as many samples.
 #[derive(Debug)]
-struct Memory {
+struct SamplerBuffers {
     cache: Cache,
     /// int64 `[B, N]`.
     tokens: Tensor,
+}
+
+impl LoadableNetwork<GeneratorConfig> for Sampler {
+    fn read_config(text: &str, file: &Path) -> Result<GeneratorConfig, ModelError> {
+        GeneratorConfig::from_json(text, file)
+    }
+
+    fn config_text(config: &GeneratorConfig) -> String {
+        config.to_json()
+    }
+
+    fn build(
+        parameters: &Parameters<'_>,
+        config: &GeneratorConfig,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, ModelError> {
+        let transformer = Transformer::new(&parameters.root(device.torch(), kind), config)?;
+        Ok(Self { transformer, buffers: None })
+    }
+
+    fn may_be_unread(_: &GeneratorConfig, _: &str) -> bool {
+        false
+    }
 }
 
 impl Generator {
@@ -71,37 +97,15 @@ impl Generator {
     /// no null class, logits are no numbers (in float16, for example), or libtorch refuses an operation.
     pub fn sample(&mut self, batch: &SampleBatch, sampling: &Sampling) -> Result<TokenBatch, ModelError> {
         let _no_grad = tch::no_grad_guard();
-        let tokens = self.sample_on_device(batch, sampling, None)?;
+        let tokens = self.sample_on_device(batch, sampling)?;
         self.token_batch(&tokens, batch.filled())
     }
 
-    /// [`Self::sample`], and where its time went. On a GPU the parts wait for each other, so that the whole takes longer than
-    /// [`Self::sample`] does; on a processor it takes as long.
-    ///
-    /// # Errors
-    /// As [`Self::sample`].
-    pub fn sample_timed(
-        &mut self,
-        batch: &SampleBatch,
-        sampling: &Sampling,
-    ) -> Result<(TokenBatch, SamplingTimes), ModelError> {
-        let _no_grad = tch::no_grad_guard();
-        let times = PartTimes::start(self.device);
-        let tokens = self.sample_on_device(batch, sampling, Some(&times))?;
-        let tokens = self.token_batch(&tokens, batch.filled())?;
-        Ok((tokens, times.finish()))
-    }
-
     /// Everything of [`Self::sample`] but the copy back: int64 `[B, N]`, which the next batch writes over.
-    fn sample_on_device(
-        &mut self,
-        batch: &SampleBatch,
-        sampling: &Sampling,
-        times: Option<&PartTimes>,
-    ) -> Result<Tensor, ModelError> {
+    fn sample_on_device(&mut self, batch: &SampleBatch, sampling: &Sampling) -> Result<Tensor, ModelError> {
         sampling.check()?;
         check_classes(batch.classes(), self.config.classes())?;
-        let guided = GuidedSteps::new(self.network.steps(), &sampling.guidance);
+        let guided = GuidedSteps::new(self.network.transformer.steps(), &sampling.guidance);
         if guided.any() && !self.config.has_null_class() {
             return Err(ModelError::setting(
                 "guidance scale",
@@ -114,11 +118,12 @@ impl Generator {
         let uniforms = self.uniforms(batch, sampling.seed)?;
         let classes = self.class_halves(batch, guided.any())?;
         let mut copies = if guided.any() { 2 } else { 1 };
-        self.prepare_memory(rows, copies)?;
-        let Some(Memory { cache, tokens }) = &mut self.memory else {
-            return Err(ModelError::torch("the sampler has no memory"));
+        self.prepare_buffers(rows, copies)?;
+        let Sampler { transformer, buffers } = &mut self.network;
+        let Some(SamplerBuffers { cache, tokens }) = buffers else {
+            return Err(ModelError::torch("the sampler has no buffers"));
         };
-        for (step, scale) in self.network.steps().iter().zip(guided.scales()) {
+        for (step, scale) in transformer.steps().iter().zip(guided.scales()) {
             if copies == 2 && guided.is_over_at(step) {
                 cache.keep_first(rows)?;
                 copies = 1;
@@ -127,14 +132,14 @@ impl Generator {
                 true => classes.shallow_clone(),
                 false => tokens.f_narrow(1, step.read.start, step.read.end - step.read.start)?.f_clamp_min(0)?,
             };
-            let stream = self.network.step(step, &input, copies, cache, times)?;
-            let codes = PartTimes::head(times, || {
-                let logits = match scale {
-                    Some(scale) => guide(&self.network.logits(&stream)?, rows, *scale)?,
-                    None => self.network.logits(&stream.f_narrow(0, 0, rows)?)?,
-                };
-                drawing.draw(logits, &uniforms.f_narrow(1, step.start, step.tokens)?)
-            })?;
+            let stream = transformer.step(step, &input, copies, cache)?;
+            let measured = tracing::trace_span!(measuring::HEAD).entered();
+            let logits = match scale {
+                Some(scale) => guide(&transformer.logits(&stream)?, rows, *scale)?,
+                None => transformer.logits(&stream.f_narrow(0, 0, rows)?)?,
+            };
+            let codes = drawing.draw(logits, &uniforms.f_narrow(1, step.start, step.tokens)?)?;
+            drop(measured);
             tokens.f_narrow(1, step.start, step.tokens)?.f_copy_(&codes)?;
         }
         Ok(tokens.shallow_clone())
@@ -153,38 +158,12 @@ impl Generator {
     /// [`Self::logits`], and the tokens on the device, int64 `[rows, tokens an image]`.
     pub(crate) fn predict(&self, tokens: &TokenBatch, classes: &[i32]) -> Result<(Tensor, Tensor), ModelError> {
         let rows = DeviceRows::upload(&self.config, tokens, classes, self.device)?;
-        Ok((self.network.forward(&rows.classes, &rows.tokens)?, rows.tokens))
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &GeneratorConfig {
-        &self.config
+        Ok((self.network.transformer.forward(&rows.classes, &rows.tokens)?, rows.tokens))
     }
 
     /// How the tokens of an image divide into levels.
     pub fn levels(&self) -> &TokenLevels {
         self.config.levels()
-    }
-
-    /// Its name in tables.
-    pub fn name(&self) -> &str {
-        &self.identity.name
-    }
-
-    /// SHA-256 of `model.safetensors`, or of what `sha256sum` prints of its shards, lowercase hexadecimal; of the drawn numbers where
-    /// there is no file, empty for the average of a run.
-    pub fn weights_sha256(&self) -> &str {
-        &self.identity.weights_sha256
-    }
-
-    /// The device.
-    pub fn device(&self) -> Device {
-        self.device
-    }
-
-    /// The precision.
-    pub fn precision(&self) -> Precision {
-        self.precision
     }
 
     /// One number in [0, 1) for each token, float32 `[B, N]`.
@@ -202,21 +181,22 @@ impl Generator {
         device::upload(&classes, &[classes.len() as i64], self.device.torch())
     }
 
-    fn prepare_memory(&mut self, rows: i64, copies: i64) -> Result<(), ModelError> {
+    fn prepare_buffers(&mut self, rows: i64, copies: i64) -> Result<(), ModelError> {
         let samples = rows * copies;
-        if let Some(memory) = &mut self.memory
-            && memory.cache.samples() >= samples
-            && memory.tokens.size()[0] == rows
+        if let Some(buffers) = &mut self.network.buffers
+            && buffers.cache.samples() >= samples
+            && buffers.tokens.size()[0] == rows
         {
-            return memory.cache.restart(samples);
+            return buffers.cache.restart(samples);
         }
-        self.memory = None;
+        self.network.buffers = None;
         let (size, tokens) = (self.config.size(), self.config.tokens_per_image() as i64);
         let shape = [size.layers as i64, samples, self.config.shared_heads(), tokens, size.head_width()];
         let (kind, device) = (self.precision.kind(), self.device.torch());
         let mut cache = Cache::new(shape, kind, device)?;
         cache.restart(samples)?;
-        self.memory = Some(Memory { cache, tokens: Tensor::f_zeros([rows, tokens], (Kind::Int64, device))? });
+        let tokens = Tensor::f_zeros([rows, tokens], (Kind::Int64, device))?;
+        self.network.buffers = Some(SamplerBuffers { cache, tokens });
         Ok(())
     }
 

@@ -40,7 +40,7 @@ impl GeneratorConfig {
     }
 
     /// Of one block: projections and output of the attention, and the three matrices of the gated hidden layer.
-    fn block_weights(&self) -> i64 {
+    pub(super) fn block_weights(&self) -> i64 {
         let size = self.size();
         let projected = (size.heads + 2 * self.shared_heads()) * size.head_width();
         size.width * projected + size.width * size.width + 3 * size.width * self.hidden_width()

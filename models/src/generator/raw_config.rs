@@ -51,11 +51,44 @@ pub(super) struct RawConfig {
     pub(super) spe_token_num: Option<usize>,
     // Of the other condition, by text, and sizes of a cache that is made anew for each batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    caption_dim: Option<Value>,
+    pub(super) caption_dim: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_batch_size: Option<Value>,
+    pub(super) max_batch_size: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_seq_len: Option<Value>,
+    pub(super) max_seq_len: Option<Value>,
+}
+
+impl RawConfig {
+    /// configs/training/generator/llamagen_l_c2i_restok_l_128.yaml.
+    pub(super) fn published() -> Self {
+        Self {
+            dim: 1024,
+            n_layer: 24,
+            n_head: 16,
+            n_kv_head: None,
+            multiple_of: width_multiple(),
+            ffn_dim_multiplier: None,
+            rope_base: ten_thousand(),
+            norm_eps: epsilon(),
+            initializer_range: deviation(),
+            token_dropout_p: tenth(),
+            attn_dropout_p: 0.0,
+            resid_dropout_p: tenth(),
+            ffn_dropout_p: tenth(),
+            drop_path_rate: 0.0,
+            num_classes: 1000,
+            class_dropout_prob: tenth(),
+            model_type: class_to_image(),
+            vocab_size: 8192,
+            cls_token_num: one(),
+            block_size: 128,
+            ar_token_num: Some(4),
+            spe_token_num: Some(127),
+            caption_dim: None,
+            max_batch_size: None,
+            max_seq_len: None,
+        }
+    }
 }
 
 fn width_multiple() -> i64 {

@@ -1,6 +1,6 @@
 //! The network against figures of the published code, and cached decoding against the full pass.
 
-use super::{GeneratorConfig, Network, cache::Cache, draw::Drawing};
+use super::{GeneratorConfig, Transformer, cache::Cache, draw::Drawing};
 use crate::parameters::{ParameterStore, Parameters, with_random_numbers};
 use schemas::{RandomStream, Sampling};
 use serde_json::json;
@@ -42,16 +42,16 @@ fn store(config: &GeneratorConfig, weights: &BTreeMap<String, Tensor>) -> Parame
     store
 }
 
-fn trained(config: &GeneratorConfig, store: &ParameterStore) -> Network {
+fn trained(config: &GeneratorConfig, store: &ParameterStore) -> Transformer {
     let parameters = Parameters::from_store(store);
-    let network = Network::new(&parameters.root(Device::Cpu, Kind::Float), config).expect("built");
+    let network = Transformer::new(&parameters.root(Device::Cpu, Kind::Float), config).expect("built");
     parameters.finish(|_| false).expect("all are there");
     network
 }
 
-fn fixed(config: &GeneratorConfig, weights: &BTreeMap<String, Tensor>) -> Network {
+fn fixed(config: &GeneratorConfig, weights: &BTreeMap<String, Tensor>) -> Transformer {
     let parameters = Parameters::from_memory(weights);
-    let network = Network::new(&parameters.root(Device::Cpu, Kind::Float), config).expect("built");
+    let network = Transformer::new(&parameters.root(Device::Cpu, Kind::Float), config).expect("built");
     parameters.finish(|_| false).expect("all are there");
     network
 }
@@ -60,7 +60,7 @@ fn fixed(config: &GeneratorConfig, weights: &BTreeMap<String, Tensor>) -> Networ
 fn random(config: &GeneratorConfig, seed: i64) -> BTreeMap<String, Tensor> {
     let parameters = Parameters::random(seed);
     let root = parameters.root(Device::Cpu, Kind::Float);
-    drop(Network::new(&root, config).expect("built"));
+    drop(Transformer::new(&root, config).expect("built"));
     let mut weights = parameters.finish(|_| false).expect("drawn").expect("drawn");
     let shape = weights["output.weight"].size();
     with_random_numbers(seed as u64, || {
@@ -151,7 +151,7 @@ fn cached_steps_equal_the_full_pass_at_every_step() {
                 true => classes.shallow_clone(),
                 false => codes.narrow(0, 0, samples).narrow(1, step.read.start, step.read.end - step.read.start),
             };
-            let stream = network.step(step, &input, 1, &cache, None).expect("computed");
+            let stream = network.step(step, &input, 1, &cache).expect("computed");
             let found = network.logits(&stream).expect("computed");
             let expected = whole.narrow(0, 0, samples).narrow(1, step.start, step.tokens);
             let (difference, scale) = (furthest(&found, &expected), expected.abs().max().double_value(&[]));

@@ -1,9 +1,12 @@
-//! What measuring needs and no job does: waiting for a device, its peaks of memory, torch's profiler, and one precision of products for
-//! as long as a measurement takes. `benches/check_gpu` is who asks.
+//! What measuring needs and no job does: waiting for a device, its peaks of memory, torch's profiler, the parts of sampling, and one
+//! precision of products for as long as a measurement takes. `benches/check_gpu` is who asks.
 
 mod profiler;
+mod sampling_times;
 
 pub use profiler::{Profile, ProfileRow, profile};
+pub(crate) use sampling_times::{ATTENTION, HEAD};
+pub use sampling_times::{SamplingTimes, sampling_times};
 
 use crate::{
     Device, ModelError, Precision,

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Device, Generator, GeneratorConfig, LoadOptions, ModelError, Precision,
-    generator::{DeviceRows, Network, check_classes},
+    generator::{DeviceRows, Transformer, check_classes},
     parameters::{ParameterStore, Parameters, with_random_numbers},
     tf32::Tf32Choice,
 };
@@ -192,9 +192,9 @@ fn build(
     config: &GeneratorConfig,
     recipe: &GeneratorRecipe,
     device: Device,
-) -> Result<Network, ModelError> {
+) -> Result<Transformer, ModelError> {
     let parameters = Parameters::from_store(store);
-    let network = Network::new(&parameters.root(device.torch(), recipe.precision.kind()), config)?;
+    let network = Transformer::new(&parameters.root(device.torch(), recipe.precision.kind()), config)?;
     parameters.finish(|_| false)?;
     Ok(network)
 }

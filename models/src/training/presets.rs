@@ -3,8 +3,6 @@
 use super::{AdamWOptions, Adversary, CosineSchedule, ReconstructionKind, TokenizerRecipe};
 use crate::{ModelError, Precision, Preset, TokenizerConfig};
 use schemas::SchemaError;
-use serde_json::json;
-use std::path::Path;
 
 /// A recipe with everything that belongs to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,27 +43,8 @@ impl TokenizerPreset {
     }
 }
 
-/// For images of 32 by 32 pixels, without any frozen network: what two cores train in hours. The entropy loss keeps the
-/// codebook in use from the first steps, which the published recipe leaves to a much longer training.
+/// [`TokenizerConfig::tiny`] without any frozen network: what two cores train in hours.
 fn tiny() -> TokenizerPreset {
-    let config = json!({
-        "model": { "vq_model": {
-            "codebook_size": 1024, "token_size": 8, "use_l2_norm": true,
-            "commitment_cost": 0.25, "entropy_loss_ratio": 0.1,
-            "vit_enc_model_size": "small", "vit_dec_model_size": "small",
-            "vit_enc_patch_size": 4, "vit_dec_patch_size": 4, "rope_base_len": 10_000,
-            "num_latent_tokens": 32, "num_min_tokens": 1, "test_num_latent_tokens": 32,
-            "merge_tokens": true, "hierarchy_stages": 4, "reduction_ratio": 0.5,
-            "residual_image_tokens": true, "residual_latent_tokens": true,
-            "learnable_latent_tokens": false, "learnable_dec_image_tokens": true,
-            "multi_quant": true, "vae_encoder": true,
-            "drop_latent_tokens": true, "drop_prob": 0.2, "latent_hierarchy": true,
-            "encoder_feature_supervision": false, "decoder_feature_supervision": false,
-        } },
-        "dataset": { "preprocessing": { "crop_size": 32 } },
-        "architecture": { "width": 96, "layers": 3, "heads": 3, "z": 64, "hidden": 32, "mult": [1, 1, 2], "nres": 1 },
-    });
-    let config = TokenizerConfig::from_json(&config.to_string(), Path::new("preset")).expect("the preset is sound");
     let steps = 17_000;
     let learning_rate = CosineSchedule { peak: 1.5e-3, end: 5e-5, warmup_steps: 100, steps };
     let recipe = TokenizerRecipe {
@@ -83,7 +62,7 @@ fn tiny() -> TokenizerPreset {
         ema_decay: 0.999,
         ..TokenizerRecipe::published()
     };
-    TokenizerPreset { config, recipe, global_batch_size: 16 }
+    TokenizerPreset { config: TokenizerConfig::tiny(), recipe, global_batch_size: 16 }
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ impl TokenizerTrainer {
     pub fn averaged(&self, stored: Precision) -> Result<VisualTokenizer, ModelError> {
         let tensors = self.learner.averaged(stored)?;
         let options = LoadOptions { device: self.device, precision: Precision::Fp32, name: Some("average".to_owned()) };
-        VisualTokenizer::from_tensors(self.config.clone(), tensors, options)
+        VisualTokenizer::from_tensors(self.config.clone(), &tensors, &options)
     }
 
     /// A copy of everything that is trained, the discriminator's part under its own names.

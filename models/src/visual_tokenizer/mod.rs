@@ -14,7 +14,6 @@ mod operations;
 mod pixel_networks;
 pub(crate) mod quantizer;
 mod raw_config;
-mod storage;
 
 pub use self::{config::TokenizerConfig, operations::TokenizerOperations, quantizer::Quantized};
 
@@ -27,43 +26,24 @@ use self::{
     quantizer::{Quantizer, TrainingQuantized},
 };
 use crate::{
-    BatchMemory, Device, ModelError, Precision, device,
-    model_folder::Identity,
+    BatchMemory, Device, ModelError, device,
+    loaded_model::{LoadableNetwork, LoadedModel},
     parameters::{Parameters, Scope},
-    tf32::Tf32Choice,
 };
 use schemas::{PixelBatch, Rounding, SchemaError, TokenBatch, TokenLevels};
+use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// ImageNet's mean and standard deviation of red, green and blue, for channels between 0 and 1.
 pub(crate) const CHANNEL_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 pub(crate) const CHANNEL_DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// How a model is loaded.
-#[derive(Clone, Debug)]
-pub struct LoadOptions {
-    /// Where it computes.
-    pub device: Device,
-    /// In which numbers. On CUDA, models in [`Precision::Fp32`] and in others cannot live at a time in one process.
-    pub precision: Precision,
-    /// Its name in tables; the folder's name unless given.
-    pub name: Option<String>,
-}
-
 /// A tokenizer on a device. Owned by one OS thread (`Send`, not `Sync`).
-#[derive(Debug)]
-pub struct VisualTokenizer {
-    config: TokenizerConfig,
-    device: Device,
-    precision: Precision,
-    identity: Identity,
-    networks: Networks,
-    _tf32: Option<Tf32Choice>,
-}
+pub type VisualTokenizer = LoadedModel<TokenizerConfig, Networks>;
 
 /// The tokenizer as a function of its parameters.
 #[derive(Debug)]
-pub(crate) struct Networks {
+pub struct Networks {
     /// 1 / (255 deviation) and -mean / deviation, `[1, 3, 1, 1]`.
     pixel_scale: Tensor,
     pixel_shift: Tensor,
@@ -71,6 +51,44 @@ pub(crate) struct Networks {
     encoder: LatentEncoder,
     quantizer: Quantizer,
     decoder: LatentDecoder,
+}
+
+/// Tensors that training leaves in a checkpoint and that tokens do not depend on, by the start of their names.
+const TRAINING_TENSORS: [&str; 6] = [
+    // The frozen vision foundation model and the projections of features onto its own.
+    "foundation_model.",
+    "vf_proj.",
+    "vf_proj_dec.",
+    "mlp_proj.",
+    // Queries for its features: a second pass through the decoder, whose image the first gives.
+    "decoder.feat_mask_token",
+    // Running use of each code.
+    "quantize.embed_prob",
+];
+
+impl LoadableNetwork<TokenizerConfig> for Networks {
+    fn read_config(text: &str, file: &Path) -> Result<TokenizerConfig, ModelError> {
+        TokenizerConfig::from_json(text, file)
+    }
+
+    fn config_text(config: &TokenizerConfig) -> String {
+        config.to_json()
+    }
+
+    fn build(
+        parameters: &Parameters<'_>,
+        config: &TokenizerConfig,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, ModelError> {
+        Self::new(parameters, config, device, kind)
+    }
+
+    fn may_be_unread(config: &TokenizerConfig, name: &str) -> bool {
+        // Without the legacy decoder nothing reads the convolutional one, which the published model has all the same.
+        let pixel_decoder = !config.options().is_legacy && name.starts_with("pixel_decoder.");
+        pixel_decoder || TRAINING_TENSORS.iter().any(|start| name.starts_with(start))
+    }
 }
 
 impl Networks {
@@ -184,9 +202,9 @@ impl VisualTokenizer {
 
     /// Codes on the device, int64 `[B, L]`, of bytes `[B, 3, side, side]` there. -1 where a latent is no number.
     pub(crate) fn codes(&self, pixels: &Tensor) -> Result<Tensor, ModelError> {
-        let input = self.networks.encoder_input(pixels, self.precision.kind())?;
-        let encoded = self.networks.encoder.forward(&input, false)?;
-        self.networks.quantizer.codes(&encoded.z)
+        let input = self.network.encoder_input(pixels, self.precision.kind())?;
+        let encoded = self.network.encoder.forward(&input, false)?;
+        self.network.quantizer.codes(&encoded.z)
     }
 
     /// Encodes a batch and keeps what is computed on the way, the unread image tokens included.
@@ -196,9 +214,9 @@ impl VisualTokenizer {
     pub fn encode_stages(&self, batch: &PixelBatch) -> Result<EncoderStages, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let input = self.encoder_input(batch)?;
-        let encoded = self.networks.encoder.forward(&input, true)?;
-        let quantized = self.networks.quantizer.quantize(&encoded.z)?;
-        let pixel_features = self.networks.pixel_encoder.is_some().then_some(input);
+        let encoded = self.network.encoder.forward(&input, true)?;
+        let quantized = self.network.quantizer.quantize(&encoded.z)?;
+        let pixel_features = self.network.pixel_encoder.is_some().then_some(input);
         Ok(EncoderStages { pixel_features, image_tokens: encoded.image_tokens, z: encoded.z, quantized })
     }
 
@@ -258,19 +276,14 @@ impl VisualTokenizer {
     }
 
     fn unrounded(&self, codes: &Tensor, keep_tokens: usize) -> Result<Tensor, ModelError> {
-        let vectors = self.networks.quantizer.vectors(codes)?;
-        Ok(self.networks.decoder.forward(&vectors, Kept::First(keep_tokens as i64))?.pixels)
+        let vectors = self.network.quantizer.vectors(codes)?;
+        Ok(self.network.decoder.forward(&vectors, Kept::First(keep_tokens as i64))?.pixels)
     }
 
     /// Bytes `[B, 3, side, side]` on the device, of codes there, int64 `[B, L]`, of which the first `keep_tokens` count. Both must be
     /// the tokenizer's.
     pub(crate) fn pixels(&self, codes: &Tensor, keep_tokens: usize, rounding: Rounding) -> Result<Tensor, ModelError> {
         rounded(&self.unrounded(codes, keep_tokens)?, rounding)
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &TokenizerConfig {
-        &self.config
     }
 
     /// How the tokens of an image divide into levels.
@@ -288,31 +301,10 @@ impl VisualTokenizer {
         self.config.resolution()
     }
 
-    /// Its name in tables.
-    pub fn name(&self) -> &str {
-        &self.identity.name
-    }
-
-    /// SHA-256 of `model.safetensors`, or of what `sha256sum` prints of its shards, lowercase hexadecimal; of the drawn numbers where
-    /// there is no file, empty for the average of a run.
-    pub fn weights_sha256(&self) -> &str {
-        &self.identity.weights_sha256
-    }
-
-    /// The device.
-    pub fn device(&self) -> Device {
-        self.device
-    }
-
-    /// The precision.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
     /// Normalised pixels through the convolutional encoder, where there is one: what the transformer reads.
     fn encoder_input(&self, batch: &PixelBatch) -> Result<Tensor, ModelError> {
         self.check_size(batch)?;
-        self.networks.encoder_input(&upload(batch, self.device)?, self.precision.kind())
+        self.network.encoder_input(&upload(batch, self.device)?, self.precision.kind())
     }
 
     /// # Errors

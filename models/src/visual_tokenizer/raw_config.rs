@@ -119,6 +119,71 @@ pub(super) struct RawPreprocessing {
     random_flip: Option<Value>,
 }
 
+impl RawConfig {
+    /// Without the sections of the training scripts.
+    pub(super) fn new(vq_model: RawVqModel, crop_size: i64, architecture: Option<Architecture>) -> Self {
+        Self {
+            model: RawModel { vq_model, generator: None },
+            dataset: RawDataset {
+                preprocessing: RawPreprocessing {
+                    crop_size,
+                    resize_shorter_edge: None,
+                    resize_with_crop: None,
+                    random_resized_crop: None,
+                    random_crop: None,
+                    random_flip: None,
+                },
+                params: None,
+            },
+            architecture,
+            experiment: None,
+            losses: None,
+            optimizer: None,
+            lr_scheduler: None,
+            training: None,
+        }
+    }
+}
+
+impl RawVqModel {
+    /// configs/training/ResTok/restok_l_128.yaml, with transformers of `size`.
+    pub(super) fn published(size: Preset) -> Self {
+        Self {
+            codebook_size: 8192,
+            token_size: 8,
+            use_l2_norm: true,
+            commitment_cost: 0.25,
+            entropy_loss_ratio: 0.0,
+            vit_enc_model_size: size,
+            vit_dec_model_size: size,
+            vit_enc_patch_size: 16,
+            vit_dec_patch_size: 16,
+            rope_base_len: ten_thousand(),
+            num_latent_tokens: 128,
+            test_num_latent_tokens: Some(128),
+            merge_tokens: true,
+            hierarchy_stages: four(),
+            reduction_ratio: half(),
+            residual_image_tokens: true,
+            residual_latent_tokens: true,
+            learnable_latent_tokens: false,
+            learnable_dec_image_tokens: true,
+            multi_quant: true,
+            vae_encoder: true,
+            latent_hierarchy: true,
+            is_legacy: true,
+            num_min_tokens: Some(4),
+            drop_latent_tokens: Some(true),
+            drop_prob: Some(0.2),
+            encoder_feature_supervision: Some(true),
+            decoder_feature_supervision: Some(true),
+            learnable_dec_feat_tokens: Some(true),
+            use_vf: Some("dinov3".to_owned()),
+            reverse_proj: Some(true),
+        }
+    }
+}
+
 /// A published size of the transformers (modeling/modules/blocks.py).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -79,7 +79,7 @@ impl GeneratorChoice {
                 GeneratorConfig::of_size(self.size, data).map_err(wrong)?
             }
         };
-        let config = self.laid_over(&config, classes).map_err(wrong)?;
+        let config = self.laid_over(config, classes).map_err(wrong)?;
         if (config.levels(), config.codebook_size()) != (levels, codebook_size) {
             let describe = |levels: &[usize], codes: usize| format!("levels of {levels:?} tokens of {codes} codes");
             return Err(SettingsError::invalid(
@@ -108,24 +108,16 @@ impl GeneratorChoice {
         }
     }
 
-    /// The configuration with what was typed in place of what it says, by its published keys.
-    fn laid_over(&self, config: &GeneratorConfig, classes: usize) -> Result<GeneratorConfig, models::ModelError> {
-        let mut keys: serde_json::Value = serde_json::from_str(&config.to_json()).unwrap_or_default();
-        keys["num_classes"] = classes.into();
-        if let Some(share) = self.class_dropout {
-            keys["class_dropout_prob"] = share.into();
+    /// The configuration with what was typed in place of what it says.
+    fn laid_over(&self, config: GeneratorConfig, classes: usize) -> Result<GeneratorConfig, models::ModelError> {
+        let mut config = config.with_classes(classes)?;
+        if let Some(fraction) = self.class_dropout {
+            config = config.with_class_dropout(fraction)?;
         }
-        if let Some(share) = self.dropout {
-            for key in ["token_dropout_p", "resid_dropout_p", "ffn_dropout_p"] {
-                keys[key] = share.into();
-            }
+        if let Some(fraction) = self.dropout {
+            config = config.with_dropout(fraction)?;
         }
-        if let (true, Some(keys)) = (self.token_by_token, keys.as_object_mut()) {
-            // gpt_vanilla.py knows neither.
-            keys.remove("ar_token_num");
-            keys.remove("spe_token_num");
-        }
-        GeneratorConfig::from_json(&keys.to_string(), Path::new("config.json"))
+        Ok(if self.token_by_token { config.token_by_token() } else { config })
     }
 }
 
@@ -133,7 +125,7 @@ impl GeneratorChoice {
 pub(super) fn read_config(file: &Path) -> Result<GeneratorConfig, SettingsError> {
     let wrong = |problem: String| SettingsError::File { path: file.to_owned(), problem };
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    GeneratorConfig::from_json(&text, file).map_err(|error| wrong(error.to_string()))
+    Ok(GeneratorConfig::from_json(&text, file)?)
 }
 
 #[cfg(test)]

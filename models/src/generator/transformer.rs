@@ -4,7 +4,6 @@ use super::{
     block::{Block, Sight, drop_values},
     cache::Cache,
     config::{Dropouts, GeneratorConfig},
-    part_times::PartTimes,
     steps::{Step, Steps},
 };
 use crate::{
@@ -16,7 +15,7 @@ use tch::{Kind, Tensor};
 
 /// Classes and tokens to logits: of all positions of an image at once, or of one step after the other.
 #[derive(Debug)]
-pub(crate) struct Network {
+pub(crate) struct Transformer {
     /// `[classes, C]`, the null class last where there is one.
     class_embedding: Tensor,
     /// `[codes, C]`.
@@ -33,7 +32,7 @@ pub(crate) struct Network {
     kind: Kind,
 }
 
-impl Network {
+impl Transformer {
     /// In a scope that is trained, with the configuration's dropouts.
     pub(crate) fn new(scope: &Scope<'_>, config: &GeneratorConfig) -> Result<Self, ModelError> {
         let (size, steps) = (config.size(), config.steps());
@@ -97,14 +96,7 @@ impl Network {
     /// # Shapes
     /// `input`: what the step reads, int64: classes `[B]` for the first, else tokens `[B / copies, n]`, which stand for `copies`
     /// samples each. Returns float32 `[B, step's tokens, C]`.
-    pub(super) fn step(
-        &self,
-        step: &Step,
-        input: &Tensor,
-        copies: i64,
-        cache: &Cache,
-        times: Option<&PartTimes>,
-    ) -> Result<Tensor, ModelError> {
+    pub(super) fn step(&self, step: &Step, input: &Tensor, copies: i64, cache: &Cache) -> Result<Tensor, ModelError> {
         let mut stream = if step.is_first() {
             self.embed_classes(input)?
         } else {
@@ -115,7 +107,7 @@ impl Network {
         };
         let rotary = self.rotary.f_narrow(1, step.start, step.tokens)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            stream = block.forward(stream, &rotary, Sight::Step(cache.layer(layer), times))?;
+            stream = block.forward(stream, &rotary, Sight::Step(cache.layer(layer)))?;
         }
         Ok(stream)
     }
