@@ -25,7 +25,7 @@ step "1. Images become tables: one sample in three layouts, two broken files in 
 for layout in folder webdataset parquet; do
   # One image in twenty is broken on purpose, above the usual limit of 1 %.
   run "$restok" tokenize --source "samples/$layout" --output "$output/$layout" --tokenizer "$random_tokenizer" \
-    --split sample --unit-size 16 --batch-size 8 --max-reject-rate 10% --log-level warn | sed -n '/^Books/,/^$/p'
+    --split sample --unit-size 16 --batch-size 8 --max-reject-rate 10% --log-level warn | sed -n '/^Row counts/,/^$/p'
 done
 
 step "2. Every file is what its marker says"
@@ -59,7 +59,7 @@ step "4. Ten test pictures of Fashion-MNIST, one of each class, become 32 tokens
 run "$restok" tokenize --source "$clothes/images" --output "$output/fashion-mnist" --tokenizer "$clothes/tokenizer" \
   --crop adm-center-32 --split test --batch-size 10 --log-level warn
 
-step "5. What the tables hold: the books, what they were made from, and the codes that each level uses"
+step "5. What the tables hold: the row counts, what they were made from, and the codes that each level uses"
 run "$restok" inspect "$output/fashion-mnist"
 
 step "6. Tokens become pictures again: the originals, and what the first 1, 2, 4, 8, 16 and all 32 tokens tell of them"
@@ -90,7 +90,7 @@ run "$restok" report "$output/fashion-mnist" "$output/pictures" "$output/generat
 
 cat >&2 <<END
 
-Look at  $output/report.html                (everything below, and the books, rates and scores; it opens in any browser)
+Look at  $output/report.html                (everything below, and row counts, rates and scores; it opens in any browser)
          $output/pictures/contact-sheet.png  (ten test pictures, rebuilt level by level)
          $output/generated.png               (new ones, by class)
          $output/reveal.png                  (one of each class, after each step)

@@ -6,7 +6,7 @@ use crate::{
     tables::{decode_images, decode_tokens},
 };
 use futures::{Stream, StreamExt, stream};
-use schemas::{Books, FileRecord, ImageRow, Plan, SUCCESS_PATH, SourceAccount, TokenRows, UnitReport};
+use schemas::{FileRecord, ImageRow, Plan, RowCounts, SUCCESS_PATH, SourceAccount, TokenRows, UnitReport};
 use std::sync::Arc;
 
 /// Files of a stream that are in memory at once: the one in use and the next.
@@ -51,11 +51,11 @@ impl TableReader {
         &self.reports
     }
 
-    /// Books of all complete units together, with what the listing of the source left out.
-    pub fn books(&self) -> Books {
-        let mut books = Books { left_out: self.left_out.clone(), ..Books::default() };
-        self.reports.iter().for_each(|report| books.add(&report.books));
-        books
+    /// Row counts of all complete units together, with what the listing of the source left out.
+    pub fn row_counts(&self) -> RowCounts {
+        let mut row_counts = RowCounts { left_out: self.left_out.clone(), ..RowCounts::default() };
+        self.reports.iter().for_each(|report| row_counts.add(&report.row_counts));
+        row_counts
     }
 
     /// A unit's part of the tokens table.

@@ -14,7 +14,7 @@
 //! | sample | sample | a device drew tokens | a device had no batch |
 //! | render | picture | a device decoded tokens | a device had no batch |
 
-use schemas::Books;
+use schemas::RowCounts;
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -369,8 +369,8 @@ impl Drop for InStage {
 }
 
 /// Counts by reason, as errors and logs show them: `corrupt 2, truncated 1`.
-pub(crate) fn describe_rejects(books: &Books) -> String {
-    let reasons: Vec<String> = books
+pub(crate) fn describe_rejects(row_counts: &RowCounts) -> String {
+    let reasons: Vec<String> = row_counts
         .rejected
         .iter()
         .filter(|(_, count)| **count > 0)

@@ -1,13 +1,13 @@
 //! What is in an output: counts, provenance, use of the codebook.
 
 use crate::{
-    output_text::{books_text, origin_text, source_text},
+    output_text::{origin_text, row_counts_text, source_text},
     text::{aligned, bytes, count, counted, named, percent},
 };
 use anyhow::Result;
 use futures::TryStreamExt;
 use pipeline::{Storage, TableReader};
-use schemas::{Books, CodebookStatistics, CodebookUse, KEY_UNIT, PlanSettings, TokenRows};
+use schemas::{CodebookStatistics, CodebookUse, KEY_UNIT, PlanSettings, RowCounts, TokenRows};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,8 @@ pub struct Inspection {
     pub(crate) units: Units,
     pub(crate) plan: String,
     pub(crate) settings: PlanSettings,
-    pub(crate) books: Books,
+    #[serde(rename = "books")]
+    pub(crate) row_counts: RowCounts,
     /// The files' own account of their making; more than one value where they differ.
     pub(crate) provenance: BTreeMap<String, BTreeSet<String>>,
     pub(crate) files: Files,
@@ -97,10 +98,10 @@ pub async fn inspect(storage: &Storage, reader: &TableReader, rows: usize) -> Re
         }
         examples.extend(first_rows(&file.rows, rows - examples.len()));
     }
-    let books = reader.books();
+    let row_counts = reader.row_counts();
     let reports = reader.reports();
     let tokens_bytes = reports.iter().map(|report| report.tokens.bytes).sum();
-    let tokens = books.token_rows * tokens_per_image;
+    let tokens = row_counts.token_rows * tokens_per_image;
     Ok(Inspection {
         output: storage.display().to_owned(),
         finished: reader.is_finished(),
@@ -111,7 +112,7 @@ pub async fn inspect(storage: &Storage, reader: &TableReader, rows: usize) -> Re
         },
         plan: reader.plan().hash().to_string(),
         settings: settings.clone(),
-        books,
+        row_counts,
         provenance,
         files: Files {
             tokens: reports.len(),
@@ -182,7 +183,7 @@ pub fn inspection_text(inspection: &Inspection) -> String {
     let mut text = format!(
         "{}\n{state}\n\n{}\nMade from\n{}\nStored as\n{}\nUse of the codebook ({} codes)\n{}",
         inspection.output,
-        books_text(&inspection.books),
+        row_counts_text(&inspection.row_counts),
         named(2, &made),
         named(2, &stored),
         count(settings.tokenizer.codebook_size as u64),

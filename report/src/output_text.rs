@@ -1,7 +1,7 @@
 //! What is said of any output: where its rows come from, and what became of them.
 
 use crate::text::{bytes, count, counted, named, percent};
-use schemas::{Books, Origin, PlanSettings, SourceAccount};
+use schemas::{Origin, PlanSettings, RowCounts, SourceAccount};
 
 /// Where rows come from, and how it lies there.
 pub fn source_text(settings: &PlanSettings) -> String {
@@ -23,17 +23,20 @@ pub fn origin_text(origin: &Origin) -> (&'static str, String) {
     }
 }
 
-/// Books as text: what became of the images, with a line for each reason.
-pub fn books_text(books: &Books) -> String {
+/// Row counts as text: what became of the images, with a line for each reason.
+pub fn row_counts_text(row_counts: &RowCounts) -> String {
     let mut pairs = vec![
-        ("listed", format!("{}, {}", counted(books.listed, "image"), bytes(books.bytes_read))),
-        ("written", format!("{}, {} of tokens", counted(books.written, "image"), counted(books.token_rows, "row"))),
-        ("rejected", format!("{} ({})", count(books.rejected_total()), percent(books.reject_rate()))),
+        ("listed", format!("{}, {}", counted(row_counts.listed, "image"), bytes(row_counts.bytes_read))),
+        (
+            "written",
+            format!("{}, {} of tokens", counted(row_counts.written, "image"), counted(row_counts.token_rows, "row")),
+        ),
+        ("rejected", format!("{} ({})", count(row_counts.rejected_total()), percent(row_counts.reject_rate()))),
     ];
     let reasons: Vec<(String, String)> =
-        books.rejected.iter().map(|(reason, number)| (format!("  {reason}"), count(*number))).collect();
+        row_counts.rejected.iter().map(|(reason, number)| (format!("  {reason}"), count(*number))).collect();
     pairs.extend(reasons.iter().map(|(reason, number)| (reason.as_str(), number.clone())));
-    format!("Books\n{}{}", named(2, &pairs), left_out_text(&books.left_out))
+    format!("Row counts\n{}{}", named(2, &pairs), left_out_text(&row_counts.left_out))
 }
 
 /// What was left out, a line for each reason with the first of them; nothing where nothing was.
@@ -53,8 +56,8 @@ mod tests {
     use schemas::RejectReason;
 
     #[test]
-    fn books_show_every_reason() {
-        let books = Books {
+    fn row_counts_show_every_reason() {
+        let row_counts = RowCounts {
             listed: 1000,
             written: 997,
             rejected: [(RejectReason::Truncated, 2), (RejectReason::TooLarge, 1)].into(),
@@ -62,10 +65,10 @@ mod tests {
             bytes_read: 2048,
             left_out: SourceAccount::default(),
         };
-        let text = books_text(&books);
+        let text = row_counts_text(&row_counts);
         assert_eq!(
             text,
-            "Books\n  listed       1,000 images, 2.00 KiB\n  written      997 images, 1,994 rows of tokens\n  rejected     3 (0.3 %)\n    \
+            "Row counts\n  listed       1,000 images, 2.00 KiB\n  written      997 images, 1,994 rows of tokens\n  rejected     3 (0.3 %)\n    \
              truncated  2\n    too_large  1\n"
         );
     }

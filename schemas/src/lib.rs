@@ -12,7 +12,7 @@
 //! | what is random, from a seed | [`RandomStream`] |
 //! | how a set is scored, what networks say of images, and the line of scores | [`Protocol`], [`ScoredBatch`] and [`ScoredUnit`], [`EvaluationRecord`] |
 //! | what a stored reference says of its making | [`ReferenceProvenance`] |
-//! | what became of a unit, of an output | [`UnitReport`] and [`Manifest`] with their [`Books`] |
+//! | what became of a unit, of an output | [`UnitReport`] and [`Manifest`] with their [`RowCounts`] |
 //!
 //! Nothing here opens a file or runs a network: a type either holds what it says or cannot be built.
 
@@ -63,8 +63,8 @@ pub use pixel_batch::PixelBatch;
 pub use plan::{Plan, PlanBuilder, PlanSettings, PlannedInput, SCHEMA_VERSION, TokenizerIdentity};
 pub use plan_hash::{PlanHash, hex, sha256_hex};
 pub use provenance::{
-    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, MAKER_KEYS, Maker,
-    Provenance, read_key, read_levels,
+    KEY_CODEBOOK_SIZE, KEY_DEVICE_KIND, KEY_LEVEL_OFFSETS, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Provenance,
+    WRITER_KEYS, WriterInfo, read_key, read_levels,
 };
 pub use random_stream::RandomStream;
 pub use reject_reason::RejectReason;
@@ -76,4 +76,4 @@ pub use source_reading::{ColumnNames, ImageExtensions, LabelSource, SourceReadin
 pub use token_batch::{TokenBatch, check_codebook_size};
 pub use token_levels::TokenLevels;
 pub use token_table::{TokenColumns, TokenRows, token_schema};
-pub use unit_report::{Books, FileRecord, Manifest, UnitReport, from_json, to_json};
+pub use unit_report::{FileRecord, Manifest, RowCounts, UnitReport, from_json, to_json};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// The software and hardware that made a file, beyond what the plan fixes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Maker {
+pub struct WriterInfo {
     /// Kind of device, such as `cpu` or a GPU's name.
     pub device_kind: String,
     /// Version of libtorch.
@@ -28,7 +28,7 @@ pub struct Provenance {
     /// What decided the tables.
     pub settings: PlanSettings,
     /// What made this file.
-    pub maker: Maker,
+    pub writer_info: WriterInfo,
 }
 
 /// Metadata key of the plan's full hash.
@@ -44,14 +44,14 @@ pub const KEY_CODEBOOK_SIZE: &str = "restok.codebook_size";
 /// Metadata key of the kind of device.
 pub const KEY_DEVICE_KIND: &str = "restok.device_kind";
 /// Metadata keys of what made a file: every file has them, and one file may have other values than the next.
-pub const MAKER_KEYS: [&str; 4] = [KEY_DEVICE_KIND, "restok.libtorch", "restok.decoder", "restok.version"];
+pub const WRITER_KEYS: [&str; 4] = [KEY_DEVICE_KIND, "restok.libtorch", "restok.decoder", "restok.version"];
 
 impl Provenance {
     /// The pairs to store, sorted by key.
     pub fn to_key_values(&self) -> BTreeMap<String, String> {
-        let Maker { device_kind, libtorch, decoder, version } = self.maker.clone();
+        let WriterInfo { device_kind, libtorch, decoder, version } = self.writer_info.clone();
         let mut pairs = Self::plan_key_values(&self.plan, self.unit, &self.settings);
-        pairs.extend(MAKER_KEYS.map(str::to_owned).into_iter().zip([device_kind, libtorch, decoder, version]));
+        pairs.extend(WRITER_KEYS.map(str::to_owned).into_iter().zip([device_kind, libtorch, decoder, version]));
         pairs
     }
 

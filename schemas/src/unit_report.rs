@@ -1,4 +1,4 @@
-//! A unit's marker and the output's manifest: the books.
+//! A unit's marker and the output's manifest: the row counts.
 
 use crate::{PlanHash, PlanSettings, RejectReason, SchemaError, SourceAccount};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What became of the images of a unit, or of a whole output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Books {
+pub struct RowCounts {
     /// Images that the source listed.
     pub listed: u64,
     /// Images whose tokens were written.
@@ -30,7 +30,7 @@ impl UnitReport {
     }
 }
 
-impl Books {
+impl RowCounts {
     /// Images without tokens, whatever the reason.
     pub fn rejected_total(&self) -> u64 {
         self.rejected.values().sum()
@@ -41,7 +41,7 @@ impl Books {
         if self.listed == 0 { 0.0 } else { self.rejected_total() as f64 / self.listed as f64 }
     }
 
-    /// Adds the books of another unit.
+    /// Adds the row counts of another unit.
     pub fn add(&mut self, other: &Self) {
         self.listed += other.listed;
         self.written += other.written;
@@ -53,14 +53,14 @@ impl Books {
         self.left_out.add(&other.left_out);
     }
 
-    /// Holds the books to their one law: listed = written + rejected, and `views` rows for each written image.
+    /// Holds the row counts to their one law: listed = written + rejected, and `views` rows for each written image.
     ///
     /// # Errors
     /// When they do not balance.
     pub fn check(&self, views: usize) -> Result<(), SchemaError> {
         if self.listed != self.written + self.rejected_total() {
             return Err(SchemaError::Document {
-                document: "books".to_owned(),
+                document: "row counts".to_owned(),
                 problem: format!(
                     "{} images listed, but {} written and {} rejected",
                     self.listed,
@@ -71,7 +71,7 @@ impl Books {
         }
         if self.token_rows != self.written * views as u64 {
             return Err(SchemaError::Document {
-                document: "books".to_owned(),
+                document: "row counts".to_owned(),
                 problem: format!("{} token rows for {} images of {views} views", self.token_rows, self.written),
             });
         }
@@ -104,7 +104,8 @@ pub struct UnitReport {
     /// The unit.
     pub unit: u32,
     /// What became of its images.
-    pub books: Books,
+    #[serde(rename = "books")]
+    pub row_counts: RowCounts,
     /// Its part of the tokens table.
     pub tokens: FileRecord,
     /// Its part of the images table.
@@ -132,8 +133,9 @@ pub struct Manifest {
     pub settings: PlanSettings,
     /// Number of units.
     pub units: u32,
-    /// Books of all units together.
-    pub books: Books,
+    /// Row counts of all units together.
+    #[serde(rename = "books")]
+    pub row_counts: RowCounts,
     /// Kinds of device that encoded them.
     pub device_kinds: BTreeSet<String>,
     /// Files of the tokens table, by unit.

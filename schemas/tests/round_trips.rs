@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use schemas::{
-    Books, Crop, GeneratorIdentity, ImageIdRule, ImageOrigin, ImageRow, Maker, Origin, PackedList, PictureFormat,
-    Pictures, Plan, PlanSettings, PlannedInput, Provenance, RejectReason, Rounding, SampleOrigin, Sampling,
-    SchemaError, SourceLayout, SourceReading, TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity,
+    Crop, GeneratorIdentity, ImageIdRule, ImageOrigin, ImageRow, Origin, PackedList, PictureFormat, Pictures, Plan,
+    PlanSettings, PlannedInput, Provenance, RejectReason, Rounding, RowCounts, SampleOrigin, Sampling, SchemaError,
+    SourceLayout, SourceReading, TokenBatch, TokenLevels, TokenOrigin, TokenRows, TokenizerIdentity, WriterInfo,
     image_record_batch, image_rows, read_levels, token_schema,
 };
 
@@ -247,27 +247,27 @@ fn provenance_states_levels_that_read_back() {
         vec![PlannedInput { uri: "a".to_owned(), size: 1, etag: None, rows: None, label: None, unit: 0 }],
     )
     .expect("one input");
-    let maker = Maker {
+    let writer_info = WriterInfo {
         device_kind: "cpu".to_owned(),
         libtorch: "2.13.0".to_owned(),
         decoder: "libjpeg-turbo".to_owned(),
         version: "0.1.0".to_owned(),
     };
-    let values = Provenance { plan: plan.hash().clone(), unit: 0, settings: settings(), maker }.to_key_values();
+    let values = Provenance { plan: plan.hash().clone(), unit: 0, settings: settings(), writer_info }.to_key_values();
     assert_eq!(values["restok.level_offsets"], "[0,1,2,4,8,16,32,64,128]");
     assert_eq!(read_levels(&values).expect("levels"), settings().tokenizer.levels);
     assert!(values.keys().all(|key| key.starts_with("restok.")));
 }
 
 #[test]
-fn books_that_do_not_balance_are_refused() {
-    let mut books = Books { listed: 3, written: 2, token_rows: 4, bytes_read: 9, ..Books::default() };
-    assert!(books.check(2).is_err(), "one image is missing");
-    books.rejected.insert(RejectReason::Truncated, 1);
-    books.check(2).expect("3 = 2 + 1");
-    assert!(books.check(10).is_err(), "rows do not match views");
-    assert!((books.reject_rate() - 1.0 / 3.0).abs() < 1e-12);
-    let mut sum = books.clone();
-    sum.add(&books);
+fn row_counts_that_do_not_balance_are_refused() {
+    let mut row_counts = RowCounts { listed: 3, written: 2, token_rows: 4, bytes_read: 9, ..RowCounts::default() };
+    assert!(row_counts.check(2).is_err(), "one image is missing");
+    row_counts.rejected.insert(RejectReason::Truncated, 1);
+    row_counts.check(2).expect("3 = 2 + 1");
+    assert!(row_counts.check(10).is_err(), "rows do not match views");
+    assert!((row_counts.reject_rate() - 1.0 / 3.0).abs() < 1e-12);
+    let mut sum = row_counts.clone();
+    sum.add(&row_counts);
     assert_eq!((sum.listed, sum.rejected[&RejectReason::Truncated]), (6, 2));
 }

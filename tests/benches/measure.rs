@@ -317,5 +317,5 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
         };
         Ok::<_, Box<dyn Error>>(tokenize(run).await?)
     })?;
-    Ok(json!({ "images": report.books_here.written, "rows": report.books_here.token_rows }))
+    Ok(json!({ "images": report.row_counts_here.written, "rows": report.row_counts_here.token_rows }))
 }

@@ -3,7 +3,7 @@ use insta::{assert_snapshot, with_settings};
 use tests::workspace::run;
 
 /// What differs from machine to machine and from run to run. What is left is every word of a report, and every number that the
-/// books decide.
+/// row counts decide.
 const FILTERS: [(&str, &str); 12] = [
     (r"\b[0-9a-f]{64}\b", "[sha256]"),
     (r"(file://)?/\S*/\.tmp[A-Za-z0-9]+", "[workspace]"),

@@ -25,7 +25,7 @@ fn a_page_shows_an_output_and_is_the_same_twice() {
     let sample = workspace.sample_folder(48);
     run(&mut workspace.tokenize("images", "out")).expect_code(0);
     let page = report(&workspace, &["out"]);
-    for part in ["Books", "Use of the codebook", "Rates of the runs", "Provenance"] {
+    for part in ["Row counts", "Use of the codebook", "Rates of the runs", "Provenance"] {
         assert!(page.contains(&format!("<h3>{part}</h3>")), "{part}");
     }
     assert!(page.contains("<strong>48</strong><span>listed</span>"));
@@ -59,7 +59,7 @@ fn a_single_generated_set_below_a_folder_is_no_sweep() {
     };
     set("1", "sets/one");
     let page = report(&workspace, &["sets"]);
-    for part in ["<h2>one</h2>", "Books", "Contact sheet", "Use of the codebook", "Rates of the runs"] {
+    for part in ["<h2>one</h2>", "Row counts", "Contact sheet", "Use of the codebook", "Rates of the runs"] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("Sets of the sweep"));

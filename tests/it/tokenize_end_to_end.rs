@@ -76,7 +76,7 @@ fn shards_on_a_plain_web_server_give_the_tokens_of_the_same_files() {
 }
 
 #[test]
-fn the_report_the_books_and_the_tables_agree() {
+fn the_report_the_row_counts_and_the_tables_agree() {
     let workspace = workspace();
     let sample = workspace.sample_folder(48);
     let report = run(workspace.tokenize("images", "out").args(["--format", "json"])).expect_code(0);
@@ -84,10 +84,10 @@ fn the_report_the_books_and_the_tables_agree() {
     let inspected = json(&workspace, &["inspect", "out", "--format", "json"]);
     let manifest: schemas::Manifest =
         schemas::from_json("manifest", &workspace.files("out")[schemas::MANIFEST_PATH]).expect("a manifest");
-    let books = serde_json::to_value(&manifest.books).expect("books as JSON");
-    assert_eq!((books["listed"].as_u64(), books["written"].as_u64()), (Some(48), Some(sample.good() as u64)));
-    assert_eq!(books["rejected"], serde_json::json!({ "truncated": 2, "unsupported": 1 }));
-    assert_eq!(inspected["books"], books, "{inspected}");
+    let row_counts = serde_json::to_value(&manifest.row_counts).expect("row counts as JSON");
+    assert_eq!((row_counts["listed"].as_u64(), row_counts["written"].as_u64()), (Some(48), Some(sample.good() as u64)));
+    assert_eq!(row_counts["rejected"], serde_json::json!({ "truncated": 2, "unsupported": 1 }));
+    assert_eq!(inspected["books"], row_counts, "{inspected}");
     assert!(report.to_string().contains(&format!("\"listed\":{}", 48)), "{report}");
     let verified = json(&workspace, &["verify", "out", "--format", "json"]);
     assert!(verified.is_object(), "{verified}");

@@ -63,8 +63,8 @@ def test_every_part_is_there_with_its_heading(opened):
             [article.querySelector('h2').innerText, [...article.querySelectorAll('h3')].map(heading => heading.innerText)])
     """)
     assert [headings for _, headings in parts] == [
-        ["Books", "Use of the codebook", "Rates of the runs", "Provenance"],
-        ["Books", "Contact sheet", "Use of the codebook", "Rates of the runs", "Provenance"],
+        ["Row counts", "Use of the codebook", "Rates of the runs", "Provenance"],
+        ["Row counts", "Contact sheet", "Use of the codebook", "Rates of the runs", "Provenance"],
         ["State", "Curves", "Sheets", "Provenance"],
         ["Sets of the sweep", "Provenance"],
     ]

@@ -3,9 +3,9 @@
 use crate::settings::{RejectRate, ReportFormat};
 use anyhow::Result;
 use pipeline::{Limits, Storage};
-use report::{output_text::books_text, text::counted};
+use report::{output_text::row_counts_text, text::counted};
 
-/// Closes an output and prints its books.
+/// Closes an output and prints its row counts.
 ///
 /// # Errors
 /// When a unit is missing or damaged, too many images were rejected, or the store fails.
@@ -23,7 +23,7 @@ pub(crate) async fn run(
             "{}\nfinished: {}\n\n{}\nNext: restok inspect {}\n",
             storage.display(),
             counted(u64::from(manifest.units), "unit"),
-            books_text(&manifest.books),
+            row_counts_text(&manifest.row_counts),
             pipeline::without_secrets(output),
         ))?,
     }

@@ -1,13 +1,13 @@
-//! What a run that makes an output says at its end: books, stages, the limit, and what to type next.
+//! What a run that makes an output says at its end: row counts, stages, the limit, and what to type next.
 
 use crate::settings::ReportFormat;
 use anyhow::Result;
 use pipeline::{RunReport, Snapshot, Stage, StageSnapshot, Storage};
 use report::{
-    output_text::books_text,
+    output_text::row_counts_text,
     text::{aligned, bytes, count, counted, duration, percent},
 };
-use schemas::{Books, Plan};
+use schemas::{Plan, RowCounts};
 use serde::Serialize;
 
 /// The report as JSON.
@@ -22,8 +22,10 @@ struct JsonReport<'a> {
     units_elsewhere: u32,
     units_left: u32,
     adopted: u32,
-    books: &'a Books,
-    books_here: &'a Books,
+    #[serde(rename = "books")]
+    row_counts: &'a RowCounts,
+    #[serde(rename = "books_here")]
+    row_counts_here: &'a RowCounts,
     seconds: f64,
     images_a_second: f64,
     limiting_stage: Option<&'static str>,
@@ -76,8 +78,8 @@ fn json<'a>(plan: &'a Plan, output: &'a Storage, report: &'a RunReport) -> JsonR
         units_elsewhere: report.units_elsewhere,
         units_left: report.units_left,
         adopted: report.adopted,
-        books: &report.books_output,
-        books_here: &report.books_here,
+        row_counts: &report.row_counts_output,
+        row_counts_here: &report.row_counts_here,
         seconds: snapshot.elapsed.as_secs_f64(),
         images_a_second: snapshot.images_a_second(),
         limiting_stage: snapshot.limiting_stage().map(Stage::name),
@@ -113,7 +115,8 @@ fn text(output: &str, units: u32, report: &RunReport) -> String {
         (false, _) => "unfinished",
     };
     let units = counted(u64::from(units), "unit");
-    let mut text = format!("{output}\n{state}: {units} ({})\n\n{}", how.join(", "), books_text(&report.books_output));
+    let mut text =
+        format!("{output}\n{state}: {units} ({})\n\n{}", how.join(", "), row_counts_text(&report.row_counts_output));
     if report.adopted > 0 {
         text.push_str(&format!(
             "  {}: another attempt's files were there first and were kept\n",
@@ -208,8 +211,8 @@ mod tests {
         telemetry.record(Stage::Encode, 32, 0, Duration::from_secs(9));
         let snapshot = Snapshot { elapsed: Duration::from_secs(10), images_listed: 32, ..telemetry.snapshot() };
         RunReport {
-            books_here: Books::default(),
-            books_output: Books { listed: 32, written: 32, token_rows: 32, ..Books::default() },
+            row_counts_here: RowCounts::default(),
+            row_counts_output: RowCounts { listed: 32, written: 32, token_rows: 32, ..RowCounts::default() },
             units_here: 1,
             units_already_done: 2,
             units_elsewhere: 0,

@@ -160,7 +160,7 @@ async fn point_row(point: &SweepPoint, made: &MadeSet, scores: Option<Scores>) -
         schedule: sampling.guidance.schedule.name(),
         top_p: sampling.top_p,
         temperature: sampling.temperature,
-        samples: made.report.books_output.written,
+        samples: made.report.row_counts_output.written,
         codes_used: used.distinct,
         codebook_size: tokenizer.codebook_size,
         entropy_bits: used.entropy_bits,

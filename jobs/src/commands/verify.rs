@@ -1,14 +1,14 @@
-//! `restok verify`: holds an output to its books.
+//! `restok verify`: holds an output to its row counts.
 
 use crate::settings::ReportFormat;
 use anyhow::Result;
 use pipeline::{Limits, Storage, VerifyReport};
 use report::{
-    output_text::books_text,
+    output_text::row_counts_text,
     text::{bytes, counted},
 };
 
-/// An output is not what its books say; what is wrong was printed.
+/// An output is not what its row counts say; what is wrong was printed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{output}: {findings} findings. A damaged unit is done again when its marker below _state/ and both its files are removed \
@@ -48,7 +48,7 @@ fn text(output: &str, report: &VerifyReport, fast: bool) -> String {
     };
     let mut text = format!(
         "{output}\n{state}\n\n{}\nChecked {}, {} ({checked})\n",
-        books_text(&report.books),
+        row_counts_text(&report.row_counts),
         counted(report.files, "file"),
         bytes(report.bytes)
     );

@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use schemas::{
-    Books, FileRecord, MANIFEST_PATH, Manifest, NPZ_PATH, PICTURES_PREFIX, PictureFormat, Plan, SCHEMA_VERSION,
+    FileRecord, MANIFEST_PATH, Manifest, NPZ_PATH, PICTURES_PREFIX, PictureFormat, Plan, RowCounts, SCHEMA_VERSION,
     SUCCESS_PATH, UnitReport, from_json, marker_path, sha256_hex, to_json, unit_pictures_path,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ pub async fn finalize(output: &Storage, max_reject_rate: f64) -> Result<Manifest
     let done = done_units(output, &plan).await?;
     let reports = read_markers(output, &plan, done).await?;
     if missing_units(&plan, &reports).is_empty() {
-        check_books(&plan, &manifest(&plan, &reports).books, max_reject_rate)?;
+        check_row_counts(&plan, &manifest(&plan, &reports).row_counts, max_reject_rate)?;
     }
     finalize_units(output, &plan, &reports).await
 }
@@ -70,8 +70,8 @@ pub(crate) async fn finalize_units(
     put_final(output, SUCCESS_PATH, Bytes::new()).await?;
     tracing::info!(
         units = manifest.units,
-        images = manifest.books.listed,
-        rows = manifest.books.token_rows,
+        images = manifest.row_counts.listed,
+        rows = manifest.row_counts.token_rows,
         "output is finished"
     );
     Ok(manifest)
@@ -123,14 +123,14 @@ pub(super) fn missing_units(plan: &Plan, reports: &[UnitReport]) -> BTreeSet<u32
 
 /// The manifest that follows from the markers.
 pub(super) fn manifest(plan: &Plan, reports: &[UnitReport]) -> Manifest {
-    let mut books = Books::default();
-    reports.iter().for_each(|report| books.add(&report.books));
+    let mut row_counts = RowCounts::default();
+    reports.iter().for_each(|report| row_counts.add(&report.row_counts));
     Manifest {
         schema_version: SCHEMA_VERSION,
         plan: plan.hash().clone(),
         settings: plan.settings().clone(),
         units: plan.units(),
-        books,
+        row_counts,
         device_kinds: reports.iter().map(|report| report.device_kind.clone()).collect(),
         tokens: reports.iter().map(|report| report.tokens.clone()).collect(),
         images: reports.iter().map(|report| report.images.clone()).collect(),
@@ -213,20 +213,20 @@ async fn put_final(output: &Storage, path: &str, bytes: Bytes) -> Result<(), Pip
     }
 }
 
-/// What must be true of the books of a whole output before it is called finished.
-pub(crate) fn check_books(plan: &Plan, books: &Books, max_reject_rate: f64) -> Result<(), PipelineError> {
-    if books.listed == 0 {
+/// What must be true of the row counts of a whole output before it is called finished.
+pub(crate) fn check_row_counts(plan: &Plan, row_counts: &RowCounts, max_reject_rate: f64) -> Result<(), PipelineError> {
+    if row_counts.listed == 0 {
         return Err(PipelineError::Source {
             uri: plan.settings().source.clone(),
             problem: format!("{} inputs, but not one image in them", plan.inputs().len()),
         });
     }
-    if books.reject_rate() > max_reject_rate {
+    if row_counts.reject_rate() > max_reject_rate {
         return Err(PipelineError::RejectRate {
-            rejected: books.rejected_total(),
-            listed: books.listed,
+            rejected: row_counts.rejected_total(),
+            listed: row_counts.listed,
             limit_percent: max_reject_rate * 100.0,
-            reasons: describe_rejects(books),
+            reasons: describe_rejects(row_counts),
         });
     }
     Ok(())

@@ -74,14 +74,15 @@ pub(super) fn parse_marker(
         }
     }
     report
-        .books
+        .row_counts
         .check(plan.settings().origin.views())
         .map_err(|error| PipelineError::Output { uri: uri.clone(), problem: error.to_string() })?;
-    for (table, found, expected) in
-        [("tokens", report.tokens.rows, report.books.token_rows), ("images", report.images.rows, report.books.listed)]
-    {
+    for (table, found, expected) in [
+        ("tokens", report.tokens.rows, report.row_counts.token_rows),
+        ("images", report.images.rows, report.row_counts.listed),
+    ] {
         if found != expected {
-            return problem(format!("{found} rows of the {table} table, but the books say {expected}"));
+            return problem(format!("{found} rows of the {table} table, but the row counts say {expected}"));
         }
     }
     Ok(report)

@@ -1,10 +1,10 @@
 //! What must be true of a file of a table, whoever wrote it.
 
-use super::unit_rows::books_of;
+use super::unit_rows::row_counts_of;
 use crate::PipelineError;
 use schemas::{
-    Books, ImageRow, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, MAKER_KEYS, Plan, Provenance, SCHEMA_VERSION, TokenRows,
-    read_key,
+    ImageRow, KEY_PLAN, KEY_SCHEMA_VERSION, KEY_UNIT, Plan, Provenance, RowCounts, SCHEMA_VERSION, TokenRows,
+    WRITER_KEYS, read_key,
 };
 use std::collections::{BTreeMap, HashSet};
 
@@ -41,8 +41,8 @@ pub(super) fn metadata_problems(metadata: &BTreeMap<String, String>, plan: &Plan
         Some(found) if found == expected => None,
         Some(found) => Some(format!("metadata {key} is {found}, expected {expected}")),
     });
-    let of_maker = MAKER_KEYS.into_iter().filter(|key| !metadata.contains_key(*key)).filter_map(missing);
-    of_plan.chain(of_maker).collect()
+    let of_writer = WRITER_KEYS.into_iter().filter(|key| !metadata.contains_key(*key)).filter_map(missing);
+    of_plan.chain(of_writer).collect()
 }
 
 /// Checks that two attempts at a unit's tokens speak of the same views in the same order. Codes may differ: the last bits of a
@@ -71,9 +71,14 @@ pub(super) fn same_images(there: &[ImageRow], ours: &[ImageRow], uri: &str) -> R
     Err(wrong(uri, format!("holds other rows ({}) than this attempt ({})", there.len(), ours.len())))
 }
 
-/// Everything that is wrong with the rows of a unit: codes out of range, ids twice, tables that disagree, books that do not
+/// Everything that is wrong with the rows of a unit: codes out of range, ids twice, tables that disagree, row counts that do not
 /// follow from them.
-pub(super) fn row_problems(tokens: &TokenRows, images: &[ImageRow], books: &Books, plan: &Plan) -> RowProblems {
+pub(super) fn row_problems(
+    tokens: &TokenRows,
+    images: &[ImageRow],
+    row_counts: &RowCounts,
+    plan: &Plan,
+) -> RowProblems {
     let settings = plan.settings();
     let mut problems = RowProblems::default();
     let codebook_size = settings.tokenizer.codebook_size;
@@ -110,11 +115,11 @@ pub(super) fn row_problems(tokens: &TokenRows, images: &[ImageRow], books: &Book
         problems.tokens.push("image ids, views or labels are not those of the images table".to_owned());
     }
     // What was left out stands in no table.
-    let books_there = Books { left_out: books.left_out.clone(), ..books_of(images, views) };
-    if books_there != *books {
-        problems
-            .images
-            .push(format!("the books that follow from its rows ({books_there:?}) are not the marker's ({books:?})"));
+    let row_counts_there = RowCounts { left_out: row_counts.left_out.clone(), ..row_counts_of(images, views) };
+    if row_counts_there != *row_counts {
+        problems.images.push(format!(
+            "the row counts that follow from its rows ({row_counts_there:?}) are not the marker's ({row_counts:?})"
+        ));
     }
     problems
 }

@@ -14,7 +14,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use schemas::{
-    FileRecord, KEY_DEVICE_KIND, Maker, Plan, Provenance, SCHEMA_VERSION, TokenRows, UnitReport, images_path,
+    FileRecord, KEY_DEVICE_KIND, Plan, Provenance, SCHEMA_VERSION, TokenRows, UnitReport, WriterInfo, images_path,
     marker_path, read_key, sha256_hex, to_json, tokens_path,
 };
 use std::{sync::Arc, time::Instant};
@@ -37,7 +37,7 @@ pub(crate) struct UnitCommit {
     pub(crate) output: Storage,
     pub(crate) plan: Arc<Plan>,
     pub(crate) unit: u32,
-    pub(crate) maker: Maker,
+    pub(crate) writer_info: WriterInfo,
     pub(crate) cpu: CpuPool,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) started: Instant,
@@ -56,11 +56,11 @@ impl UnitCommit {
     /// # Errors
     /// When another file stands in the place of one of ours that is no attempt at the same unit; storage errors.
     pub(crate) async fn commit(&self, rows: UnitRows) -> Result<Committed, PipelineError> {
-        let books = rows.books.clone();
+        let row_counts = rows.row_counts.clone();
         let tables = self.encode(rows).await?;
         let hash = self.plan.hash();
         let split = &self.plan.settings().split;
-        let token_rows = books.token_rows;
+        let token_rows = row_counts.token_rows;
         let mut overtaken = None;
         let (tokens, tokens_adopted) = self
             .put_table(tokens_path(split, self.unit, hash), tables.tokens.clone(), token_rows, |uri, bytes| {
@@ -78,7 +78,7 @@ impl UnitCommit {
             return Ok(Committed::Overtaken { ours: tables.rows, tokens });
         }
         let (images, images_adopted) = self
-            .put_table(images_path(split, self.unit, hash), tables.images.clone(), books.listed, |uri, bytes| {
+            .put_table(images_path(split, self.unit, hash), tables.images.clone(), row_counts.listed, |uri, bytes| {
                 let (metadata, there) = decode_images(bytes, uri)?;
                 check_metadata(&metadata, &self.plan, self.unit, uri)?;
                 same_images(&there, &tables.rows.images, uri)?;
@@ -87,12 +87,12 @@ impl UnitCommit {
             .await?;
         let pictures = self.put_pictures(&tables.rows.pictures).await?;
         let adopted = tokens_adopted.is_some() || images_adopted.is_some();
-        let device_kind = tokens_adopted.unwrap_or_else(|| self.maker.device_kind.clone());
+        let device_kind = tokens_adopted.unwrap_or_else(|| self.writer_info.device_kind.clone());
         let report = UnitReport {
             schema_version: SCHEMA_VERSION,
             plan: self.plan.hash().clone(),
             unit: self.unit,
-            books,
+            row_counts,
             tokens,
             images,
             pictures,
@@ -123,7 +123,7 @@ impl UnitCommit {
             plan: self.plan.hash().clone(),
             unit: self.unit,
             settings: self.plan.settings().clone(),
-            maker: self.maker.clone(),
+            writer_info: self.writer_info.clone(),
         };
         let split = &self.plan.settings().split;
         let tokens_uri = self.output.uri(&tokens_path(split, self.unit, self.plan.hash()));
@@ -179,7 +179,7 @@ impl UnitCommit {
             // Another process finished the unit meanwhile. Its marker has its own clock, but speaks of the same files.
             PutOutcome::Different(there) => {
                 let theirs = parse_marker(&self.output, &self.plan, self.unit, &there)?;
-                if !theirs.files().eq(report.files()) || theirs.books != report.books {
+                if !theirs.files().eq(report.files()) || theirs.row_counts != report.row_counts {
                     return Err(PipelineError::Output {
                         uri: self.output.uri(&path),
                         problem: "the marker that is there describes other files than those that are there".to_owned(),

@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use schemas::{
-    Books, FileRecord, ImageRow, MANIFEST_PATH, Manifest, NPZ_PATH, PictureFormat, Plan, PlanHash, SUCCESS_PATH,
+    FileRecord, ImageRow, MANIFEST_PATH, Manifest, NPZ_PATH, PictureFormat, Plan, PlanHash, RowCounts, SUCCESS_PATH,
     UnitReport, from_json, sha256_hex,
 };
 use serde::Serialize;
@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, fmt};
 /// How thoroughly to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifyOptions {
-    /// Whether to read every file: digests, schemas, codes, ids and books. Otherwise only presence and sizes.
+    /// Whether to read every file: digests, schemas, codes, ids and row counts. Otherwise only presence and sizes.
     pub read_files: bool,
     /// Units read at once; each holds both its files in memory.
     pub units_at_once: usize,
@@ -62,8 +62,8 @@ pub struct VerifyReport {
     pub units_done: u32,
     /// Whether the output was finalized.
     pub finished: bool,
-    /// Books of all units with a readable marker.
-    pub books: Books,
+    /// Row counts of all units with a readable marker.
+    pub row_counts: RowCounts,
     /// Files of both tables that markers name.
     pub files: u64,
     /// Their bytes, as markers say.
@@ -113,13 +113,13 @@ pub async fn verify(output: &Storage, options: &VerifyOptions) -> Result<VerifyR
         units_total: plan.units(),
         units_done: done.len() as u32,
         finished,
-        books: Books::default(),
+        row_counts: RowCounts::default(),
         files: records().count() as u64,
         bytes: records().map(|record| record.bytes).sum(),
         findings,
         leftovers: Vec::new(),
     };
-    reports.iter().for_each(|unit| report.books.add(&unit.books));
+    reports.iter().for_each(|unit| report.row_counts.add(&unit.row_counts));
     for record in records() {
         sizes.remove(&record.path);
     }
@@ -192,7 +192,7 @@ async fn verify_unit(
     }
     match (tokens, images) {
         (Ok((_, tokens)), Ok((_, images))) => {
-            let problems = row_problems(&tokens, &images, &report.books, plan);
+            let problems = row_problems(&tokens, &images, &report.row_counts, plan);
             findings.extend(problems.tokens.into_iter().filter_map(|problem| finding(&report.tokens, Some(problem))));
             findings.extend(problems.images.into_iter().filter_map(|problem| finding(&report.images, Some(problem))));
             Ok((findings, images))
@@ -284,7 +284,7 @@ fn manifest_difference(there: &Manifest, expected: &Manifest) -> String {
     let parts = [
         ("plan", there.plan != expected.plan || there.settings != expected.settings),
         ("units", there.units != expected.units),
-        ("books", there.books != expected.books),
+        ("row counts", there.row_counts != expected.row_counts),
         ("device kinds", there.device_kinds != expected.device_kinds),
         ("tokens files", there.tokens != expected.tokens),
         ("images files", there.images != expected.images),

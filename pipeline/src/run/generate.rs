@@ -1,9 +1,9 @@
 //! Generating: samples are drawn, or tokens that are there are taken, and turned into pictures.
 
 use super::{
-    Run, RunReport, Started, maker,
+    Run, RunReport, Started,
     sample_units::{CodeQueue, SampleUnits},
-    work_through,
+    work_through, writer_info,
 };
 use crate::{
     DecoderFactory, PipelineError, SamplerFactory, TableReader,
@@ -82,16 +82,16 @@ pub async fn generate(run: GenerateRun) -> Result<RunReport, PipelineError> {
             }
         };
         let devices = GeneratingDevices { samplers, decoders };
-        let maker = maker(run, devices.device_kind());
+        let writer_info = writer_info(run, devices.device_kind());
         let source = SampleUnits {
             plan: Arc::clone(plan),
             codes,
             decoders: devices.decoders.as_ref().map(DevicePool::queue),
             cpu: cpu.clone(),
-            maker: maker.clone(),
+            writer_info: writer_info.clone(),
             telemetry: Arc::clone(telemetry),
         };
-        Ok(Started { source, devices, maker })
+        Ok(Started { source, devices, writer_info })
     };
     work_through(run, "generating", start).await
 }

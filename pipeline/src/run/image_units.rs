@@ -3,13 +3,13 @@
 use super::{EarlyDuplicates, UnitSource};
 use crate::{
     DecodeLimits, PipelineError, SourceImage, SourceReader,
-    commit::{UnitRows, books_of},
+    commit::{UnitRows, row_counts_of},
     crop_views, decode_image,
     unique_ids::duplicate_id,
     units::{DecodedImage, ImageStages, ImageUnit, Rejection, UnitError},
 };
 use schemas::{
-    Books, Crop, ImageOrigin, ImageRow, Plan, SchemaError, SourceAccount, TokenBatch, TokenRows, sha256_hex,
+    Crop, ImageOrigin, ImageRow, Plan, RowCounts, SchemaError, SourceAccount, TokenBatch, TokenRows, sha256_hex,
 };
 use std::{collections::HashSet, sync::Arc};
 
@@ -139,20 +139,23 @@ impl<'a> RowCollector<'a> {
         }
     }
 
-    /// Joins images and codes, and balances the books.
+    /// Joins images and codes, and balances the row counts.
     fn finish(self, left_out: SourceAccount) -> Result<UnitRows, PipelineError> {
         let mut ids = HashSet::with_capacity(self.images.len());
         if let Some(image) = self.images.iter().find(|image| !ids.insert(image.image_id.as_str())) {
             return Err(duplicate_id("the source", &image.image_id, self.unit, self.unit));
         }
-        let books = Books { listed: self.images_started, left_out, ..books_of(&self.images, self.views) };
-        books.check(self.views)?;
+        let row_counts = RowCounts { listed: self.images_started, left_out, ..row_counts_of(&self.images, self.views) };
+        row_counts.check(self.views)?;
         let tokens = TokenBatch::try_new(self.codes, self.tokens_per_image)?;
-        if tokens.rows() as u64 != books.token_rows {
+        if tokens.rows() as u64 != row_counts.token_rows {
             return Err(SchemaError::Shape {
                 what: "codes of a unit",
                 found: format!("{} rows", tokens.rows()),
-                expected: format!("{} rows for {} images of {} views", books.token_rows, books.written, self.views),
+                expected: format!(
+                    "{} rows for {} images of {} views",
+                    row_counts.token_rows, row_counts.written, self.views
+                ),
             }
             .into());
         }
@@ -168,6 +171,6 @@ impl<'a> RowCollector<'a> {
             }
         }
         let tokens = TokenRows { image_ids, views, labels, tokens };
-        Ok(UnitRows { tokens, images: self.images, pictures: Vec::new(), books })
+        Ok(UnitRows { tokens, images: self.images, pictures: Vec::new(), row_counts })
     }
 }

@@ -20,7 +20,7 @@ pub use tokenize::{TokenizeRun, tokenize};
 use crate::{
     Limits, PipelineError, ProcessRank, Storage,
     commit::{
-        Committed, UnitCommit, UnitRows, check_books, claim_output, done_units, finalize_units, put_left_out,
+        Committed, UnitCommit, UnitRows, check_row_counts, claim_output, done_units, finalize_units, put_left_out,
         read_left_out, read_markers,
     },
     cpu_pool::CpuPool,
@@ -28,7 +28,7 @@ use crate::{
     telemetry::{Snapshot, Telemetry, describe_rejects},
     units::{UnitContext, UnitError, UnitTask, run_units, unit_order},
 };
-use schemas::{Books, Maker, Plan, SourceAccount, TokenRows, UnitReport, marker_path};
+use schemas::{Plan, RowCounts, SourceAccount, TokenRows, UnitReport, WriterInfo, marker_path};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -77,10 +77,10 @@ impl std::fmt::Debug for Run {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct RunReport {
-    /// Books of the units that this run committed.
-    pub books_here: Books,
-    /// Books of every complete unit of the output.
-    pub books_output: Books,
+    /// Row counts of the units that this run committed.
+    pub row_counts_here: RowCounts,
+    /// Row counts of every complete unit of the output.
+    pub row_counts_output: RowCounts,
     /// Units that this run committed.
     pub units_here: u32,
     /// Units that were complete before this run.
@@ -117,7 +117,7 @@ struct Started<S, D> {
     source: S,
     devices: D,
     /// What made the files: of the devices, those that have a hand in the codes.
-    maker: Maker,
+    writer_info: WriterInfo,
 }
 
 /// Makes every unit of the plan that has no marker yet, with what `start` gives if there are any, and finalizes the output when
@@ -151,11 +151,11 @@ async fn work_through<S: UnitSource, D: Devices>(
     }
     let done_after = done_units(&run.output, &run.plan).await?;
     let reports = read_markers(&run.output, &run.plan, done_after).await?;
-    let mut books_output = sum_books(&reports);
-    books_output.left_out.add(&read_left_out(&run.output, run.plan.hash()).await?);
+    let mut row_counts_output = sum_row_counts(&reports);
+    row_counts_output.left_out.add(&read_left_out(&run.output, run.plan.hash()).await?);
     let units_left = run.plan.units().saturating_sub(reports.len() as u32);
     if units_left == 0 {
-        check_books(&run.plan, &books_output, run.max_reject_rate)?;
+        check_row_counts(&run.plan, &row_counts_output, run.max_reject_rate)?;
         if run.finalize {
             let finalizing = finalize_units(&run.output, &run.plan, &reports);
             cancel.run_until_cancelled(finalizing).await.ok_or_else(stopped)??;
@@ -163,8 +163,8 @@ async fn work_through<S: UnitSource, D: Devices>(
     }
     let (units_here, units_already_done) = (here.len() as u32, done_before.len() as u32);
     Ok(RunReport {
-        books_here: sum_books(&here),
-        books_output,
+        row_counts_here: sum_row_counts(&here),
+        row_counts_output,
         units_here,
         units_already_done,
         units_elsewhere: (reports.len() as u32).saturating_sub(units_here + units_already_done),
@@ -184,13 +184,13 @@ async fn make_units<S: UnitSource, D: Devices>(
     let Run { limits, telemetry, cancel, .. } = run;
     let cpu = CpuPool::try_new(limits.decode_threads)?;
     let starting = start(run, &cpu);
-    let Started { source, devices, maker } =
+    let Started { source, devices, writer_info } =
         cancel.run_until_cancelled(starting).await.ok_or(PipelineError::Drained)??;
     let task = PlanTask {
         source,
         plan: Arc::clone(&run.plan),
         output: run.output.clone(),
-        maker,
+        writer_info,
         cpu,
         telemetry: Arc::clone(telemetry),
     };
@@ -202,7 +202,7 @@ struct PlanTask<S> {
     source: S,
     plan: Arc<Plan>,
     output: Storage,
-    maker: Maker,
+    writer_info: WriterInfo,
     cpu: CpuPool,
     telemetry: Arc<Telemetry>,
 }
@@ -224,7 +224,7 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
             output: self.output.clone(),
             plan: Arc::clone(&self.plan),
             unit,
-            maker: self.maker.clone(),
+            writer_info: self.writer_info.clone(),
             cpu: self.cpu.clone(),
             telemetry: Arc::clone(&self.telemetry),
             started,
@@ -236,10 +236,10 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
             }
         };
         tracing::info!(
-            images = report.books.listed,
-            rejected = report.books.rejected_total(),
-            reasons = %describe_rejects(&report.books),
-            rows = report.books.token_rows,
+            images = report.row_counts.listed,
+            rejected = report.row_counts.rejected_total(),
+            reasons = %describe_rejects(&report.row_counts),
+            rows = report.row_counts.token_rows,
             bytes = report.files().map(|file| file.bytes).sum::<u64>(),
             seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
             "unit complete"
@@ -249,15 +249,15 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
 }
 
 /// What makes the files of a run.
-fn maker(run: &Run, device_kind: String) -> Maker {
+fn writer_info(run: &Run, device_kind: String) -> WriterInfo {
     let (decoder, version) = (decoder_versions().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    Maker { device_kind, libtorch: run.libtorch.clone(), decoder, version }
+    WriterInfo { device_kind, libtorch: run.libtorch.clone(), decoder, version }
 }
 
-fn sum_books(reports: &[UnitReport]) -> Books {
-    let mut books = Books::default();
-    reports.iter().for_each(|report| books.add(&report.books));
-    books
+fn sum_row_counts(reports: &[UnitReport]) -> RowCounts {
+    let mut row_counts = RowCounts::default();
+    reports.iter().for_each(|report| row_counts.add(&report.row_counts));
+    row_counts
 }
 
 /// Images of the plan, where the layout tells without reading: a file is an image, a row is an image, a tar is unknown.

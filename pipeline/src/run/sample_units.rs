@@ -22,8 +22,8 @@ use crate::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use schemas::{
-    Books, ImageRow, Maker, Origin, PictureFormat, PixelBatch, Plan, Provenance, SampleBatch, TokenBatch, TokenRows,
-    picture_path, unit_pictures_path,
+    ImageRow, Origin, PictureFormat, PixelBatch, Plan, Provenance, RowCounts, SampleBatch, TokenBatch, TokenRows,
+    WriterInfo, picture_path, unit_pictures_path,
 };
 use std::{ops::Range, sync::Arc, time::Instant};
 
@@ -44,7 +44,7 @@ pub(super) struct SampleUnits {
     pub(super) codes: CodeQueue,
     pub(super) decoders: Option<DeviceQueue<TokenBatch, PixelBatch>>,
     pub(super) cpu: CpuPool,
-    pub(super) maker: Maker,
+    pub(super) writer_info: WriterInfo,
     pub(super) telemetry: Arc<Telemetry>,
 }
 
@@ -78,9 +78,9 @@ impl UnitSource for SampleUnits {
         };
         let pictures = self.picture_files(unit, images).await?;
         let rows = keys.image_ids.len() as u64;
-        let books = Books { listed: rows, written: rows, token_rows: rows, ..Books::default() };
-        books.check(1)?;
-        Ok(UnitRows { tokens, images: self.image_rows(&keys), pictures, books })
+        let row_counts = RowCounts { listed: rows, written: rows, token_rows: rows, ..RowCounts::default() };
+        row_counts.check(1)?;
+        Ok(UnitRows { tokens, images: self.image_rows(&keys), pictures, row_counts })
     }
 
     async fn follow(&self, unit: u32, rows: UnitRows, tokens: TokenRows) -> Result<UnitRows, UnitError> {
@@ -221,7 +221,7 @@ impl SampleUnits {
             plan: self.plan.hash().clone(),
             unit,
             settings: self.plan.settings().clone(),
-            maker: self.maker.clone(),
+            writer_info: self.writer_info.clone(),
         }
         .to_key_values();
         let (plan, telemetry) = (Arc::clone(&self.plan), Arc::clone(&self.telemetry));

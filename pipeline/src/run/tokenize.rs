@@ -1,6 +1,6 @@
 //! Tokenizing: images are read, cropped and encoded.
 
-use super::{EarlyDuplicates, Run, RunReport, Started, image_units::ImageUnits, maker, work_through};
+use super::{EarlyDuplicates, Run, RunReport, Started, image_units::ImageUnits, work_through, writer_info};
 use crate::{
     EncoderFactory, PipelineError, SourceReader,
     cpu_pool::CpuPool,
@@ -56,8 +56,8 @@ pub async fn tokenize(run: TokenizeRun) -> Result<RunReport, PipelineError> {
         let shape = [plan.settings().batch_size, images.crop.size(), images.crop.size()];
         let stages = ImageStages::new(devices.queue(), shape, cpu, telemetry, limits);
         let (plan, duplicates) = (Arc::clone(plan), EarlyDuplicates::default());
-        let maker = maker(run, devices.device_kind());
-        Ok(Started { source: ImageUnits { plan, images, source, stages, duplicates }, devices, maker })
+        let writer_info = writer_info(run, devices.device_kind());
+        Ok(Started { source: ImageUnits { plan, images, source, stages, duplicates }, devices, writer_info })
     };
     work_through(run, "tokenizing", start).await
 }

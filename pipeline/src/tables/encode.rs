@@ -99,8 +99,8 @@ mod tests {
     use crate::tables::{decode_images, decode_tokens};
     use proptest::{prelude::*, test_runner::TestRng};
     use schemas::{
-        Crop, ImageIdRule, ImageOrigin, Maker, Origin, Plan, PlanSettings, PlannedInput, RejectReason, SourceLayout,
-        TokenBatch, TokenLevels, TokenizerIdentity,
+        Crop, ImageIdRule, ImageOrigin, Origin, Plan, PlanSettings, PlannedInput, RejectReason, SourceLayout,
+        TokenBatch, TokenLevels, TokenizerIdentity, WriterInfo,
     };
 
     fn provenance(crop: &str, tokens: usize) -> Provenance {
@@ -127,13 +127,13 @@ mod tests {
         };
         let input = PlannedInput { uri: "a".to_owned(), size: 1, etag: None, rows: None, label: None, unit: 0 };
         let plan = Plan::try_new(settings.clone(), Vec::new(), vec![input]).expect("a plan");
-        let maker = Maker {
+        let writer_info = WriterInfo {
             device_kind: "NVIDIA H100 80GB HBM3".to_owned(),
             libtorch: "2.13.0".to_owned(),
             decoder: crate::decoder_versions().to_owned(),
             version: "0.1.0".to_owned(),
         };
-        Provenance { plan: plan.hash().clone(), unit: 0, settings, maker }
+        Provenance { plan: plan.hash().clone(), unit: 0, settings, writer_info }
     }
 
     /// Rows as ImageNet's first classes give them: some 1,300 images a class, numbered with gaps, in sorted order; codes as

@@ -160,7 +160,7 @@ impl TokenFiles {
                 split: manifest.settings.split,
                 origin: manifest.settings.origin,
                 views,
-                images: manifest.books.written,
+                images: manifest.row_counts.written,
                 files: manifest.tokens.len(),
             });
             for record in manifest.tokens.into_iter().filter(|record| record.rows > 0) {
@@ -213,7 +213,7 @@ impl TokenFiles {
     }
 }
 
-/// The manifest of a finished output, held to its own books.
+/// The manifest of a finished output, held to its own row counts.
 async fn read_manifest(output: &Storage) -> Result<Manifest, PipelineError> {
     let (owner, finished, manifest) =
         future::try_join3(owning_plan(output), output.exists(SUCCESS_PATH), output.get_if_exists(MANIFEST_PATH))
@@ -242,12 +242,12 @@ async fn read_manifest(output: &Storage) -> Result<Manifest, PipelineError> {
         return wrong(format!("speaks of plan {}, but the output belongs to {}", manifest.plan.short(), owner.short()));
     }
     let views = manifest.settings.origin.views();
-    if let Err(error) = manifest.books.check(views) {
+    if let Err(error) = manifest.row_counts.check(views) {
         return wrong(error.to_string());
     }
     let rows: u64 = manifest.tokens.iter().map(|record| record.rows).sum();
-    if rows != manifest.books.token_rows {
-        return wrong(format!("files of {rows} rows, but its books say {}", manifest.books.token_rows));
+    if rows != manifest.row_counts.token_rows {
+        return wrong(format!("files of {rows} rows, but its row counts say {}", manifest.row_counts.token_rows));
     }
     if let Some(record) = manifest.tokens.iter().find(|record| !record.rows.is_multiple_of(views as u64)) {
         return wrong(format!("{} with {} rows, no multiple of {views} views", record.path, record.rows));

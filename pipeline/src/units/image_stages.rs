@@ -117,7 +117,7 @@ impl<A: Send + 'static> ImageStages<A> {
             let has_room = decoding.len() < self.decode_ahead_images;
             let (starved, full) = (!ended && decoding.is_empty(), !ended && !has_room);
             let waiting = Instant::now();
-            // Books the time that the unit stood still to the stage that it stood still for.
+            // Charges the time that the unit stood still to the stage that it stood still for.
             let waited = || {
                 if starved {
                     self.telemetry.record_busy(Stage::Fetch, waiting.elapsed());

@@ -96,7 +96,7 @@ async fn every_sample_is_there_once_with_its_class_its_codes_and_its_picture() {
     let (_, output) = memory_output();
     let report = generate_with(&plan, &output, &sampler()).await.expect("a set");
     assert!(report.finalized);
-    assert_eq!((report.books_output.listed, report.books_output.written, report.units_here), (11, 11, 3));
+    assert_eq!((report.row_counts_output.listed, report.row_counts_output.written, report.units_here), (11, 11, 3));
     sound(&output).await;
     let reader = TableReader::open(&output).await.expect("an output");
     let mut sample = 0;
@@ -188,7 +188,7 @@ async fn the_tokens_of_a_table_become_the_pictures_of_their_samples() {
     let tables = TableReader::open(&tokens).await.expect("an output");
     let mut first = 0;
     let inputs = tables.reports().iter().map(|report| {
-        let rows = first..first + report.books.written;
+        let rows = first..first + report.row_counts.written;
         first = rows.end;
         PlannedInput {
             uri: format!("tokens/{}", report.tokens.path),

@@ -65,13 +65,13 @@ async fn every_layout_gives_the_rows_that_decoding_cropping_and_encoding_one_ima
                 assert_eq!((row.width, row.height), (Some(decoded.width as i32), Some(decoded.height as i32)));
             }
         }
-        let books = &report.books_output;
-        assert_eq!((books.listed, books.token_rows), (23, expected.len() as u64), "{layout}");
-        assert_eq!(books.written + books.rejected_total(), 23, "{layout}");
-        assert!(books.rejected_total() >= 4, "{layout}: the sample has broken images");
+        let row_counts = &report.row_counts_output;
+        assert_eq!((row_counts.listed, row_counts.token_rows), (23, expected.len() as u64), "{layout}");
+        assert_eq!(row_counts.written + row_counts.rejected_total(), 23, "{layout}");
+        assert!(row_counts.rejected_total() >= 4, "{layout}: the sample has broken images");
         let verified = verify(&output, &VerifyOptions::default()).await.expect("verify reads");
         assert!(verified.is_sound() && verified.finished, "{layout}: {:?}", verified.findings);
-        assert_eq!(verified.books, *books, "{layout}");
+        assert_eq!(verified.row_counts, *row_counts, "{layout}");
     }
 }
 
@@ -84,7 +84,7 @@ async fn the_report_counts_every_stage() {
     let snapshot = &report.snapshot;
     let items = |stage: Stage| snapshot.stages[stage as usize].items;
     assert_eq!((items(Stage::Fetch), items(Stage::Decode)), (23, 23));
-    assert_eq!(items(Stage::Encode), report.books_output.token_rows);
+    assert_eq!(items(Stage::Encode), report.row_counts_output.token_rows);
     // Two files and a marker for each of the five units.
     assert_eq!((plan.units(), items(Stage::Write)), (5, 15));
     assert_eq!((snapshot.units_total, snapshot.units_done), (5, 5));

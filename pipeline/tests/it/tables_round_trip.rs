@@ -80,8 +80,8 @@ proptest! {
             }
             assert_eq!(expected.next(), None);
             let rejected = broken.iter().filter(|broken| **broken).count() as u64;
-            assert_eq!(report.books_output.rejected_total(), rejected);
-            assert_eq!(report.books_output.token_rows, (broken.len() as u64 - rejected) * crop.views() as u64);
+            assert_eq!(report.row_counts_output.rejected_total(), rejected);
+            assert_eq!(report.row_counts_output.token_rows, (broken.len() as u64 - rejected) * crop.views() as u64);
         });
     }
 }

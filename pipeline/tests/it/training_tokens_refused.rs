@@ -90,7 +90,7 @@ async fn an_output_that_is_not_finished_is_refused_by_name() {
 async fn a_manifest_that_contradicts_itself_or_its_output_is_refused() {
     let other = Output::new("other", "adm-center-8-flip").await;
     for (words, case) in
-        [("use a newer restok", 0), ("speaks of plan", 1), ("but its books say", 2), ("no multiple of", 3)]
+        [("use a newer restok", 0), ("speaks of plan", 1), ("but its row counts say", 2), ("no multiple of", 3)]
     {
         let output = Output::new("out", "adm-ten-crop-11-8").await;
         output

@@ -166,7 +166,7 @@ async fn an_id_in_two_units_is_found_and_keeps_an_output_from_being_finished() {
     let (tokens_path, images_path) = (damaged.tokens(1), damaged.images(1));
     damaged
         .edit_marker(1, |marker| {
-            marker.books = report.books.clone();
+            marker.row_counts = report.row_counts.clone();
             marker.tokens = schemas::FileRecord { path: tokens_path, ..report.tokens.clone() };
             marker.images = schemas::FileRecord { path: images_path, ..report.images.clone() };
         })
@@ -185,20 +185,20 @@ async fn markers_that_lie_are_found() {
     let damaged = Damaged::new().await;
     damaged
         .edit_marker(0, |report| {
-            report.books.listed += 1;
-            report.books.written += 1;
-            report.books.token_rows += 2;
+            report.row_counts.listed += 1;
+            report.row_counts.written += 1;
+            report.row_counts.token_rows += 2;
             report.tokens.rows += 2;
             report.images.rows += 1;
         })
         .await;
-    damaged.edit_marker(1, |report| report.books.written += 1).await;
+    damaged.edit_marker(1, |report| report.row_counts.written += 1).await;
     damaged.replace(&damaged.marker(2), b"{".to_vec()).await;
     let findings = damaged.findings().await;
     let found = |path: &str, words: &str| {
         findings.iter().any(|finding| finding.path == path && finding.problem.contains(words))
     };
-    assert!(found(&damaged.images(0), "the books that follow from its rows"), "{findings:?}");
+    assert!(found(&damaged.images(0), "the row counts that follow from its rows"), "{findings:?}");
     assert!(found(&damaged.marker(1), "images listed, but"), "{findings:?}");
     assert!(found(&damaged.marker(2), "EOF"), "{findings:?}");
     assert!(found(MANIFEST_PATH, "no readable marker: 1-2"), "{findings:?}");
@@ -212,7 +212,7 @@ async fn a_manifest_that_says_something_else_is_found() {
     damaged.replace(MANIFEST_PATH, text.into_bytes()).await;
     let findings = damaged.findings().await;
     assert_eq!(findings.len(), 1, "{findings:?}");
-    assert_eq!(findings[0].to_string(), "_manifest.json: does not say what the markers say: books differ");
+    assert_eq!(findings[0].to_string(), "_manifest.json: does not say what the markers say: row counts differ");
     damaged.remove(MANIFEST_PATH).await;
     let findings = damaged.findings().await;
     assert_eq!(findings[0].to_string(), "_SUCCESS: is there without _manifest.json");

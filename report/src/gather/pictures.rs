@@ -78,7 +78,7 @@ pub(super) async fn first_pictures(
             break;
         }
     }
-    let total = reader.books().written;
+    let total = reader.row_counts().written;
     let mut left_out = LeftOut::default();
     let mut groups = Vec::new();
     for (name, samples) in grouped(samples, plan, wanted) {

@@ -105,7 +105,7 @@ impl Sweep {
                 name,
                 address: storage.display().to_owned(),
                 finished: reader.is_finished(),
-                samples: reader.books().written,
+                samples: reader.row_counts().written,
                 codes_used: used.distinct,
                 entropy_bits: used.entropy_bits,
                 pictures: groups.into_iter().flat_map(|group| group.pictures).collect(),

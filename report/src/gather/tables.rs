@@ -1,4 +1,4 @@
-//! An output with tables: its books and settings, rejected images, the logs of its runs, pictures.
+//! An output with tables: its row counts and settings, rejected images, the logs of its runs, pictures.
 
 use super::{Pictures, pictures};
 use crate::{
@@ -28,7 +28,7 @@ pub(crate) struct Logs {
 /// Everything that the page says of an output.
 #[derive(Debug)]
 pub(crate) struct Tables {
-    /// Books, settings and use of the codebook.
+    /// Row counts, settings and use of the codebook.
     pub(crate) inspection: Inspection,
     /// The first rejected images.
     pub(crate) rejects: Vec<ImageRow>,
@@ -56,7 +56,7 @@ impl Tables {
 /// The first rejected images, from the units that have any.
 async fn rejects(reader: &TableReader) -> Result<Vec<ImageRow>> {
     let mut found = Vec::new();
-    for report in reader.reports().iter().filter(|report| report.books.rejected_total() > 0) {
+    for report in reader.reports().iter().filter(|report| report.row_counts.rejected_total() > 0) {
         let file = reader.images(report.unit).await?;
         let rejected = file.rows.into_iter().filter(|row| row.rejected.is_some());
         found.extend(rejected.take(REJECTS - found.len()));

@@ -1,11 +1,11 @@
 //! The parts of the page, each a function from what was read to what is shown. A part that has nothing to show is nothing.
 
-mod books;
 mod codebook;
 mod curves;
 mod pictures;
 mod provenance;
 mod rates;
+mod row_counts;
 mod score_curves;
 mod scores;
 mod sweep;
@@ -29,7 +29,7 @@ pub(super) fn subject(subject: &Subject, anchor: &str) -> Markup {
             }
             @match &subject.content {
                 Content::Tables(tables) => {
-                    (books::section(tables))
+                    (row_counts::section(tables))
                     (pictures::of_a_set(tables))
                     (scores::section(&subject.scores))
                     (codebook::section(&tables.inspection))

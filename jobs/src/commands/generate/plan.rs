@@ -70,7 +70,7 @@ pub(super) fn of_tokens(
     }
     let mut first = 0;
     let inputs = tables.reports().iter().zip(0_u32..).map(|(report, unit)| {
-        let rows = first..first + report.books.written;
+        let rows = first..first + report.row_counts.written;
         first = rows.end;
         let etag = Some(report.tokens.sha256.clone());
         PlannedInput {

@@ -48,7 +48,7 @@ async fn spread(reader: &TableReader, count: usize, view: i8) -> Result<Vec<Chos
 
 /// `count` positions among all written images, evenly spread, as positions within each unit that has one.
 fn spread_positions(reports: &[UnitReport], count: usize) -> Vec<(&UnitReport, Vec<usize>)> {
-    let total: u64 = reports.iter().map(|report| report.books.written).sum();
+    let total: u64 = reports.iter().map(|report| report.row_counts.written).sum();
     let count = (count as u64).min(total);
     // The middle of each of `count` equal parts.
     let wanted = |number: u64| ((2 * u128::from(number) + 1) * u128::from(total) / (2 * u128::from(count))) as u64;
@@ -56,7 +56,7 @@ fn spread_positions(reports: &[UnitReport], count: usize) -> Vec<(&UnitReport, V
     let mut before = 0;
     let mut positions = Vec::new();
     for report in reports {
-        let end = before + report.books.written;
+        let end = before + report.row_counts.written;
         let here: Vec<usize> = std::iter::from_fn(|| wanted.next_if(|&image| image < end))
             .map(|image| (image - before) as usize)
             .collect();
@@ -96,7 +96,7 @@ fn take(unit: u32, rows: &TokenRows, row: usize) -> ChosenImage {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use schemas::{Books, FileRecord};
+    use schemas::{FileRecord, RowCounts};
 
     fn reports(written: &[u64]) -> Vec<UnitReport> {
         let file = FileRecord { path: String::new(), bytes: 0, sha256: String::new(), rows: 0 };
@@ -108,7 +108,7 @@ mod tests {
                 schema_version: schemas::SCHEMA_VERSION,
                 plan: plan.clone(),
                 unit: unit as u32,
-                books: Books { listed: written, written, ..Books::default() },
+                row_counts: RowCounts { listed: written, written, ..RowCounts::default() },
                 tokens: file.clone(),
                 images: file.clone(),
                 pictures: Vec::new(),

@@ -8,14 +8,14 @@ use crate::{
 use maud::{Markup, html};
 
 pub(super) fn section(tables: &Tables) -> Markup {
-    let books = &tables.inspection.books;
-    let rejected = books.rejected_total();
-    let reasons: Vec<Vec<String>> = books
+    let row_counts = &tables.inspection.row_counts;
+    let rejected = row_counts.rejected_total();
+    let reasons: Vec<Vec<String>> = row_counts
         .rejected
         .iter()
         .map(|(reason, number)| {
             let share = |whole: u64| percent(*number as f64 / whole.max(1) as f64);
-            vec![reason.to_string(), count(*number), share(rejected), share(books.listed)]
+            vec![reason.to_string(), count(*number), share(rejected), share(row_counts.listed)]
         })
         .collect();
     let named: Vec<Vec<String>> = tables
@@ -26,18 +26,18 @@ pub(super) fn section(tables: &Tables) -> Markup {
             vec![row.image_id.clone(), reason, row.error.clone().unwrap_or_default(), bytes(row.bytes.max(0) as u64)]
         })
         .collect();
-    let left_out: Vec<Vec<String>> = books
+    let left_out: Vec<Vec<String>> = row_counts
         .left_out
         .iter()
         .map(|(reason, left)| vec![reason.describe().to_owned(), count(left.count), left.first.clone()])
         .collect();
     let content = html! {
         ul.tiles {
-            (tile(&count(books.listed), "listed"))
-            (tile(&count(books.written), "written"))
-            (tile(&count(rejected), &format!("rejected ({})", percent(books.reject_rate()))))
-            (tile(&count(books.token_rows), "rows of tokens"))
-            @if books.bytes_read > 0 { (tile(&bytes(books.bytes_read), "read")) }
+            (tile(&count(row_counts.listed), "listed"))
+            (tile(&count(row_counts.written), "written"))
+            (tile(&count(rejected), &format!("rejected ({})", percent(row_counts.reject_rate()))))
+            (tile(&count(row_counts.token_rows), "rows of tokens"))
+            @if row_counts.bytes_read > 0 { (tile(&bytes(row_counts.bytes_read), "read")) }
         }
         @if !tables.inspection.finished {
             p.note { "The output is not finished: this counts the units that are complete." }
@@ -55,5 +55,5 @@ pub(super) fn section(tables: &Tables) -> Markup {
             div.words { (table(&["what", "number", "the first"], &left_out)) }
         }
     };
-    part("Books", content)
+    part("Row counts", content)
 }
