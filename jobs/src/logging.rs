@@ -45,7 +45,7 @@ fn wrong_level(level: &str) -> SettingsError {
     SettingsError::invalid(
         "--log-level",
         format!("{level:?}"),
-        "error, warn, info, debug, trace, or directives such as info,pipeline=debug",
+        "off, error, warn, info, debug, trace, or directives such as info,pipeline=debug",
     )
 }
 

@@ -115,7 +115,7 @@ pub(crate) struct EvaluateOptions {
     /// Refuse to score if more than this fraction of images is broken, such as 1% or 0.01.
     ///
     /// Any broken image breaks the rule rejects, see --allow.
-    #[arg(long, value_name = "SHARE", help_heading = HOW, default_value = "1%")]
+    #[arg(long, value_name = "FRACTION", help_heading = HOW, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
     /// Format of the result on standard output
     #[arg(long, value_name = "FORMAT", help_heading = HOW, default_value = "text")]

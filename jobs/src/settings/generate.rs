@@ -72,7 +72,7 @@ pub(crate) struct GenerateOptions {
     #[arg(long, value_name = "TOKEN", help_heading = PLAN)]
     pub(crate) guidance_interval: Option<usize>,
     /// Nucleus sampling: sample from the most likely codes up to this total probability (default: 0.95)
-    #[arg(long, value_name = "SHARE", help_heading = PLAN)]
+    #[arg(long, value_name = "PROBABILITY", help_heading = PLAN)]
     pub(crate) top_p: Option<f64>,
     /// Sample from the CODES most likely codes only, ties with the last included; 0 keeps all (default: 0)
     #[arg(long, value_name = "CODES", help_heading = PLAN)]

@@ -42,7 +42,7 @@ pub(crate) struct SweepOptions {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = schedule_parser(), help_heading = GRID, default_value = "step")]
     pub(crate) schedule: Option<Vec<String>>,
     /// Top-p (nucleus sampling) values, comma-separated
-    #[arg(long, value_name = "SHARES", value_delimiter = ',', help_heading = GRID, default_value = "0.95")]
+    #[arg(long, value_name = "PROBABILITIES", value_delimiter = ',', help_heading = GRID, default_value = "0.95")]
     pub(crate) top_p: Option<Vec<f64>>,
     /// Sampling temperatures, comma-separated
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', help_heading = GRID, default_value = "1")]

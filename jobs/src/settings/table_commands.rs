@@ -27,7 +27,7 @@ pub(crate) struct FinalizeOptions {
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<String>,
     /// Refuse to close the output if more than this fraction of images is rejected, such as 1% or 0.01
-    #[arg(long, value_name = "SHARE", default_value = "1%")]
+    #[arg(long, value_name = "FRACTION", default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
     /// Format of the report on standard output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -77,7 +77,7 @@ pub(crate) struct ReconstructOptions {
     /// Write the PNG files and contact-sheet.png to this folder, created if missing.
     ///
     /// The contact sheet shows at most 32 images.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "FOLDER")]
     pub(crate) to: Option<PathBuf>,
     /// Number of images to reconstruct, spread evenly over the table
     #[arg(long, value_name = "COUNT", default_value = "8")]

@@ -88,7 +88,7 @@ pub(crate) struct TokenizeOptions {
     #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "0")]
     pub(crate) start_jitter_seconds: Option<u64>,
     /// Fail if more than this fraction of images is rejected, such as 1% or 0.01
-    #[arg(long, value_name = "SHARE", help_heading = HOW, default_value = "1%")]
+    #[arg(long, value_name = "FRACTION", help_heading = HOW, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
     /// Leave the output open when all units are done.
     ///

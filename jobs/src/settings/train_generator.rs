@@ -74,12 +74,12 @@ pub(crate) struct TrainGeneratorOptions {
     /// Class dropout probability, for classifier-free guidance (default: 0.1).
     ///
     /// Defaults to the value of --generator-config if that is given. 0 trains a generator that cannot be guided.
-    #[arg(long, value_name = "SHARE", help_heading = GENERATOR)]
+    #[arg(long, value_name = "PROBABILITY", help_heading = GENERATOR)]
     pub(crate) class_dropout: Option<f64>,
     /// Dropout probability of tokens, attention outputs and feed-forward layers (default: 0.1).
     ///
     /// Defaults to the values of --generator-config if that is given.
-    #[arg(long, value_name = "SHARE", help_heading = GENERATOR)]
+    #[arg(long, value_name = "PROBABILITY", help_heading = GENERATOR)]
     pub(crate) dropout: Option<f64>,
 
     /// Number of epochs (default: 300; the tiny preset trains for 10,000 steps).

@@ -39,7 +39,7 @@ pub(crate) struct TrainTokenizerOptions {
     #[arg(long, value_name = "IMAGES", help_heading = WHAT)]
     pub(crate) max_images: Option<u64>,
     /// Fail if more than this fraction of images is rejected, such as 1% or 0.01
-    #[arg(long, value_name = "SHARE", help_heading = WHAT, default_value = "1%")]
+    #[arg(long, value_name = "FRACTION", help_heading = WHAT, default_value = "1%")]
     pub(crate) max_reject_rate: Option<RejectRate>,
     /// Preset of tokenizer and recipe: restok-l-128, restok-b-128, restok-s-128 or tiny.
     ///
@@ -120,10 +120,10 @@ pub(crate) struct TrainTokenizerOptions {
     #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) foundation_model: Option<PathBuf>,
     /// Minimum side of the random crop, as a fraction of the image's shorter side
-    #[arg(long, value_name = "SHARE", help_heading = DATA, default_value = "0.8")]
+    #[arg(long, value_name = "FRACTION", help_heading = DATA, default_value = "0.8")]
     pub(crate) smallest_scale: Option<f64>,
     /// Maximum side of the random crop, as a fraction of the image's shorter side
-    #[arg(long, value_name = "SHARE", help_heading = DATA, default_value = "1.0")]
+    #[arg(long, value_name = "FRACTION", help_heading = DATA, default_value = "1.0")]
     pub(crate) largest_scale: Option<f64>,
     /// Disable random horizontal flips
     #[arg(long, help_heading = DATA, default_value = "false")]
@@ -199,11 +199,11 @@ impl TrainTokenizerOptions {
         let recipe = self.recipe(preset.recipe)?;
         let accumulation = at_least_one("--gradient-accumulation", self.gradient_accumulation)?;
         let (smallest, largest) = (self.smallest_scale.unwrap_or(0.8), self.largest_scale.unwrap_or(1.0));
-        if !(smallest > 0.0 && smallest <= largest && largest <= 1.0) {
+        if !(smallest >= 0.01 && smallest <= largest && largest <= 1.0) {
             return Err(SettingsError::invalid(
                 "--smallest-scale and --largest-scale",
                 format!("{smallest} and {largest}"),
-                "more than 0, at most 1, the smallest first",
+                "0.01 to 1, the smallest first",
             ));
         }
         Ok(TrainTokenizerSettings {
