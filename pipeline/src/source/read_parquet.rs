@@ -347,6 +347,12 @@ impl Read for BytesFrom {
 impl BufRead for BytesFrom {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.current.is_empty() {
+            // The footer stands behind all pages, so that no sound page is read to the end of the file. The library passes over what it does
+            // not know, for as many elements as a damaged list says it has: at the end, where each takes no bytes, for hours.
+            if self.position >= self.pages.size {
+                let problem = "the header of a page goes on behind the end of the file";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
+            }
             self.current = self.pages.from(self.position).map_err(io::Error::other)?;
         }
         Ok(&self.current)

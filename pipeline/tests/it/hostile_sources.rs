@@ -10,7 +10,7 @@ use crate::{
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use pipeline::{
-    ImageSet, ImageSetOptions, PipelineError, SourceOptions, list_storage, plan_units,
+    ImageSet, ImageSetOptions, PipelineError, SourceImage, SourceOptions, list_storage, plan_units,
     testing::{arrives, fuzz},
 };
 use proptest::{prop_assert, prop_assert_eq, test_runner::TestCaseError};
@@ -28,18 +28,20 @@ fn names_the_file(error: &PipelineError) -> Result<(), TestCaseError> {
 }
 
 /// Reads `bytes` as the only file of a source.
+async fn read_source(name: &str, bytes: &[u8]) -> Result<Vec<SourceImage>, PipelineError> {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let path = Path::parse(format!("set/{name}")).expect("a path");
+    store.put(&path, Bytes::copy_from_slice(bytes).into()).await.expect("written");
+    let storage = storage(&store, "set");
+    let options = SourceOptions { image_id: ImageIdRule::Position, ..SourceOptions::new("") };
+    let listing = list_storage(&storage, "", &options, &limits()).await?;
+    let plan = Arc::new(plan_units(settings(4, ImageIdRule::Position), listing)?);
+    read_all(&reader(&plan, &storage, &limits()), &plan).await
+}
+
+/// Reads `bytes` so, and holds what comes to what may come of them.
 fn read_as(name: &str, bytes: &[u8]) -> Result<(), TestCaseError> {
-    let reading = async {
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let path = Path::parse(format!("set/{name}")).expect("a path");
-        store.put(&path, Bytes::copy_from_slice(bytes).into()).await.expect("written");
-        let storage = storage(&store, "set");
-        let options = SourceOptions { image_id: ImageIdRule::Position, ..SourceOptions::new("") };
-        let listing = list_storage(&storage, "", &options, &limits()).await?;
-        let plan = Arc::new(plan_units(settings(4, ImageIdRule::Position), listing)?);
-        read_all(&reader(&plan, &storage, &limits()), &plan).await
-    };
-    match RUNTIME.block_on(arrives("the end of a damaged file", reading)) {
+    match RUNTIME.block_on(arrives("the end of a damaged file", read_source(name, bytes))) {
         Ok(images) => {
             for image in images {
                 prop_assert!(image.source.contains(name), "{}", image.source);
@@ -61,14 +63,28 @@ fn damaged_shards_are_read_or_refused_by_name() {
     fuzz(file!(), 400, &sound, |bytes| read_as("a.tar", bytes));
 }
 
-#[test]
-fn damaged_parquet_files_are_read_or_refused_by_name() {
-    let sound = RUNTIME.block_on(async {
+/// A sound Parquet file of nine images.
+fn parquet_file() -> Vec<u8> {
+    RUNTIME.block_on(async {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         SampleSet::numbered(9, 3, 40).write_parquet(store.as_ref(), "set", 9, 4).await.expect("written");
         store.get(&Path::from("set/part-00000.parquet")).await.expect("there").bytes().await.expect("read").to_vec()
-    });
-    fuzz(file!(), 400, &[sound], |bytes| read_as("a.parquet", bytes));
+    })
+}
+
+#[test]
+fn damaged_parquet_files_are_read_or_refused_by_name() {
+    fuzz(file!(), 400, &[parquet_file()], |bytes| read_as("a.parquet", bytes));
+}
+
+#[test]
+fn a_page_header_that_goes_on_for_ever_is_refused_at_the_end_of_the_file() {
+    let mut bytes = parquet_file();
+    // In the place of the first page's header: a field 15, which the format does not have, a list of 2,147,483,647 doubles.
+    bytes[4..11].copy_from_slice(&[0xF9, 0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0x07]);
+    let refused = RUNTIME.block_on(arrives("the end of a header without end", read_source("a.parquet", &bytes)));
+    let told = refused.expect_err("there is no such page").to_string();
+    assert!(told.contains("a.parquet") && told.contains("behind the end of the file"), "{told}");
 }
 
 #[test]
