@@ -11,8 +11,10 @@ fn load(folder: &Path, file: &Path) -> Result<(), TestCaseError> {
     match VisualTokenizer::load(folder, options) {
         Ok(_) => Ok(()),
         Err(error) => {
-            let (told, file) = (error.to_string(), file.display().to_string());
-            prop_assert!(told.contains(&file), "{} is not named: {}", file, told);
+            // Of weights that a sound configuration does not fit, the weights' file is named by its path and the configuration by its name.
+            let (told, name) = (error.to_string(), file.file_name().expect("a file").to_string_lossy());
+            let folder = folder.display().to_string();
+            prop_assert!(told.contains(&folder) && told.contains(&*name), "{} is not named: {}", file.display(), told);
             Ok(())
         }
     }

@@ -59,6 +59,9 @@ pub struct GeneratorConfig {
     hidden_width: i64,
 }
 
+/// Most classes: each has one row of the embedding, so that sets of millions of identities fit, and no product of sizes overflows.
+const MAX_CLASSES: usize = 1 << 24;
+
 /// Holds all sizes to what can be computed with.
 fn check_sizes(raw: &RawConfig) -> Result<(), ModelError> {
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
@@ -68,10 +71,13 @@ fn check_sizes(raw: &RawConfig) -> Result<(), ModelError> {
         ("n_head", raw.n_head),
         ("n_kv_head", raw.n_kv_head.unwrap_or(1)),
         ("multiple_of", raw.multiple_of),
-        ("num_classes", count(raw.num_classes)),
         ("block_size", count(raw.block_size)),
         ("spe_token_num", count(raw.spe_token_num.unwrap_or(1))),
-    ])
+    ])?;
+    if raw.num_classes > MAX_CLASSES {
+        return Err(ModelError::setting("num_classes", raw.num_classes, format!("1 to {MAX_CLASSES}")));
+    }
+    Ok(())
 }
 
 impl GeneratorSize {
