@@ -74,7 +74,7 @@ fn check_sizes(raw: &RawConfig) -> Result<(), ModelError> {
         ("block_size", count(raw.block_size)),
         ("spe_token_num", count(raw.spe_token_num.unwrap_or(1))),
     ])?;
-    if raw.num_classes > MAX_CLASSES {
+    if !(1..=MAX_CLASSES).contains(&raw.num_classes) {
         return Err(ModelError::setting("num_classes", raw.num_classes, format!("1 to {MAX_CLASSES}")));
     }
     Ok(())
