@@ -55,7 +55,7 @@ impl Provenance {
         pairs
     }
 
-    /// The pairs that follow from the plan: all but [`MAKER_KEYS`].
+    /// The pairs that follow from the plan: all but [`WRITER_KEYS`].
     pub fn plan_key_values(plan: &PlanHash, unit: u32, settings: &PlanSettings) -> BTreeMap<String, String> {
         let offsets: Vec<String> = settings.tokenizer.levels.offsets().iter().map(ToString::to_string).collect();
         [

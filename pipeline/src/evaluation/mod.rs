@@ -11,7 +11,7 @@
 //! ```
 //! The set is frozen and divided like a plan, and a unit has one file, put create-only: present means done. So scoring goes on where a
 //! killed process left it, any number of processes share it, and whoever comes last sums up. The key under which files lie must follow
-//! from everything that decides their numbers: the set's [`ImageSet::digest`], the size of a unit and of a batch, and the networks.
+//! from everything that decides their numbers: the set's [`crate::ImageSet::digest`], the size of a unit and of a batch, and the networks.
 //!
 //! A reference to compare with is an archive in the form of the field ([`read_reference`], [`write_reference()`]); the lines of all
 //! evaluations of an output are a table of their own ([`write_scores`], [`read_scores`]).

@@ -51,7 +51,7 @@ pub struct Reference {
     pub spatial: Option<FeatureMoments>,
     /// Pool features of single images, `[images, ScoredImages::POOL]`.
     pub features: Option<Vec<f32>>,
-    /// Whether images are there too: the same address then opens as a [`super::ImageSet`].
+    /// Whether images are there too: the same address then opens as a [`crate::ImageSet`].
     pub has_images: bool,
     /// How it was made, where it says so.
     pub provenance: Option<ReferenceProvenance>,
