@@ -81,7 +81,7 @@ build: setup ## build the binary target/release/restok
 	$(CARGO) build --locked --release --package jobs
 
 .PHONY: demo
-demo: setup setup-tables ## tokenize two small samples, rebuild ten pictures, draw a thousand new ones with the models that ship, score, and write a page of it all
+demo: setup setup-tables ## tokenize two small samples, reconstruct ten images, generate a thousand with the bundled models, score, and write a report
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
@@ -193,7 +193,7 @@ endif
 .PHONY: evaluate
 evaluate: ## score SAMPLES= against REFERENCE= with the network INCEPTION=; without SAMPLES=, the tokenizer that ships, by how many tokens are kept
 ifeq ($(SAMPLES),)
-	@echo "SAMPLES= is not set: this is what the tokenizer that ships keeps of ten pictures, from its first 1, 2, 4 … tokens"
+	@echo "SAMPLES= is not set: this is how the bundled tokenizer reconstructs ten images from the first 1, 2, 4 … tokens"
 	@$(MAKE) build
 	target/release/restok evaluate --protocol rfid --source samples/fashion-mnist/images --tokenizer samples/fashion-mnist/tokenizer \
 		--keep 1,2,4,8,16,32 --allow count,resize --output '$(EVALUATION)' --devices '$(DEVICES)' \

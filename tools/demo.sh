@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The jobs on two small samples: images in three layouts become the same tokens; ten pictures of clothes become tokens and pictures
+# The jobs on two small samples: images in three layouts become the same tokens; ten images of clothes become tokens and images
 # again, with the tokenizer that ships; the generator that ships makes new ones; the tokenizer is scored; and one page shows it all. Run again, it finds its units done and only looks. `make demo` builds what it needs first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,17 +55,17 @@ if len(digests) != 1:
     sys.exit(f"the three layouts gave different tokens: {digests}")
 PYTHON
 
-step "4. Ten test pictures of Fashion-MNIST, one of each class, become 32 tokens each"
+step "4. Ten test images of Fashion-MNIST, one of each class, become 32 tokens each"
 run "$restok" tokenize --source "$clothes/images" --output "$output/fashion-mnist" --tokenizer "$clothes/tokenizer" \
   --crop adm-center-32 --split test --batch-size 10 --log-level warn
 
 step "5. What the tables hold: the row counts, what they were made from, and the codes that each level uses"
 run "$restok" inspect "$output/fashion-mnist"
 
-step "6. Tokens become pictures again: the originals, and what the first 1, 2, 4, 8, 16 and all 32 tokens tell of them"
+step "6. Tokens are decoded: the originals, and reconstructions from the first 1, 2, 4, 8, 16 and all 32 tokens"
 run "$restok" reconstruct --tokens "$output/fashion-mnist" --tokenizer "$clothes/tokenizer" --to "$output/pictures" --images 10
 
-step "7. A set of new pictures, a hundred of each class: tokens, PNG files in Parquet, and the archive that evaluators read"
+step "7. A set of new images, a hundred of each class: tokens, PNG files in Parquet, and the archive that evaluators read"
 run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --output "$output/generated" \
   --count 1000 --guidance 2 --unit-size 250 --log-level warn
 .venv/bin/python - "$output/generated/pictures/samples.npz" <<'PYTHON'
@@ -80,21 +80,21 @@ step "8. Ten of each class on a sheet, and one of each step by step"
 run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --guidance 2 \
   --grid "$output/generated.png" --reveal "$output/reveal.png" --log-level warn
 
-step "9. What the tokenizer keeps of ten test pictures, by how many tokens are kept, and the use of its codebook"
+step "9. What the tokenizer keeps of ten test images, by how many tokens are kept, and the use of its codebook"
 run "$restok" evaluate --protocol rfid --source "$clothes/images" --tokenizer "$clothes/tokenizer" --keep 1,2,4,8,16,32 \
   --allow count,resize --output "$output/evaluation" --log-level warn
 
-step "10. One page about all of this: tables, pictures, rates, scores"
+step "10. One page about all of this: tables, images, rates, scores"
 run "$restok" report "$output/fashion-mnist" "$output/pictures" "$output/generated" "$output/generated.png" "$output/reveal.png" \
   "$output/evaluation" --to "$output/report.html" --log-level warn
 
 cat >&2 <<END
 
 Look at  $output/report.html                (everything below, and row counts, rates and scores; it opens in any browser)
-         $output/pictures/contact-sheet.png  (ten test pictures, rebuilt level by level)
+         $output/pictures/contact-sheet.png  (ten test images, reconstructed level by level)
          $output/generated.png               (new ones, by class)
          $output/reveal.png                  (one of each class, after each step)
 Tokenizer and generator of steps 4 to 9 were trained by restok: $clothes/README.md has the commands and the figures.
-That of steps 1 to 3 has the published shape and random weights. With the published checkpoint and a folder of pictures,
+That of steps 1 to 3 has the published shape and random weights. With the published checkpoint and a folder of images,
   restok tokenize --source ./images --output ./tokens --tokenizer hf://xushu-me/restok_l_128.r256_in1k
 END

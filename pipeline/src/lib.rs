@@ -29,7 +29,7 @@
 //! written: [`TokenTables`] opens finished outputs by their manifests, [`TrainingTokens`] gives shuffled batches of their codes and
 //! labels, one view an image and epoch, and [`EvaluationTokens`] their first images in order.
 //!
-//! Scoring works the same way, without a plan: a [`ImageSet`] is frozen and divided, [`score()`] puts one file a unit, and
+//! Scoring works the same way, without a plan: an [`ImageSet`] is frozen and divided, [`score()`] puts one file a unit, and
 //! [`ScoredTables`] gives them back in order. [`read_reference`] and [`write_reference`] handle what a set is compared with,
 //! [`write_scores`] and [`read_scores`] the lines that come of it.
 //!

@@ -1,13 +1,20 @@
-//! Batches of a Parquet file that may be damaged.
+//! Parquet files that may be damaged.
 //!
-//! The library holds some damage for impossible and panics on it, where it opens a file and where it decodes one. Let through, the panic
-//! would end the run without the file's name.
+//! The library holds some damage for impossible: it panics, where it opens a file and where it decodes one, and it passes over as many values
+//! as a list says it has, at the end of the file too, where they take no bytes and billions of them take hours. Let through, a panic would
+//! end the run without the file's name.
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
-use parquet::{arrow::arrow_reader::ParquetRecordBatchReader, errors::ParquetError};
+use bytes::{Buf, Bytes};
+use parquet::{
+    arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+    errors::{ParquetError, Result as ParquetResult},
+    file::reader::{ChunkReader, Length},
+};
 use std::{
     fmt,
+    io::{self, Read},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -19,12 +26,67 @@ pub(crate) fn without_panic<T, E: From<ParquetError>>(read: impl FnOnce() -> Res
     })
 }
 
-/// A reader of batches whose panic is an error, the last thing it gives.
+/// Why nothing is read at the end of a file: its footer stands behind all pages, so that no sound page is read up to there.
+pub(crate) fn behind_the_end() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "a page goes on behind the end of the file")
+}
+
+/// Opens the whole file `bytes`.
+///
+/// # Errors
+/// When it is no Parquet file, or a damaged one.
+pub(crate) fn open(bytes: Bytes) -> ParquetResult<ParquetRecordBatchReaderBuilder<WholeFile>> {
+    without_panic(|| ParquetRecordBatchReaderBuilder::try_new(WholeFile(bytes)))
+}
+
+/// A file in memory.
+#[derive(Debug)]
+pub(crate) struct WholeFile(Bytes);
+
+impl Length for WholeFile {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+}
+
+impl ChunkReader for WholeFile {
+    type T = BytesOfFile;
+
+    fn get_read(&self, start: u64) -> ParquetResult<BytesOfFile> {
+        let start = usize::try_from(start).unwrap_or(usize::MAX).min(self.0.len());
+        Ok(BytesOfFile(self.0.slice(start..)))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        ChunkReader::get_bytes(&self.0, start, length)
+    }
+}
+
+/// The bytes from one position on.
+#[derive(Debug)]
+pub(crate) struct BytesOfFile(Bytes);
+
+impl Read for BytesOfFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.0.is_empty() {
+            return Err(behind_the_end());
+        }
+        let count = self.0.len().min(buffer.len());
+        self.0.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Batches of rows. A panic is an error, and an error is the last thing that comes.
 pub(crate) struct ParquetBatches<R = ParquetRecordBatchReader>(Option<R>);
 
-impl<R> ParquetBatches<R> {
-    pub(crate) fn new(reader: R) -> Self {
-        Self(Some(reader))
+impl ParquetBatches {
+    /// Those of the reader that `build` builds.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub(crate) fn build(build: impl FnOnce() -> ParquetResult<ParquetRecordBatchReader>) -> ParquetResult<Self> {
+        Ok(Self(Some(without_panic(build)?)))
     }
 }
 
@@ -39,13 +101,8 @@ impl<R: Iterator<Item = Result<RecordBatch, ArrowError>>> Iterator for ParquetBa
 
     fn next(&mut self) -> Option<Self::Item> {
         let reader = self.0.as_mut()?;
-        let mut panicked = true;
-        let batch = without_panic(|| {
-            let batch = reader.next().transpose();
-            panicked = false;
-            batch
-        });
-        if panicked {
+        let batch = without_panic(|| reader.next().transpose());
+        if batch.is_err() {
             self.0 = None;
         }
         batch.transpose()
@@ -55,8 +112,28 @@ impl<R: Iterator<Item = Result<RecordBatch, ArrowError>>> Iterator for ParquetBa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow_schema::Schema;
+    use arrow_array::Float64Array;
+    use arrow_schema::{DataType, Field, Schema};
+    use parquet::arrow::ArrowWriter;
     use std::{iter, sync::Arc};
+
+    #[test]
+    fn a_page_header_that_goes_on_for_ever_ends_with_the_file() {
+        let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, false)]));
+        let column = Arc::new(Float64Array::from(vec![1.0, 2.0]));
+        let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), None).expect("a writer");
+        writer.write(&RecordBatch::try_new(schema, vec![column]).expect("a batch")).expect("written");
+        let mut bytes = writer.into_inner().expect("a file");
+        // In the place of the first page's header: a field 15, which the format does not have, a list of 2,147,483,647 doubles.
+        bytes[4..11].copy_from_slice(&[0xF9, 0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0x07]);
+        let builder = open(bytes.into()).expect("its footer is whole");
+        let read = ParquetBatches::build(|| builder.build()).map(|mut batches| batches.next());
+        let told = match read {
+            Ok(batch) => batch.expect("an answer").expect_err("there is no such page").to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.contains("behind the end of the file"), "{told}");
+    }
 
     #[test]
     fn a_panic_is_the_last_error() {
@@ -66,7 +143,7 @@ mod tests {
             assert!(calls < 2, "as a decoder does");
             Some(Ok(RecordBatch::new_empty(Arc::new(Schema::empty()))))
         });
-        let mut batches = ParquetBatches::new(reader);
+        let mut batches = ParquetBatches(Some(reader));
         assert!(batches.next().is_some_and(|batch| batch.is_ok()));
         let error = batches.next().expect("one more").expect_err("a panic").to_string();
         assert!(error.contains("damaged"), "{error}");

@@ -1,11 +1,11 @@
-//! Scoring: a set of images goes through a network, unit by unit, and what it says of each is kept until all of it is there.
+//! Scoring: the images of a set go through a network, unit by unit, and the features of each are kept until all are there.
 //!
 //! ```text
-//!  ImageSet::open ─▶ units                                                    once a set
+//!  ImageSet::open ─▶ units                                                      once a set
 //!
 //!  ┌─ a unit ────────────────────────────────────────────────────────────────────────────────────────────┐
-//!  │  images ──▶ decode, crop ──▶ batches ──▶ queue ──▶ scorers ──▶ features/<key>/part-00007.parquet   │
-//!  └──────────────────────────────────────────────────────────────────────────────────────────────────────┘
+//!  │  images ──▶ decode, crop ──▶ batches ──▶ queue ──▶ scorers ──▶ features/<key>/part-00007.parquet    │
+//!  └─────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //!
 //!  every file there ─▶ ScoredTables::read, unit by unit, in order ─▶ EvaluationRecord ─▶ write_scores
 //! ```

@@ -94,7 +94,7 @@ impl ImageUnit for Gathered {
     type Answer = ScoredBatch;
 
     fn encoded_bytes(image: &SetImage) -> u64 {
-        image.body.len() as u64
+        image.fetched_bytes()
     }
 
     fn rejection(row: &PreparedRow) -> Option<Rejection<'_>> {

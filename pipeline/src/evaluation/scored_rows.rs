@@ -3,7 +3,7 @@
 use super::scored_file::{KEY_FACES, KEY_REJECTED, KEY_SCORING, KEY_UNITS, scored_schema};
 use crate::{
     PipelineError,
-    parquet_batches::{ParquetBatches, without_panic},
+    parquet_batches::{self, ParquetBatches},
 };
 use arrow_array::{
     Array, ArrowPrimitiveType, RecordBatch,
@@ -12,7 +12,6 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Schema};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::{
     ImageMeasures, KEY_SCHEMA_VERSION, KEY_UNIT, SCHEMA_VERSION, ScoredImages, ScoredRow, ScoredUnit, TokenBatch,
 };
@@ -39,7 +38,7 @@ pub(super) fn decode(
 ) -> Result<(BTreeMap<String, String>, ScoredUnit), PipelineError> {
     let wrong = |problem: String| damaged(uri, &problem);
     let size = bytes.len();
-    let builder = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes))
+    let builder = parquet_batches::open(bytes)
         .map_err(|error| wrong(format!("{size} bytes that are no whole Parquet file ({error})")))?;
     let said = builder.metadata().file_metadata().key_value_metadata().into_iter().flatten();
     let said = said.filter(|pair| pair.key.starts_with("restok."));
@@ -84,9 +83,9 @@ pub(super) fn decode(
         place: 0,
         codes: Vec::new(),
     };
-    let reader = without_panic(|| builder.with_batch_size(BATCH_ROWS).build());
-    let reader = reader.map_err(|source| PipelineError::Parquet { uri: uri.to_owned(), source })?;
-    for batch in ParquetBatches::new(reader) {
+    let batches = ParquetBatches::build(|| builder.with_batch_size(BATCH_ROWS).build());
+    let batches = batches.map_err(|source| PipelineError::Parquet { uri: uri.to_owned(), source })?;
+    for batch in batches {
         let batch = batch.map_err(|error| wrong(format!("its pages do not read ({error})")))?;
         reading.add(&batch).map_err(wrong)?;
     }

@@ -5,7 +5,7 @@
 
 use crate::{
     PipelineError,
-    parquet_batches::{ParquetBatches, without_panic},
+    parquet_batches::{self, ParquetBatches},
 };
 use arrow_array::{
     Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array,
@@ -16,7 +16,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    arrow::ArrowWriter,
     basic::Compression,
     errors::ParquetError,
     file::{
@@ -120,9 +120,10 @@ pub(super) fn encode(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, P
 pub(super) fn decode(bytes: Bytes, uri: &str) -> Result<Vec<EvaluationRecord>, PipelineError> {
     let wrong = |problem: String| PipelineError::Output { uri: uri.to_owned(), problem };
     let damaged = |error: ParquetError| wrong(format!("no whole file of scores ({error}): delete it"));
-    let reader = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()).map_err(damaged)?;
+    let builder = parquet_batches::open(bytes).map_err(damaged)?;
+    let batches = ParquetBatches::build(|| builder.build()).map_err(damaged)?;
     let mut records = Vec::new();
-    for batch in ParquetBatches::new(reader) {
+    for batch in batches {
         let batch = batch.map_err(|error| damaged(error.into()))?;
         for row in 0..batch.num_rows() {
             let record = record(&batch, row).map_err(|problem| wrong(format!("row {row}: {problem}")))?;

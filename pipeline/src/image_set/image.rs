@@ -7,32 +7,33 @@ use crate::{
 use bytes::Bytes;
 use schemas::{Crop, RejectReason, ScoredRow};
 
-/// A image as it lies in its set.
+/// An image as it lies in its set.
 #[derive(Debug)]
 pub(crate) struct SetImage {
-    pub(crate) image_id: String,
+    pub(super) image_id: String,
     /// Address of its bytes, for messages.
-    pub(crate) source: String,
-    pub(crate) label: Option<i32>,
-    pub(crate) body: Body,
+    pub(super) source: String,
+    pub(super) label: Option<i32>,
+    pub(super) body: Body,
 }
 
 /// Its bytes.
 #[derive(Debug)]
-pub(crate) enum Body {
+pub(super) enum Body {
     /// A file, or why there is none.
     Encoded { bytes: Result<Bytes, (RejectReason, String)>, permit: FetchPermit },
     /// `[height, width, 3]`.
     Pixels { pixels: Bytes, height: usize, width: usize },
 }
 
-impl Body {
+impl SetImage {
     /// Bytes that were fetched for it.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Encoded { bytes, .. } => bytes.as_ref().map_or(0, Bytes::len),
-            Self::Pixels { pixels, .. } => pixels.len(),
-        }
+    pub(crate) fn fetched_bytes(&self) -> u64 {
+        let length = match &self.body {
+            Body::Encoded { bytes, .. } => bytes.as_ref().map_or(0, Bytes::len),
+            Body::Pixels { pixels, .. } => pixels.len(),
+        };
+        length as u64
     }
 }
 
@@ -43,7 +44,7 @@ impl From<SourceImage> for SetImage {
     }
 }
 
-/// What is kept of a image besides its pixels: its row, or why it cannot be scored.
+/// What is kept of an image besides its pixels: its row, or why it cannot be scored.
 pub(crate) type PreparedRow = Result<ScoredRow, RejectedImage>;
 
 /// A broken image.
@@ -65,7 +66,7 @@ pub(crate) struct Preparation {
 }
 
 impl Preparation {
-    /// Decodes and crops a image. Deterministic: the same bytes give the same pixels or the same reject everywhere.
+    /// Decodes and crops an image. Deterministic: the same bytes give the same pixels or the same reject everywhere.
     ///
     /// # Errors
     /// When it is taken as it is and has another size than the set.
@@ -102,7 +103,7 @@ impl Preparation {
 }
 
 /// Its pixels, and how they lay in the set.
-pub(crate) fn open(body: Body, limits: &DecodeLimits) -> Result<(RgbImage, String), (RejectReason, String)> {
+pub(super) fn open(body: Body, limits: &DecodeLimits) -> Result<(RgbImage, String), (RejectReason, String)> {
     match body {
         Body::Pixels { pixels, height, width } => {
             let image = RgbImage { width: width as u32, height: height as u32, pixels: pixels.into() };

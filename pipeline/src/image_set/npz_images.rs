@@ -31,14 +31,14 @@ const PIECES_KEPT: usize = 3;
 
 /// The images of an archive, `[rows, height, width, 3]`, 8 bits a channel.
 #[derive(Clone, Debug)]
-pub(crate) struct NpzImages {
+pub(super) struct NpzImages {
     archive: Arc<NpzArchive>,
     member: Member,
     /// Bytes of the array's header.
     header_bytes: u64,
-    pub(crate) rows: u64,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
+    pub(super) rows: u64,
+    pub(super) height: usize,
+    pub(super) width: usize,
     /// Readers of a deflated member that stand behind the unit they were opened for: the next unit goes on with one of them, so that
     /// the member is inflated once for each unit in flight, and not anew for each unit.
     resting: Arc<Mutex<Vec<Inflating>>>,
@@ -62,7 +62,7 @@ impl NpzImages {
     ///
     /// # Errors
     /// When it is no archive, has no pixels, or has others than `uint8` of shape `[rows, height, width, 3]` in C order.
-    pub(crate) async fn open(url: &str, limits: &Limits) -> Result<Self, PipelineError> {
+    pub(super) async fn open(url: &str, limits: &Limits) -> Result<Self, PipelineError> {
         let archive = Arc::new(NpzArchive::open(url, limits).await?);
         let Some(member) = archive.member(PIXELS)?.cloned() else {
             let problem = format!("no member {PIXELS} with the pixels; it holds {}", archive.names());
@@ -104,17 +104,17 @@ impl NpzImages {
     }
 
     /// Full address of the archive, without credentials.
-    pub(crate) fn uri(&self) -> &str {
+    pub(super) fn uri(&self) -> &str {
         self.archive.uri()
     }
 
     /// The archive's size in bytes and its version tag.
-    pub(crate) fn identity(&self) -> (u64, Option<&str>) {
+    pub(super) fn identity(&self) -> (u64, Option<&str>) {
         self.archive.identity()
     }
 
     /// Checksum of the array, as the archive's directory has it.
-    pub(crate) fn crc32(&self) -> u32 {
+    pub(super) fn crc32(&self) -> u32 {
         self.member.crc32
     }
 
@@ -123,7 +123,7 @@ impl NpzImages {
     ///
     /// # Errors
     /// When the checksum is another, the array does not end where it should, or the archive cannot be read.
-    pub(crate) async fn check(&self) -> Result<(), PipelineError> {
+    pub(super) async fn check(&self) -> Result<(), PipelineError> {
         let dropped = CancellationToken::new();
         let _guard = dropped.clone().drop_guard();
         let (images, handle, span) = (self.clone(), Handle::current(), tracing::Span::current());
@@ -143,7 +143,7 @@ impl NpzImages {
     }
 
     /// The images of these rows, in order. To be polled in a tokio runtime.
-    pub(crate) fn read(&self, rows: Range<u64>) -> BoxStream<'static, Result<SetImage, PipelineError>> {
+    pub(super) fn read(&self, rows: Range<u64>) -> BoxStream<'static, Result<SetImage, PipelineError>> {
         if self.member.is_stored() { self.read_stored(rows) } else { self.read_deflated(rows) }
     }
 

@@ -12,7 +12,7 @@
 use super::{SampleImage, class_name};
 use crate::{
     PipelineError,
-    parquet_batches::{ParquetBatches, without_panic},
+    parquet_batches::{self, ParquetBatches},
 };
 use arrow_array::{
     ArrayRef, Int64Array, RecordBatch, StringArray, StructArray, builder::BinaryBuilder, cast::AsArray,
@@ -21,7 +21,7 @@ use arrow_array::{
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder, arrow_writer::ArrowWriterOptions},
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::Compression,
     errors::ParquetError,
     file::{
@@ -75,8 +75,7 @@ pub fn encode_sample_parquet(
 /// # Errors
 /// When the bytes are no Parquet file, or a column is missing or of another type. Each row may fail in its turn.
 pub fn read_sample_parquet(bytes: Bytes, uri: &str) -> Result<SampleRows, PipelineError> {
-    let builder = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes))
-        .map_err(|source| parquet_error(uri, source))?;
+    let builder = parquet_batches::open(bytes).map_err(|source| parquet_error(uri, source))?;
     for expected in sample_schema().fields() {
         let found = builder.schema().field_with_name(expected.name()).ok().map(Field::data_type);
         if found != Some(expected.data_type()) {
@@ -88,9 +87,9 @@ pub fn read_sample_parquet(bytes: Bytes, uri: &str) -> Result<SampleRows, Pipeli
             return Err(PipelineError::Output { uri: uri.to_owned(), problem: error.to_string() });
         }
     }
-    let reader = without_panic(|| builder.with_batch_size(READ_BATCH_ROWS).build())
+    let batches = ParquetBatches::build(|| builder.with_batch_size(READ_BATCH_ROWS).build())
         .map_err(|source| parquet_error(uri, source))?;
-    Ok(SampleRows { reader: ParquetBatches::new(reader), uri: uri.to_owned(), batch: Vec::new().into_iter() })
+    Ok(SampleRows { reader: batches, uri: uri.to_owned(), batch: Vec::new().into_iter() })
 }
 
 /// The samples of a Parquet file, in the order of its rows.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     PipelineError,
     background_task::{joined, spawn, stream_of_task},
-    parquet_batches::{ParquetBatches, without_panic},
+    parquet_batches::{ParquetBatches, behind_the_end},
 };
 use arrow_array::{
     Array, RecordBatch,
@@ -99,9 +99,9 @@ fn read_rows(
     let other_classes = !names.starts_with(plan) && !plan.starts_with(&names);
     let other_classes = other_classes.then_some(names);
     let file = ImageFile { shared, object: &object, footer: &footer, other_classes, account };
-    let reader = without_panic(|| open_rows(Arc::clone(&pages), &footer, &rows)).map_err(failed)?;
+    let batches = ParquetBatches::build(|| open_rows(Arc::clone(&pages), &footer, &rows)).map_err(failed)?;
     let mut next = rows.start;
-    for batch in ParquetBatches::new(reader) {
+    for batch in batches {
         let batch = batch.map_err(|error| failed(arrow_to_parquet(error)))?;
         for index in 0..batch.num_rows() {
             let image = handle.block_on(async {
@@ -347,11 +347,8 @@ impl Read for BytesFrom {
 impl BufRead for BytesFrom {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.current.is_empty() {
-            // The footer stands behind all pages, so that no sound page is read to the end of the file. The library passes over what it does
-            // not know, for as many elements as a damaged list says it has: at the end, where each takes no bytes, for hours.
             if self.position >= self.pages.size {
-                let problem = "the header of a page goes on behind the end of the file";
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem));
+                return Err(behind_the_end());
             }
             self.current = self.pages.from(self.position).map_err(io::Error::other)?;
         }

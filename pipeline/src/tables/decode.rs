@@ -3,11 +3,10 @@
 use super::encode::parquet_error;
 use crate::{
     PipelineError,
-    parquet_batches::{ParquetBatches, without_panic},
+    parquet_batches::{self, ParquetBatches},
 };
 use arrow_array::RecordBatch;
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use schemas::{ImageRow, TokenBatch, TokenColumns, TokenRows, image_rows};
 use std::collections::BTreeMap;
 
@@ -77,8 +76,7 @@ pub(crate) fn decode_images(
 /// The file's `restok.*` metadata, a batch without rows in its schema (so that a file without rows is checked too), and a
 /// reader of the rest.
 fn open(bytes: Bytes, uri: &str) -> Result<(BTreeMap<String, String>, RecordBatch, ParquetBatches), PipelineError> {
-    let builder = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(bytes))
-        .map_err(|source| parquet_error(uri, source))?;
+    let builder = parquet_batches::open(bytes).map_err(|source| parquet_error(uri, source))?;
     let metadata = builder
         .metadata()
         .file_metadata()
@@ -89,9 +87,9 @@ fn open(bytes: Bytes, uri: &str) -> Result<(BTreeMap<String, String>, RecordBatc
         .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
         .collect();
     let empty = RecordBatch::new_empty(std::sync::Arc::clone(builder.schema()));
-    let reader =
-        without_panic(|| builder.with_batch_size(BATCH_ROWS).build()).map_err(|source| parquet_error(uri, source))?;
-    Ok((metadata, empty, ParquetBatches::new(reader)))
+    let batches = ParquetBatches::build(|| builder.with_batch_size(BATCH_ROWS).build())
+        .map_err(|source| parquet_error(uri, source))?;
+    Ok((metadata, empty, batches))
 }
 
 /// Says in which file the data do not fit their schema.
