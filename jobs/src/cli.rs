@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use std::any::TypeId;
 use std::path::PathBuf;
 
-/// Encode images in object storage into Parquet tables of visual tokens, decode them back, and train the models for it
+/// Encode images into Parquet tables of visual tokens, train tokenizers and generators, generate image sets and score them
 #[derive(Debug, Parser)]
 #[command(name = "restok", bin_name = "restok", version, long_about = LONG_ABOUT, after_help = AFTER_HELP, max_term_width = 120)]
 #[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
@@ -29,7 +29,7 @@ pub(crate) struct SharedArguments {
     /// Read settings from this TOML file.
     ///
     /// The file has a section for each command, and `limits` and `general` for all; keys are option names without
-    /// dashes. Command-line options override environment variables, which override the file, which overrides defaults.
+    /// the leading `--`. Command-line options override environment variables, which override the file, which overrides defaults.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     pub(crate) settings: Option<PathBuf>,
     /// Print the effective settings as a settings file, with the origin of each, and exit
@@ -189,7 +189,8 @@ pub(crate) fn with_flags(text: &str, program: &clap::Command, command: &str) -> 
 // Paragraphs are one line each, for the terminal's width decides where they break; examples are written to fit in 100 columns.
 
 const LONG_ABOUT: &str = "\
-Encode images in object storage into Parquet tables of ResTok's hierarchical visual tokens, decode them back, and train the models for it.
+Encode images in object storage into Parquet tables of ResTok's hierarchical visual tokens, train tokenizers and generators on them, \
+generate image sets and score them.
 
 The published tokenizer encodes an image into 128 tokens from a codebook of 8,192, in levels of 1, 1, 2, 4, 8, 16, 32 and 64 tokens from \
 coarse to fine. `restok train-tokenizer` trains others. DuckDB, Polars, pandas and Spark read the tables as they are.";

@@ -48,7 +48,7 @@ pub(crate) struct EvaluateOptions {
     /// originals.
     #[arg(long, value_name = "URL", help_heading = WHAT)]
     pub(crate) reference: Option<String>,
-    /// Write the images of --source as a reference archive (.npz) instead of scoring them
+    /// Write a reference archive (.npz) with the statistics of --source, instead of scoring it
     #[arg(long, value_name = "FILE", help_heading = WHAT)]
     pub(crate) make_reference: Option<String>,
     /// Protocol rules that may be broken, comma-separated; the result names them.

@@ -6,15 +6,15 @@ use clap::ValueEnum;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Logging and progress")]
 pub(crate) struct GeneralOptions {
-    /// Set the log level or filter for standard error.
+    /// Log level or filter for standard error.
     ///
     /// One of off, error, warn, info, debug and trace, or directives such as info,pipeline=debug.
     #[arg(long, global = true, value_name = "LEVEL", env = "RESTOK_LOG", default_value = "info")]
     pub(crate) log_level: Option<String>,
-    /// Set the format of log lines
+    /// Format of log lines
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: Option<LogFormat>,
-    /// Choose how to show progress on standard error
+    /// How to show progress on standard error
     #[arg(long, global = true, value_name = "STYLE", default_value = "auto")]
     pub(crate) progress: Option<ProgressStyle>,
     /// Seconds between progress lines when no bars are shown

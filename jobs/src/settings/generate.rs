@@ -45,7 +45,9 @@ pub(crate) struct GenerateOptions {
     #[arg(long, value_name = "NAME", help_heading = WHAT, default_value = "generated")]
     pub(crate) split: Option<String>,
 
-    /// Number of samples to generate
+    /// Number of samples to generate.
+    ///
+    /// Required, except with --recipe, --grid or --reveal. Not allowed with --decode-only.
     #[arg(long, value_name = "SAMPLES", help_heading = PLAN)]
     pub(crate) count: Option<u64>,
     /// Classes to sample in turn: all, a list such as 0,7,10-19, or a file with one per line (default: all).
@@ -55,7 +57,7 @@ pub(crate) struct GenerateOptions {
     pub(crate) classes: Option<String>,
     /// Sample exactly as a published recipe; options that contradict it are refused.
     ///
-    /// paper: 50,000 samples of all classes, guidance 3.75 after a quarter of the steps, top-p 0.95, tf32, batches of
+    /// paper: 50,000 samples of all classes, guidance 3.75 from a quarter of the steps on, top-p 0.95, tf32, batches of
     /// 50, truncated pixels.
     #[arg(long, value_name = "NAME", value_parser = ["paper"], help_heading = PLAN)]
     pub(crate) recipe: Option<String>,
@@ -71,7 +73,7 @@ pub(crate) struct GenerateOptions {
     /// Disable guidance in steps whose first token comes after TOKEN + 1, counted from 0 (the published cfg_interval)
     #[arg(long, value_name = "TOKEN", help_heading = PLAN)]
     pub(crate) guidance_interval: Option<usize>,
-    /// Nucleus sampling: sample from the most likely codes up to this total probability (default: 0.95)
+    /// Nucleus sampling: sample from the fewest most likely codes that reach this total probability (default: 0.95)
     #[arg(long, value_name = "PROBABILITY", help_heading = PLAN)]
     pub(crate) top_p: Option<f64>,
     /// Sample from the CODES most likely codes only, ties with the last included; 0 keeps all (default: 0)

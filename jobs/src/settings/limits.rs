@@ -35,7 +35,7 @@ pub(crate) struct LimitOptions {
     /// Timeout for opening a connection, in seconds
     #[arg(long, value_name = "SECONDS", help_heading = STORAGE_HEADING, default_value_t = Limits::default().connect_timeout_seconds)]
     pub(crate) connect_timeout_seconds: u64,
-    /// Maximum time without data while reading a response body, in seconds.
+    /// Maximum time without a response or further data from the store, in seconds.
     ///
     /// The body as a whole has no timeout: a slow transfer that makes progress is never cut off.
     #[arg(long, value_name = "SECONDS", help_heading = STORAGE_HEADING, default_value_t = Limits::default().read_timeout_seconds)]

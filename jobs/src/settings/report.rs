@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Options of `restok report`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReportOptions {
-    /// Outputs, training folders, sweeps, evaluation results and PNG sheets to report on, in page order
+    /// Outputs, training folders, sweeps, evaluation results and PNG sheets, in the order in which the page shows them
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: Option<Vec<String>>,
     /// Write the page to this file, replacing an existing one.

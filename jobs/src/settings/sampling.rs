@@ -12,7 +12,7 @@ pub(crate) struct ScheduleOptions {
     /// Ratios run from 0 at the first step to 1 at the last.
     #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
     pub(crate) schedule_start: Option<f64>,
-    /// Ratio at which rectangular ends (default: 1)
+    /// Last ratio at which rectangular has the full scale (default: 1)
     #[arg(long, value_name = "RATIO", help_heading = SCHEDULE)]
     pub(crate) schedule_end: Option<f64>,
     /// Ratio at which linear_constant and triangular reach the full scale (default: 0.5)

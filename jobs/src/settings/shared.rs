@@ -11,7 +11,7 @@ pub(super) const WHAT: &str = "Input and output";
 /// Heading of what an output is bound to.
 pub(super) const PLAN: &str = "Plan (fixed for an output; a different value needs a new output)";
 /// Heading of images in sources.
-const IMAGES: &str = "Source format (part of the plan in tokenize)";
+const IMAGES: &str = "Source format (restok tokenize fixes it for an output)";
 /// Heading of what changes no result.
 pub(super) const HOW: &str = "Execution";
 

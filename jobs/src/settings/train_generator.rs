@@ -128,7 +128,7 @@ pub(crate) struct TrainGeneratorOptions {
     pub(crate) sheet_every: Option<u64>,
     /// Classifier-free guidance scale of the sheets (default: 3.75, or 1 without class dropout).
     ///
-    /// Guidance starts after a quarter of the steps of a sample; 1 disables it.
+    /// Guidance starts at a quarter of the steps of a sample; 1 disables it.
     #[arg(long, value_name = "SCALE", help_heading = HOW)]
     pub(crate) sheet_guidance: Option<f64>,
 }
