@@ -96,7 +96,8 @@ check-models: setup ## compile models and its tests over the libtorch of `make s
 test-models: setup ## run the tests of models alone, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
 	$(CARGO) $(RUN_TESTS) --package models
 fuzz: setup ## damage images, shards, Parquet files, archives, plans, settings and model folders at random, each for SECONDS= (600)
-	PROPTEST_RNG_SEED=$$(od -An -N7 -tu8 /dev/urandom | tr -d ' ') RESTOK_FUZZ_SECONDS=$(or $(SECONDS),600) $(CARGO) $(RUN_TESTS) $(if $(filter yes,$(NEXTEST)),--profile fuzz) --workspace hostile
+	export PROPTEST_RNG_SEED=$$(od -An -N7 -tu8 /dev/urandom | tr -d ' '); echo "PROPTEST_RNG_SEED=$$PROPTEST_RNG_SEED"; \
+	RESTOK_FUZZ_SECONDS=$(or $(SECONDS),600) $(CARGO) $(RUN_TESTS) $(if $(filter yes,$(NEXTEST)),--profile fuzz) --workspace hostile
 source-cases: setup setup-tables ## tokenize sources as people have them, and print case, expected and seen
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) tests/python/source_cases.py

@@ -33,6 +33,10 @@ trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Other cases of the property tests than `make test` draws; shown, so that a failure can be repeated.
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-$(od -An -N7 -tu8 /dev/urandom | tr -d ' ')}
+echo "PROPTEST_RNG_SEED=$PROPTEST_RNG_SEED"
+
 # Built before the load begins: it would only take longer.
 "${cargo[@]}" nextest run --locked --no-run "$@"
 

@@ -2,7 +2,7 @@
 
 use schemas::SchemaError;
 
-/// An error of the pipeline. One image's fault is never one of these: it is a reject, counted in the row counts.
+/// An error of the pipeline. One image's fault is never one of these: it is a reject, counted in [`schemas::RowCounts::rejected`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
@@ -61,7 +61,7 @@ pub enum PipelineError {
         /// What differs, a line each.
         differences: Vec<String>,
     },
-    /// An output, or a part of it, is not what its row counts say.
+    /// An output, or a part of it, is not what its plan, a marker or the manifest says.
     #[error("{uri}: {problem}")]
     Output {
         /// The object.

@@ -1,8 +1,8 @@
 //! Parquet files that may be damaged.
 //!
 //! The library holds some damage for impossible: it panics, where it opens a file and where it decodes one, and it passes over as many values
-//! as a list says it has, at the end of the file too, where they take no bytes and billions of them take hours. Let through, a panic would
-//! end the run without the file's name.
+//! as a list of a field that it does not know says it has, at the end of the file too, where they take no bytes and billions of them take
+//! hours. Let through, a panic would end the run without the file's name. What is left: lists of truth values, which take no bytes anywhere.
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
@@ -10,7 +10,10 @@ use bytes::{Buf, Bytes};
 use parquet::{
     arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
     errors::{ParquetError, Result as ParquetResult},
-    file::reader::{ChunkReader, Length},
+    file::{
+        metadata::ParquetMetaData,
+        reader::{ChunkReader, Length},
+    },
 };
 use std::{
     fmt,
@@ -27,8 +30,23 @@ pub(crate) fn without_panic<T, E: From<ParquetError>>(read: impl FnOnce() -> Res
 }
 
 /// Why nothing is read at the end of a file: its footer stands behind all pages, so that no sound page is read up to there.
-pub(crate) fn behind_the_end() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "a page goes on behind the end of the file")
+pub(crate) fn past_the_end() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "a page goes on past the end of the file")
+}
+
+/// Checks that a footer's number of rows is the sum of its row groups', which the library does not compare.
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn check_rows(metadata: &ParquetMetaData) -> ParquetResult<()> {
+    let rows = metadata.file_metadata().num_rows();
+    let mut groups = metadata.row_groups().iter().map(|group| group.num_rows());
+    let sum = groups.try_fold(0_i64, |sum, rows| sum.checked_add(rows).filter(|_| rows >= 0));
+    if sum != Some(rows) {
+        let sum = sum.map_or("no number".to_owned(), |sum| sum.to_string());
+        return Err(ParquetError::General(format!("its footer says {rows} rows, its row groups sum up to {sum}")));
+    }
+    Ok(())
 }
 
 /// Opens the whole file `bytes`.
@@ -36,7 +54,9 @@ pub(crate) fn behind_the_end() -> io::Error {
 /// # Errors
 /// When it is no Parquet file, or a damaged one.
 pub(crate) fn open(bytes: Bytes) -> ParquetResult<ParquetRecordBatchReaderBuilder<WholeFile>> {
-    without_panic(|| ParquetRecordBatchReaderBuilder::try_new(WholeFile(bytes)))
+    let builder = without_panic(|| ParquetRecordBatchReaderBuilder::try_new(WholeFile(bytes)))?;
+    check_rows(builder.metadata())?;
+    Ok(builder)
 }
 
 /// A file in memory.
@@ -69,7 +89,7 @@ pub(crate) struct BytesOfFile(Bytes);
 impl Read for BytesOfFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.0.is_empty() {
-            return Err(behind_the_end());
+            return Err(past_the_end());
         }
         let count = self.0.len().min(buffer.len());
         self.0.copy_to_slice(&mut buffer[..count]);
@@ -114,16 +134,24 @@ mod tests {
     use super::*;
     use arrow_array::Float64Array;
     use arrow_schema::{DataType, Field, Schema};
-    use parquet::arrow::ArrowWriter;
+    use parquet::{
+        arrow::ArrowWriter,
+        file::metadata::{FileMetaData, RowGroupMetaData},
+    };
     use std::{iter, sync::Arc};
 
-    #[test]
-    fn a_page_header_that_goes_on_for_ever_ends_with_the_file() {
+    /// Two rows of one column.
+    fn parquet_file() -> Vec<u8> {
         let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Float64, false)]));
         let column = Arc::new(Float64Array::from(vec![1.0, 2.0]));
         let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), None).expect("a writer");
         writer.write(&RecordBatch::try_new(schema, vec![column]).expect("a batch")).expect("written");
-        let mut bytes = writer.into_inner().expect("a file");
+        writer.into_inner().expect("a file")
+    }
+
+    #[test]
+    fn a_page_header_that_goes_on_for_ever_ends_with_the_file() {
+        let mut bytes = parquet_file();
         // In the place of the first page's header: a field 15, which the format does not have, a list of 2,147,483,647 doubles.
         bytes[4..11].copy_from_slice(&[0xF9, 0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0x07]);
         let builder = open(bytes.into()).expect("its footer is whole");
@@ -132,7 +160,25 @@ mod tests {
             Ok(batch) => batch.expect("an answer").expect_err("there is no such page").to_string(),
             Err(error) => error.to_string(),
         };
-        assert!(told.contains("behind the end of the file"), "{told}");
+        assert!(told.contains("past the end of the file"), "{told}");
+    }
+
+    #[test]
+    fn a_footer_whose_rows_do_not_add_up_is_refused() {
+        let builder = open(parquet_file().into()).expect("sound");
+        let (file, groups) = (builder.metadata().file_metadata(), builder.metadata().row_groups());
+        let saying = |rows: i64, groups: Vec<RowGroupMetaData>| {
+            let file = FileMetaData::new(file.version(), rows, None, None, file.schema_descr_ptr(), None);
+            check_rows(&ParquetMetaData::new(file, groups)).map_err(|error| error.to_string())
+        };
+        saying(2, groups.to_vec()).expect("as it is");
+        saying(4, [groups, groups].concat()).expect("two groups");
+        for (rows, groups) in
+            [(-3, groups.to_vec()), (3, groups.to_vec()), (i64::MAX, groups.to_vec()), (2, Vec::new())]
+        {
+            let told = saying(rows, groups).expect_err("other rows");
+            assert!(told.contains(&format!("says {rows} rows")), "{told}");
+        }
     }
 
     #[test]

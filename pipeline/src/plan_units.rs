@@ -42,9 +42,16 @@ pub(crate) fn divide(
 ) -> impl Iterator<Item = Result<PlannedInput, PipelineError>> {
     let mut next = 0;
     inputs.into_iter().enumerate().flat_map(move |(index, input)| {
-        let parts: Vec<_> = match (layout, input.rows) {
-            (SourceLayout::Parquet, rows) => equal_ranges(rows.unwrap_or(0), unit_size as u64).map(Some).collect(),
-            (_, rows) => vec![rows.map(|rows| 0..rows)],
+        let (rows, most) = (input.rows, unit_size as u64);
+        let end = next as u64 + rows.unwrap_or(0).div_ceil(most);
+        let parts: Vec<_> = match layout {
+            // Refused by its last unit: a damaged footer may say more rows than units have numbers.
+            SourceLayout::Parquet if end > u64::from(u32::MAX) => {
+                next = end as usize;
+                vec![None]
+            }
+            SourceLayout::Parquet => equal_ranges(rows.unwrap_or(0), most).map(Some).collect(),
+            _ => vec![rows.map(|rows| 0..rows)],
         };
         let first = if layout == SourceLayout::Folder { index / unit_size } else { next };
         next += parts.len();

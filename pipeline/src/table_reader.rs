@@ -53,8 +53,8 @@ impl TableReader {
 
     /// Row counts of all complete units together, with what the listing of the source left out.
     pub fn row_counts(&self) -> RowCounts {
-        let mut row_counts = RowCounts { left_out: self.left_out.clone(), ..RowCounts::default() };
-        self.reports.iter().for_each(|report| row_counts.add(&report.row_counts));
+        let mut row_counts: RowCounts = self.reports.iter().map(|report| &report.row_counts).sum();
+        row_counts.left_out.add(&self.left_out);
         row_counts
     }
 

@@ -14,7 +14,8 @@
 //! | sample | sample | a device drew tokens | a device had no batch |
 //! | render | picture | a device decoded tokens | a device had no batch |
 
-use schemas::RowCounts;
+use schemas::RejectReason;
+use std::collections::BTreeMap;
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -369,13 +370,9 @@ impl Drop for InStage {
 }
 
 /// Counts by reason, as errors and logs show them: `corrupt 2, truncated 1`.
-pub(crate) fn describe_rejects(row_counts: &RowCounts) -> String {
-    let reasons: Vec<String> = row_counts
-        .rejected
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(reason, count)| format!("{reason} {count}"))
-        .collect();
+pub(crate) fn describe_rejects(rejected: &BTreeMap<RejectReason, u64>) -> String {
+    let reasons: Vec<String> =
+        rejected.iter().filter(|(_, count)| **count > 0).map(|(reason, count)| format!("{reason} {count}")).collect();
     reasons.join(", ")
 }
 

@@ -54,7 +54,7 @@ impl<P: Clone> Repeated<P> {
     }
 }
 
-/// The same for the same value in every process of one build.
+/// Hash of a value, the same throughout the process.
 pub(crate) fn hash_of<T: Hash + ?Sized>(value: &T) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
 }

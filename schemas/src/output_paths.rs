@@ -91,7 +91,7 @@ pub fn scores_path(evaluation: &str) -> String {
 /// The lines of all evaluations as text, written anew after each.
 pub const SCORES_CSV_PATH: &str = "scores.csv";
 
-/// Whether a path below an output is one of its tables or row counts, or of its scores. Pictures are not among them: they may be a source.
+/// Whether a path below an output is one of its tables, plans, markers or logs, or of its scores. Pictures are not among them: they may be a source.
 pub fn is_output_path(path: &str) -> bool {
     const FOLDERS: [&str; 6] = ["_plan/", "_state/", "_log/", "_staging/", "tokens/split=", "images/split="];
     const FILES: [&str; 3] = [MANIFEST_PATH, SUCCESS_PATH, SCORES_CSV_PATH];

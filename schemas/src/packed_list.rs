@@ -144,14 +144,15 @@ impl<T: Serialize> FromIterator<T> for PackedList<T> {
     }
 }
 
-/// Equal records have equal lines, and equal lines equal frames.
-impl<T> PartialEq for PackedList<T> {
+/// Lists of equal records are equal, however their frames are cut.
+impl<T: DeserializeOwned + PartialEq> PartialEq for PackedList<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.length == other.length && self.frames == other.frames && self.tail == other.tail
+        let same_lines = self.frames == other.frames && self.tail == other.tail;
+        self.length == other.length && (same_lines || self.iter().eq(other.iter()))
     }
 }
 
-impl<T> Eq for PackedList<T> {}
+impl<T: DeserializeOwned + Eq> Eq for PackedList<T> {}
 
 impl<T: DeserializeOwned + fmt::Debug> fmt::Debug for PackedList<T> {
     /// The first records: a log is no place for a million of them.

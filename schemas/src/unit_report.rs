@@ -1,4 +1,4 @@
-//! A unit's marker and the output's manifest: the row counts.
+//! A unit's marker and the output's manifest, with their row counts.
 
 use crate::{PlanHash, PlanSettings, RejectReason, SchemaError, SourceAccount};
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,15 @@ impl UnitReport {
     }
 }
 
+impl<'a> std::iter::Sum<&'a Self> for RowCounts {
+    fn sum<I: Iterator<Item = &'a Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |mut sum, more| {
+            sum.add(more);
+            sum
+        })
+    }
+}
+
 impl RowCounts {
     /// Images without tokens, whatever the reason.
     pub fn rejected_total(&self) -> u64 {
@@ -53,7 +62,7 @@ impl RowCounts {
         self.left_out.add(&other.left_out);
     }
 
-    /// Holds the row counts to their one law: listed = written + rejected, and `views` rows for each written image.
+    /// Checks that the counts add up: listed = written + rejected, and `views` rows for each written image.
     ///
     /// # Errors
     /// When they do not balance.

@@ -4,15 +4,13 @@ use tests::{
     inception,
     random::Random,
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
-    workspace::{Workspace, run, shipped, start, text},
+    workspace::{Workspace, run, shipped, start, text, with_shipped_models},
 };
 
 /// A set of `count` samples of the generator that ships, in the workspace's folder `output`.
 fn generate(workspace: &Workspace, output: &str, count: usize, pictures: &str) {
     let mut command = workspace.restok(["generate", "--output", output, "--pictures", pictures, "--devices=cpu"]);
-    command
-        .env("RESTOK_GENERATOR", text(&shipped("fashion-mnist/generator")))
-        .env("RESTOK_TOKENIZER", text(&shipped("fashion-mnist/tokenizer")));
+    with_shipped_models(&mut command);
     command.args([
         "--count",
         &count.to_string(),
@@ -216,8 +214,7 @@ fn a_sweep_fills_in_its_scores() {
     generate(&workspace, "samples", 16, "npz");
     run(&mut evaluate(&workspace, &["--make-reference=reference.npz", "--source=samples"])).expect_code(0);
     let mut command = workspace.restok(["sweep", "--output=sweep", "--guidance=1,3", "--count=8", "--format=json"]);
-    command.env("RESTOK_GENERATOR", text(&shipped("fashion-mnist/generator")));
-    command.env("RESTOK_TOKENIZER", text(&shipped("fashion-mnist/tokenizer")));
+    with_shipped_models(&mut command);
     command.env("RESTOK_INCEPTION", text(&inception::shared(Path::new(env!("CARGO_TARGET_TMPDIR")))));
     command.args(["--reference=reference.npz", "--allow=count,resize,reference", "--devices=cpu"]);
     command.args(["--device-threads=1", "--batch-size=8"]);

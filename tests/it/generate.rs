@@ -5,16 +5,14 @@ use tests::{
     digest,
     kills::kill_again_and_again,
     random::Random,
-    workspace::{Workspace, run, shipped, start, text},
+    workspace::{Workspace, run, shipped, start, text, with_shipped_models},
 };
 
 /// `restok generate` of `count` samples with the models that ship, in small units.
 fn generate(workspace: &Workspace, output: &str, count: usize) -> Command {
     let count = count.to_string();
     let mut command = workspace.restok(["generate", "--output", output, "--count", &count]);
-    command
-        .env("RESTOK_GENERATOR", text(&shipped("fashion-mnist/generator")))
-        .env("RESTOK_TOKENIZER", text(&shipped("fashion-mnist/tokenizer")));
+    with_shipped_models(&mut command);
     // As a variable, so that a test can say it otherwise.
     command.env("RESTOK_DEVICES", "cpu");
     command.args(["--device-threads=1", "--batch-size=4", "--unit-size=4", "--guidance=2"]);
@@ -85,12 +83,7 @@ fn tokens_first_and_pictures_later_are_the_pictures_at_once() {
 fn sheets_are_drawn_by_class_and_step_by_step_and_no_output_is_made() {
     let workspace = workspace();
     let mut command = workspace.restok(["generate", "--grid=grid.png", "--reveal=reveal.png", "--grid-columns=3"]);
-    command.args([
-        "--generator",
-        &text(&shipped("fashion-mnist/generator")),
-        "--tokenizer",
-        &text(&shipped("fashion-mnist/tokenizer")),
-    ]);
+    with_shipped_models(&mut command);
     let finished = run(command.args(["--classes=1,7", "--devices=cpu", "--device-threads=1"])).expect_code(0);
     assert!(finished.stdout.contains("grid.png") && finished.stdout.contains("reveal.png"), "{}", finished.stdout);
     assert!(finished.stdout.contains("2 classes") && finished.stdout.contains("7 steps"), "{}", finished.stdout);
@@ -126,12 +119,7 @@ fn a_sweep_makes_a_set_a_point_and_goes_on_where_it_was_stopped() {
     let workspace = workspace();
     let sweep = || {
         let mut command = workspace.restok(["sweep", "--output=sweep", "--guidance=1,2", "--top-p=0.9,1", "--count=8"]);
-        command.args([
-            "--generator",
-            &text(&shipped("fashion-mnist/generator")),
-            "--tokenizer",
-            &text(&shipped("fashion-mnist/tokenizer")),
-        ]);
+        with_shipped_models(&mut command);
         command.args(["--pictures=none", "--devices=cpu", "--device-threads=1", "--batch-size=8", "--format=json"]);
         let finished = run(&mut command).expect_code(0);
         serde_json::from_str::<Vec<serde_json::Value>>(&finished.stdout).expect("a list of points")

@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use tests::{
     digest,
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
-    workspace::{Workspace, run, start, text},
+    workspace::{Workspace, run, shipped, start, text},
 };
 
 /// The page about `outputs`.
@@ -49,7 +49,7 @@ fn a_page_shows_an_output_and_is_the_same_twice() {
 #[test]
 fn a_single_generated_set_below_a_folder_is_no_sweep() {
     let workspace = workspace();
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/fashion-mnist");
+    let models = shipped("fashion-mnist");
     let (generator, tokenizer) = (text(&models.join("generator")), text(&models.join("tokenizer")));
     let set = |guidance: &str, output: &str| {
         let mut command = workspace.restok(["generate", "--generator", &generator, "--tokenizer", &tokenizer]);

@@ -71,20 +71,20 @@ def test_every_part_is_there_with_its_heading(opened):
     assert [name for name, _ in parts][1:] == ["set", "run", "sweep"]
 
 
-def test_the_books_are_those_of_the_output(opened, inspection):
+def test_the_row_counts_are_those_of_the_output(opened, inspection):
     tiles = opened.run("""
         return [...document.querySelectorAll('article:first-of-type .tiles li')].map(tile => tile.innerText.split('\\n'))
     """)
     numbers = {name.split(" (")[0]: number for number, name in tiles}
-    books = inspection["books"]
-    rejected = sum(books["rejected"].values())
+    row_counts = inspection["books"]
+    rejected = sum(row_counts["rejected"].values())
     assert {name: numbers[name] for name in ("listed", "written", "rejected")} == {
-        "listed": str(books["listed"]),
-        "written": str(books["written"]),
+        "listed": str(row_counts["listed"]),
+        "written": str(row_counts["written"]),
         "rejected": str(rejected),
     }
     text = opened.run("return document.querySelector('article:first-of-type').innerText")
-    for named in (*books["rejected"], "hills_07_cut_in_half", inspection["plan"], inspection["settings"]["tokenizer"]["sha256"]):
+    for named in (*row_counts["rejected"], "hills_07_cut_in_half", inspection["plan"], inspection["settings"]["tokenizer"]["sha256"]):
         assert named in text
 
 

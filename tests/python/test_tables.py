@@ -61,8 +61,8 @@ def engine(request):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_engine_counts_what_the_manifest_says(engine, outputs, layout):
     _, reader = engine
-    books = json.loads((outputs[layout] / "_manifest.json").read_text())["books"]
-    assert (books["listed"], books["written"], books["token_rows"]) == (LISTED, WRITTEN, WRITTEN)
+    row_counts = json.loads((outputs[layout] / "_manifest.json").read_text())["books"]
+    assert (row_counts["listed"], row_counts["written"], row_counts["token_rows"]) == (LISTED, WRITTEN, WRITTEN)
     assert reader.count(outputs[layout], "tokens") == WRITTEN
     assert reader.count(outputs[layout], "images") == LISTED
     assert reader.statuses(outputs[layout]) == STATUSES

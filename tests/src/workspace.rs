@@ -290,6 +290,13 @@ pub fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples").join(name)
 }
 
+/// Names the generator and the tokenizer that ship, for a command that takes both.
+pub fn with_shipped_models(command: &mut Command) -> &mut Command {
+    command
+        .env("RESTOK_GENERATOR", text(&shipped("fashion-mnist/generator")))
+        .env("RESTOK_TOKENIZER", text(&shipped("fashion-mnist/tokenizer")))
+}
+
 /// A path as text, for command lines.
 pub fn text(path: &Path) -> String {
     path.to_str().expect("temporary paths are plain text").to_owned()

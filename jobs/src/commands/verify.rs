@@ -1,4 +1,4 @@
-//! `restok verify`: holds an output to its row counts.
+//! `restok verify`: checks an output against its plan, its markers and its manifest.
 
 use crate::settings::ReportFormat;
 use anyhow::Result;
@@ -8,7 +8,7 @@ use report::{
     text::{bytes, counted},
 };
 
-/// An output is not what its row counts say; what is wrong was printed.
+/// An output is damaged; what is wrong was printed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{output}: {findings} findings. A damaged unit is done again when its marker below _state/ and both its files are removed \

@@ -123,14 +123,12 @@ pub(super) fn missing_units(plan: &Plan, reports: &[UnitReport]) -> BTreeSet<u32
 
 /// The manifest that follows from the markers.
 pub(super) fn manifest(plan: &Plan, reports: &[UnitReport]) -> Manifest {
-    let mut row_counts = RowCounts::default();
-    reports.iter().for_each(|report| row_counts.add(&report.row_counts));
     Manifest {
         schema_version: SCHEMA_VERSION,
         plan: plan.hash().clone(),
         settings: plan.settings().clone(),
         units: plan.units(),
-        row_counts,
+        row_counts: reports.iter().map(|report| &report.row_counts).sum(),
         device_kinds: reports.iter().map(|report| report.device_kind.clone()).collect(),
         tokens: reports.iter().map(|report| report.tokens.clone()).collect(),
         images: reports.iter().map(|report| report.images.clone()).collect(),
@@ -226,7 +224,7 @@ pub(crate) fn check_row_counts(plan: &Plan, row_counts: &RowCounts, max_reject_r
             rejected: row_counts.rejected_total(),
             listed: row_counts.listed,
             limit_percent: max_reject_rate * 100.0,
-            reasons: describe_rejects(row_counts),
+            reasons: describe_rejects(&row_counts.rejected),
         });
     }
     Ok(())

@@ -115,11 +115,9 @@ pub(super) fn row_problems(
         problems.tokens.push("image ids, views or labels are not those of the images table".to_owned());
     }
     // What was left out stands in no table.
-    let row_counts_there = RowCounts { left_out: row_counts.left_out.clone(), ..row_counts_of(images, views) };
-    if row_counts_there != *row_counts {
-        problems.images.push(format!(
-            "the row counts that follow from its rows ({row_counts_there:?}) are not the marker's ({row_counts:?})"
-        ));
+    let counted = RowCounts { left_out: row_counts.left_out.clone(), ..row_counts_of(images, views) };
+    if counted != *row_counts {
+        problems.images.push(format!("its rows count {counted:?}, its marker says {row_counts:?}"));
     }
     problems
 }

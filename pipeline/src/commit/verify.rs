@@ -63,6 +63,7 @@ pub struct VerifyReport {
     /// Whether the output was finalized.
     pub finished: bool,
     /// Row counts of all units with a readable marker.
+    #[serde(rename = "books")]
     pub row_counts: RowCounts,
     /// Files of both tables that markers name.
     pub files: u64,
@@ -113,13 +114,12 @@ pub async fn verify(output: &Storage, options: &VerifyOptions) -> Result<VerifyR
         units_total: plan.units(),
         units_done: done.len() as u32,
         finished,
-        row_counts: RowCounts::default(),
+        row_counts: reports.iter().map(|unit| &unit.row_counts).sum(),
         files: records().count() as u64,
         bytes: records().map(|record| record.bytes).sum(),
         findings,
         leftovers: Vec::new(),
     };
-    reports.iter().for_each(|unit| report.row_counts.add(&unit.row_counts));
     for record in records() {
         sizes.remove(&record.path);
     }

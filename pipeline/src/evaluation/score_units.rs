@@ -136,7 +136,7 @@ fn check_numbers(scores: &ScoredBatch, rows: &[ScoredRow], unit: u32) -> Result<
     let wrong = |row: usize, what: &str, found: f64, face: usize| {
         let image_id = &rows[row].image_id;
         let problem = format!(
-            "{what} is {found} in row {row} of unit {unit}, image {image_id:?}, face {face}: expected a number. A network in half \
+            "{what} is {found} in row {row} of unit {unit}, image {image_id:?}, variant {face}: expected a number. A network in half \
              precision may have overflowed"
         );
         PipelineError::Encoder { device: "of a scorer".to_owned(), problem, temporary: false }

@@ -66,12 +66,12 @@ pub(super) fn decode(
     let tokens_per_image = check_schema(builder.schema()).map_err(wrong)?;
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     if rows.checked_rem(kept.len()).unwrap_or(rows) != 0 {
-        return Err(wrong(format!("{rows} rows for {} faces", kept.len())));
+        return Err(wrong(format!("{rows} rows for {} variants", kept.len())));
     }
     let images = rows.checked_div(kept.len()).unwrap_or(0);
     let mut reading = Reading {
         unit: ScoredUnit {
-            rows: Vec::with_capacity(images),
+            rows: Vec::new(),
             faces: kept
                 .into_iter()
                 .map(|kept_tokens| ScoredImages { kept_tokens, ..ScoredImages::default() })
@@ -145,9 +145,12 @@ impl Reading {
         let float = |name: &str| Ok::<_, String>(column(name)?.as_primitive::<Float64Type>());
         let [psnr, ssim, ms_ssim, lpips] = [float("psnr")?, float("ssim")?, float("ms_ssim")?, float("lpips")?];
         for index in 0..batch.num_rows() {
+            if self.place >= self.images * self.unit.faces.len() {
+                return Err(format!("more rows than the {} that its footer says", self.place));
+            }
             let (number, row) = (self.place / self.images, self.place % self.images);
             self.place += 1;
-            let place = || format!("in row {row} of face {number}");
+            let place = || format!("in row {row} of variant {number}");
             let found = ScoredRow {
                 image_id: ids.value(index).to_owned(),
                 label: labels.is_valid(index).then(|| labels.value(index)),
@@ -184,7 +187,7 @@ impl Reading {
     fn finish(self, tokens_per_image: Option<usize>) -> Result<ScoredUnit, String> {
         let Self { mut unit, images, place, codes } = self;
         if place != images * unit.faces.len() {
-            return Err(format!("{place} rows, expected {images} of {} faces", unit.faces.len()));
+            return Err(format!("{place} rows, expected {images} of {} variants", unit.faces.len()));
         }
         unit.faces.iter().try_for_each(|face| face.check(images)).map_err(|error| error.to_string())?;
         if let Some(tokens_per_image) = tokens_per_image {
@@ -205,5 +208,40 @@ fn extend<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, column: &dyn Array
         let start = lists.value_offset_at(index);
         let length = lists.value_length() as usize;
         values.extend_from_slice(&lists.values().as_primitive::<T>().values()[start..start + length]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evaluation::scored_file::{FileIdentity, encode},
+        testing::{fuzz, read_or_refused},
+    };
+
+    #[test]
+    fn hostile_features_are_read_or_refused_by_name() {
+        let row = |number: usize| ScoredRow { image_id: format!("{number:06}"), label: None, format: "PNG".to_owned() };
+        let measured = ImageMeasures { psnr: 20.0, ssim: 0.5, ms_ssim: None, lpips: Some(0.25) };
+        let faces = [None, Some(4)].map(|kept_tokens| ScoredImages {
+            kept_tokens,
+            pool: vec![0.5; 2 * ScoredImages::POOL],
+            spatial: Vec::new(),
+            measures: if kept_tokens.is_some() { vec![measured; 2] } else { Vec::new() },
+        });
+        let tokens = TokenBatch::try_new((0..8).collect(), 4).expect("codes");
+        let scored =
+            ScoredUnit { rows: (0..2).map(row).collect(), faces: faces.into(), tokens: Some(tokens), rejected: 1 };
+        let identity = FileIdentity {
+            key: "a-key".to_owned(),
+            units: 3,
+            device_kind: "cpu".to_owned(),
+            libtorch: "2.13.0".to_owned(),
+        };
+        let sound = encode(&scored, 1, &identity, "a").expect("bytes");
+        decode(sound.clone(), ("a-key", 1, 3), "a.parquet").expect("reads back");
+        fuzz(file!(), 200, &[sound.to_vec()], |bytes| {
+            read_or_refused("a.parquet", decode(Bytes::copy_from_slice(bytes), ("a-key", 1, 3), "a.parquet"))
+        });
     }
 }

@@ -252,6 +252,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
+    fn hostile_scores_are_read_or_refused_by_name() {
+        let records = [Protocol::Rfid, Protocol::GfidAdm].map(|protocol| EvaluationRecord::new(protocol, "a set"));
+        let sound = encode(&records, "a").expect("bytes").to_vec();
+        crate::testing::fuzz(file!(), 200, &[sound], |bytes| {
+            crate::testing::read_or_refused("a.parquet", decode(Bytes::copy_from_slice(bytes), "a.parquet"))
+        });
+    }
+
+    #[test]
     fn every_field_of_a_record_has_its_column() {
         let record = EvaluationRecord::new(Protocol::Rfid, "");
         let fields: BTreeSet<String> = flatten(&record).expect("a record").into_iter().map(|(name, _)| name).collect();

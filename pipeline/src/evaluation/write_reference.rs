@@ -81,20 +81,19 @@ fn check(reference: &NewReference) -> Result<(), SchemaError> {
 
 fn encode(reference: &NewReference) -> Result<Vec<u8>, ZipError> {
     let mut archive = Archive(ZipWriter::new(Cursor::new(Vec::new())));
-    let (pool, spatial) = (ScoredImages::POOL, ScoredImages::SPATIAL);
-    archive.doubles(MU, &[pool as u64], &reference.pool.mean)?;
-    archive.doubles(SIGMA, &[pool as u64; 2], &reference.pool.covariance)?;
+    let (pool, spatial) = (ScoredImages::POOL as u64, ScoredImages::SPATIAL as u64);
+    archive.doubles(MU, &[pool], &reference.pool.mean)?;
+    archive.doubles(SIGMA, &[pool; 2], &reference.pool.covariance)?;
     if let Some(moments) = &reference.spatial {
-        archive.doubles(MU_SPATIAL, &[spatial as u64], &moments.mean)?;
-        archive.doubles(SIGMA_SPATIAL, &[spatial as u64; 2], &moments.covariance)?;
+        archive.doubles(MU_SPATIAL, &[spatial], &moments.mean)?;
+        archive.doubles(SIGMA_SPATIAL, &[spatial; 2], &moments.covariance)?;
     }
     if let Some(features) = &reference.features {
         let mut bytes = vec![0; size_of_val(features.as_slice())];
         for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(features) {
             *place = value.to_le_bytes();
         }
-        archive
-            .member(FEATURES, &[&NpyHeader::encode("<f4", &[(features.len() / pool) as u64, pool as u64]), &bytes])?;
+        archive.member(FEATURES, &[&NpyHeader::encode("<f4", &[features.len() as u64 / pool, pool]), &bytes])?;
     }
     let mut provenance =
         serde_json::to_vec_pretty(&reference.provenance).map_err(|error| ZipError::Io(error.into()))?;

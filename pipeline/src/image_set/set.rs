@@ -47,17 +47,17 @@ impl ImageSetOptions {
 #[derive(Debug)]
 pub struct ImageSet {
     digest: String,
-    images: Images,
+    inputs: Inputs,
     preparation: Preparation,
 }
 
 /// Where images come from.
 #[derive(Debug)]
-enum Images {
+enum Inputs {
     /// Files, shards or tables; by unit.
     Listed { address: String, images: Option<u64>, inputs: Vec<PlannedInput>, reader: InputReader },
     /// An archive; a range of rows for each unit.
-    Archive { images: NpzImages, units: Vec<Range<u64>> },
+    Archive { archive: NpzImages, units: Vec<Range<u64>> },
 }
 
 impl ImageSet {
@@ -86,17 +86,17 @@ impl ImageSet {
         // Which images are rejected decides the scores as much as which there are.
         let crop_name = crop.map_or("none".to_owned(), |crop| crop.to_string());
         digest.update(format!("{crop_name} {} {}\n", limits.max_image_bytes, limits.max_image_pixels));
-        let images = match NpzArchive::is_named_by(&source.url) {
-            true => Images::archive(source, *unit_size, limits, &mut digest).await?,
-            false => Images::listed(source, *unit_size, limits, &mut digest).await?,
+        let inputs = match NpzArchive::is_named_by(&source.url) {
+            true => Inputs::archive(source, *unit_size, limits, &mut digest).await?,
+            false => Inputs::listed(source, *unit_size, limits, &mut digest).await?,
         };
-        let shape = match (crop, &images) {
+        let shape = match (crop, &inputs) {
             (Some(crop), _) => (crop.size(), crop.size()),
-            (None, Images::Archive { images, .. }) => (images.height, images.width),
-            (None, Images::Listed { .. }) => images.first_size(decode_limits).await?,
+            (None, Inputs::Archive { archive, .. }) => (archive.height, archive.width),
+            (None, Inputs::Listed { .. }) => inputs.first_size(decode_limits).await?,
         };
         let preparation = Preparation { crop: *crop, limits: decode_limits, shape };
-        Ok(Self { digest: hex(&digest.finalize()), images, preparation })
+        Ok(Self { digest: hex(&digest.finalize()), inputs, preparation })
     }
 
     /// SHA-256 (lowercase hexadecimal) of the frozen list (addresses, sizes, versions, and what is read of each), of the crop and of the
@@ -107,19 +107,19 @@ impl ImageSet {
 
     /// Where the set is, without credentials.
     pub fn display(&self) -> &str {
-        self.images.address()
+        self.inputs.address()
     }
 
     /// Number of units; the units are numbered from 0.
     pub fn units(&self) -> u32 {
-        self.images.units()
+        self.inputs.units()
     }
 
     /// Images in all, broken ones included; unknown for tar shards until they are read.
     pub fn images(&self) -> Option<u64> {
-        match &self.images {
-            Images::Listed { images, .. } => *images,
-            Images::Archive { units, .. } => units.last().map(|rows| rows.end),
+        match &self.inputs {
+            Inputs::Listed { images, .. } => *images,
+            Inputs::Archive { units, .. } => units.last().map(|rows| rows.end),
         }
     }
 
@@ -134,10 +134,10 @@ impl ImageSet {
     /// # Errors
     /// When the archive is damaged or cannot be read.
     pub(crate) async fn check(&self) -> Result<(), PipelineError> {
-        match &self.images {
-            Images::Archive { images, .. } if self.images() == Some(images.rows) => {
+        match &self.inputs {
+            Inputs::Archive { archive, .. } if self.images() == Some(archive.rows) => {
                 tracing::info!(set = self.display(), "holding the archive to its checksum");
-                images.check().await
+                archive.check().await
             }
             _ => Ok(()),
         }
@@ -145,7 +145,7 @@ impl ImageSet {
 
     /// The images of one unit, in order; none for a unit that the set does not have. To be polled in a tokio runtime.
     pub(crate) fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<SetImage, PipelineError>> {
-        self.images.read_unit(unit)
+        self.inputs.read_unit(unit)
     }
 
     pub(crate) fn preparation(&self) -> Preparation {
@@ -153,11 +153,11 @@ impl ImageSet {
     }
 }
 
-impl Images {
+impl Inputs {
     fn address(&self) -> &str {
         match self {
             Self::Listed { address, .. } => address,
-            Self::Archive { images, .. } => images.uri(),
+            Self::Archive { archive, .. } => archive.uri(),
         }
     }
 
@@ -170,7 +170,7 @@ impl Images {
 
     fn read_unit(&self, unit: u32) -> BoxStream<'static, Result<SetImage, PipelineError>> {
         match self {
-            Self::Archive { images, units } => images.read(units.get(unit as usize).cloned().unwrap_or_default()),
+            Self::Archive { archive, units } => archive.read(units.get(unit as usize).cloned().unwrap_or_default()),
             Self::Listed { inputs, reader, .. } => {
                 let start = inputs.partition_point(|input| input.unit < unit);
                 let end = inputs.partition_point(|input| input.unit <= unit);
@@ -201,19 +201,19 @@ impl Images {
         limits: &Limits,
         digest: &mut Sha256,
     ) -> Result<Self, PipelineError> {
-        let images = NpzImages::open(&source.url, limits).await?;
-        let rows = source.max_images.map_or(images.rows, |most| most.min(images.rows));
+        let archive = NpzImages::open(&source.url, limits).await?;
+        let rows = source.max_images.map_or(archive.rows, |most| most.min(archive.rows));
         if rows == 0 {
             let problem = "a limit of 0 images leaves nothing to do".to_owned();
-            return Err(PipelineError::Source { uri: images.uri().to_owned(), problem });
+            return Err(PipelineError::Source { uri: archive.uri().to_owned(), problem });
         }
-        let (size, etag) = images.identity();
+        let (size, etag) = archive.identity();
         // Archives of as many images are all of one size: the checksum of the pixels tells them apart where nothing else does.
-        let shape = (rows, images.height, images.width, images.crc32());
-        freeze(digest, "npz", &(images.uri(), size, etag, shape));
+        let shape = (rows, archive.height, archive.width, archive.crc32());
+        freeze(digest, "npz", &(archive.uri(), size, etag, shape));
         let units: Vec<_> = equal_ranges(rows, unit_size as u64).collect();
         check_units(units.len())?;
-        Ok(Self::Archive { images, units })
+        Ok(Self::Archive { archive, units })
     }
 
     async fn listed(

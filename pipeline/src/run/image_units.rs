@@ -139,7 +139,7 @@ impl<'a> RowCollector<'a> {
         }
     }
 
-    /// Joins images and codes, and balances the row counts.
+    /// Joins images and codes, and checks that the row counts add up.
     fn finish(self, left_out: SourceAccount) -> Result<UnitRows, PipelineError> {
         let mut ids = HashSet::with_capacity(self.images.len());
         if let Some(image) = self.images.iter().find(|image| !ids.insert(image.image_id.as_str())) {

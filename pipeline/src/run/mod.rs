@@ -151,7 +151,7 @@ async fn work_through<S: UnitSource, D: Devices>(
     }
     let done_after = done_units(&run.output, &run.plan).await?;
     let reports = read_markers(&run.output, &run.plan, done_after).await?;
-    let mut row_counts_output = sum_row_counts(&reports);
+    let mut row_counts_output: RowCounts = reports.iter().map(|report| &report.row_counts).sum();
     row_counts_output.left_out.add(&read_left_out(&run.output, run.plan.hash()).await?);
     let units_left = run.plan.units().saturating_sub(reports.len() as u32);
     if units_left == 0 {
@@ -163,7 +163,7 @@ async fn work_through<S: UnitSource, D: Devices>(
     }
     let (units_here, units_already_done) = (here.len() as u32, done_before.len() as u32);
     Ok(RunReport {
-        row_counts_here: sum_row_counts(&here),
+        row_counts_here: here.iter().map(|report| &report.row_counts).sum(),
         row_counts_output,
         units_here,
         units_already_done,
@@ -238,7 +238,7 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
         tracing::info!(
             images = report.row_counts.listed,
             rejected = report.row_counts.rejected_total(),
-            reasons = %describe_rejects(&report.row_counts),
+            reasons = %describe_rejects(&report.row_counts.rejected),
             rows = report.row_counts.token_rows,
             bytes = report.files().map(|file| file.bytes).sum::<u64>(),
             seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
@@ -248,16 +248,10 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
     }
 }
 
-/// What makes the files of a run.
+/// What writes the files of a run.
 fn writer_info(run: &Run, device_kind: String) -> WriterInfo {
     let (decoder, version) = (decoder_versions().to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     WriterInfo { device_kind, libtorch: run.libtorch.clone(), decoder, version }
-}
-
-fn sum_row_counts(reports: &[UnitReport]) -> RowCounts {
-    let mut row_counts = RowCounts::default();
-    reports.iter().for_each(|report| row_counts.add(&report.row_counts));
-    row_counts
 }
 
 /// Images of the plan, where the layout tells without reading: a file is an image, a row is an image, a tar is unknown.

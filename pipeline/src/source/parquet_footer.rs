@@ -4,7 +4,11 @@
 //! dictionaries hold the same plain columns as any other.
 
 use super::pinned_object::PinnedObject;
-use crate::{PipelineError, error::first_few, parquet_batches::without_panic};
+use crate::{
+    PipelineError,
+    error::first_few,
+    parquet_batches::{check_rows, without_panic},
+};
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use arrow_schema::{DataType, Field, Fields};
 use parquet::{
@@ -142,6 +146,7 @@ pub(super) async fn read_footer(object: &PinnedObject, reading: &SourceReading) 
             Err(error) => return Err(wrong(error)),
         }
     };
+    check_rows(&metadata).map_err(wrong)?;
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = without_panic(|| ArrowReaderMetadata::try_new(Arc::new(metadata), options)).map_err(wrong)?;
     let (columns, label_advice) = find_columns(metadata.schema().fields(), reading)

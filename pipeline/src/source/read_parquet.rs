@@ -13,7 +13,7 @@ use super::{
 use crate::{
     PipelineError,
     background_task::{joined, spawn, stream_of_task},
-    parquet_batches::{ParquetBatches, behind_the_end},
+    parquet_batches::{ParquetBatches, past_the_end},
 };
 use arrow_array::{
     Array, RecordBatch,
@@ -317,7 +317,7 @@ impl ChunkReader for PageReader {
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         if start.saturating_add(length as u64) > self.0.size {
             return Err(ParquetError::EOF(format!(
-                "a page ends at byte {}, behind the file's end",
+                "a page ends at byte {}, past the end of the file",
                 start.saturating_add(length as u64)
             )));
         }
@@ -348,7 +348,7 @@ impl BufRead for BytesFrom {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.current.is_empty() {
             if self.position >= self.pages.size {
-                return Err(behind_the_end());
+                return Err(past_the_end());
             }
             self.current = self.pages.from(self.position).map_err(io::Error::other)?;
         }

@@ -227,6 +227,31 @@ mod tests {
     }
 
     #[test]
+    fn hostile_tables_are_read_or_refused_by_name() {
+        let provenance = provenance("adm-center-256", 128);
+        let tokens = encode_tokens(&imagenet_rows(9, 1), &provenance, "a").expect("bytes").to_vec();
+        crate::testing::fuzz(file!(), 200, &[tokens], |bytes| {
+            crate::testing::read_or_refused("a.parquet", decode_tokens(Bytes::copy_from_slice(bytes), 128, "a.parquet"))
+        });
+        let row = |number: i64| ImageRow {
+            image_id: format!("n01440764_{number}"),
+            source: format!("n01440764/n01440764_{number}.JPEG"),
+            label: Some(0),
+            class_name: Some("n01440764".to_owned()),
+            width: Some(500),
+            height: None,
+            bytes: number,
+            sha256: None,
+            rejected: (number % 3 == 0).then_some(RejectReason::Truncated),
+            error: None,
+        };
+        let images = encode_images(&(0..9).map(row).collect::<Vec<_>>(), &provenance, "a").expect("bytes").to_vec();
+        crate::testing::fuzz(file!(), 200, &[images], |bytes| {
+            crate::testing::read_or_refused("a.parquet", decode_images(Bytes::copy_from_slice(bytes), "a.parquet"))
+        });
+    }
+
+    #[test]
     fn another_number_of_codes_a_row_is_refused() {
         let bytes = encode_tokens(&imagenet_rows(3, 1), &provenance("adm-center-256", 128), "a").expect("bytes");
         let error = decode_tokens(bytes, 64, "tokens.parquet").expect_err("128 codes").to_string();

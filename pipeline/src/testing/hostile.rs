@@ -59,6 +59,17 @@ fn damaged(mut bytes: Vec<u8>, all: &[Damage]) -> Vec<u8> {
     bytes
 }
 
+/// Whether the damaged file `name` was read, or refused by an error that names it.
+///
+/// # Errors
+/// When the error does not.
+pub fn read_or_refused<T, E: std::fmt::Display>(name: &str, read: Result<T, E>) -> Result<(), TestCaseError> {
+    match read.map_err(|error| error.to_string()) {
+        Err(told) if !told.contains(name) => Err(TestCaseError::fail(format!("{name} is not named: {told}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Damages `sound` files in `cases` ways, or in others, so many at a time, for `RESTOK_FUZZ_SECONDS`; `check` says what must hold of
 /// each. The ways follow from `PROPTEST_RNG_SEED`. What failed is kept in `proptest-regressions` of the crate of `source_file`, the
 /// caller's `file!()`.

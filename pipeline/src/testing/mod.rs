@@ -12,6 +12,6 @@ pub use fake_encoder::{FakeEncoder, Gate};
 pub use fake_generator::{FakeDecoder, FakeSampler};
 pub use fake_scorer::FakeScorer;
 pub use fault_store::{Fault, FaultRule, FaultStore, Operation};
-pub use hostile::fuzz;
+pub use hostile::{fuzz, read_or_refused};
 pub use patience::{PATIENCE, arrives, returns, wait_until, wait_until_async};
 pub use plan_settings::plan_settings;

@@ -14,7 +14,7 @@ use futures::{
     future::{Either, ready},
     stream::{self, BoxStream},
 };
-use schemas::{RandomStream, RejectReason, RowCounts};
+use schemas::{RandomStream, RejectReason};
 use std::sync::Arc;
 
 /// Images after which the share of rejects is judged where nobody knows how many there are.
@@ -120,7 +120,7 @@ fn prepare(image: NextImage, recipe: &Recipe) -> Prepared {
     Prepared { turn: Turn { epoch, images_taken, ends_epoch, next }, image_id: image.image_id, view }
 }
 
-/// The batch that is being filled, and the row counts of the epoch.
+/// The batch that is being filled, and the rejects of the epoch.
 struct Gathering<'a> {
     recipe: &'a Recipe,
     views: ViewBatcher,
@@ -160,7 +160,7 @@ impl<'a> Gathering<'a> {
             *self.all_rejects.entry(reason).or_default() += 1;
         }
         // Before the batch is handed out: no checkpoint may stand behind an epoch that failed.
-        self.check_row_counts(&turn)?;
+        self.check_reject_rate(&turn)?;
         if turn.ends_epoch {
             self.rejected_in_epoch = 0;
             self.images_an_epoch = Some(turn.images_taken);
@@ -191,10 +191,10 @@ impl<'a> Gathering<'a> {
 
     /// Fails as soon as it is certain that more images of the epoch are rejected than may be; where nobody knows how many images
     /// there are, as soon as it would be certain for [`TRIAL_IMAGES`], or for those that were read.
-    fn check_row_counts(&self, turn: &Turn) -> Result<(), PipelineError> {
+    fn check_reject_rate(&self, turn: &Turn) -> Result<(), PipelineError> {
         let known = if turn.ends_epoch { Some(turn.images_taken) } else { self.images_an_epoch };
         let images = known.unwrap_or(turn.images_taken.max(TRIAL_IMAGES));
-        let reasons = || describe_rejects(&RowCounts { rejected: self.all_rejects.clone(), ..RowCounts::default() });
+        let reasons = || describe_rejects(&self.all_rejects);
         if self.rejected_in_epoch as f64 > self.recipe.max_reject_rate * images as f64 {
             return Err(PipelineError::RejectRate {
                 rejected: self.rejected_in_epoch,

@@ -213,7 +213,7 @@ impl TokenFiles {
     }
 }
 
-/// The manifest of a finished output, held to its own row counts.
+/// The manifest of a finished output, its files checked against its row counts.
 async fn read_manifest(output: &Storage) -> Result<Manifest, PipelineError> {
     let (owner, finished, manifest) =
         future::try_join3(owning_plan(output), output.exists(SUCCESS_PATH), output.get_if_exists(MANIFEST_PATH))

@@ -163,11 +163,11 @@ mod tests {
             (1, 2, RankOrigin::SlurmStep),
             (5, 6, RankOrigin::Torchrun),
         ];
-        let flags = detect(Some(0), Some(9), &variables).expect("flags");
-        assert_eq!((flags.rank, flags.world, flags.origin), (0, 9, RankOrigin::Options));
+        let options = detect(Some(0), Some(9), &variables).expect("options");
+        assert_eq!((options.rank, options.world, options.origin), (0, 9, RankOrigin::Options));
         for (variables_of_it, (rank, world, origin)) in [1, 3, 2, 2].into_iter().zip(expected) {
-            let flag = (origin == RankOrigin::Kubernetes).then_some(8);
-            assert_eq!(detect(None, flag, &variables).expect("detected"), ProcessRank { rank, world, origin });
+            let world_option = (origin == RankOrigin::Kubernetes).then_some(8);
+            assert_eq!(detect(None, world_option, &variables).expect("detected"), ProcessRank { rank, world, origin });
             variables.drain(..variables_of_it);
         }
         assert_eq!(detect(None, None, &variables).expect("alone"), ProcessRank::ALONE);

@@ -37,6 +37,7 @@ fn damaged_files_give_an_image_of_their_size_or_a_reject() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
     fn noise_behind_a_magic_number_gives_a_reject_or_an_image(
         magic in prop::sample::select(vec![

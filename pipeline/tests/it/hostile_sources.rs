@@ -84,7 +84,7 @@ fn a_page_header_that_goes_on_for_ever_is_refused_at_the_end_of_the_file() {
     bytes[4..11].copy_from_slice(&[0xF9, 0xF7, 0xFF, 0xFF, 0xFF, 0xFF, 0x07]);
     let refused = RUNTIME.block_on(arrives("the end of a header without end", read_source("a.parquet", &bytes)));
     let told = refused.expect_err("there is no such page").to_string();
-    assert!(told.contains("a.parquet") && told.contains("behind the end of the file"), "{told}");
+    assert!(told.contains("a.parquet") && told.contains("past the end of the file"), "{told}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use parquet::{
 use pipeline::{
     DecodeLimits, PipelineError, SampleImage, decode_image, encode_png, encode_sample_parquet, encode_sample_tar,
     read_sample_parquet,
+    testing::{fuzz, read_or_refused},
 };
 use schemas::{RandomStream, SourceLayout};
 use std::{collections::BTreeMap, sync::Arc};
@@ -50,6 +51,13 @@ fn provenance() -> BTreeMap<String, String> {
 
 fn read_back(bytes: Bytes) -> Result<Vec<SampleImage>, PipelineError> {
     read_sample_parquet(bytes, "a.parquet")?.collect()
+}
+
+#[test]
+fn hostile_parquet_files_of_samples_are_read_or_refused_by_name() {
+    fuzz(file!(), 200, &[parquet(&samples(0..9, 4)).to_vec()], |bytes| {
+        read_or_refused("a.parquet", read_back(Bytes::copy_from_slice(bytes)))
+    });
 }
 
 #[test]

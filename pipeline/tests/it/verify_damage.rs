@@ -198,7 +198,7 @@ async fn markers_that_lie_are_found() {
     let found = |path: &str, words: &str| {
         findings.iter().any(|finding| finding.path == path && finding.problem.contains(words))
     };
-    assert!(found(&damaged.images(0), "the row counts that follow from its rows"), "{findings:?}");
+    assert!(found(&damaged.images(0), "its rows count"), "{findings:?}");
     assert!(found(&damaged.marker(1), "images listed, but"), "{findings:?}");
     assert!(found(&damaged.marker(2), "EOF"), "{findings:?}");
     assert!(found(MANIFEST_PATH, "no readable marker: 1-2"), "{findings:?}");
