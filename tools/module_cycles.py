@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Fails where top-level modules of a crate form a cycle.
 
-    make arrows     # or: tools/module_cycles.py [CRATE...]
+    make arrows     # or: tools/module_cycles.py [--layers] [CRATE...]
 
 A top-level module is a file or a folder directly in `CRATE/src`. It depends on another one whose name stands in a `use crate::…`, a
 `crate::…` or a `super::…` that leaves the module; a name that `lib.rs` re-exports counts as the module it comes from. Tests in
 the sources (`#[cfg(test)]`) may use what they like.
 
-KNOWN lists the dependencies that still close a cycle: they are printed, and what is left without them must have no cycle. One
-that closes no cycle any more fails too, so that the list only shrinks.
+With --layers it prints the modules of each crate by layers: a module uses only modules of the lines below its own.
 """
 
 import re
@@ -16,11 +15,6 @@ import sys
 from pathlib import Path
 
 CRATES = ["schemas", "pipeline", "report", "models", "jobs"]
-
-# By crate, which module must not stay dependent on which.
-KNOWN = {
-    "models": [("parameters", "checkpoint_kind")],
-}
 
 TOKEN = re.compile(
     r"""
@@ -172,42 +166,46 @@ def cycles(edges):
     return found
 
 
-def check(crate, root):
-    """Prints what is wrong with the modules of a crate; whether anything is."""
-    places = {}
+def check(crate, root, draw):
+    """Prints which modules of a crate form cycles, or its layers where `draw`; whether there are cycles."""
+    places, edges = {}, {}
     for module, used, path, line in Crate(root / crate).uses():
         places.setdefault((module, used), []).append(f"{path.relative_to(root)}:{line}")
-
-    def edges(without=()):
-        found = {}
-        for module, used in places.keys() - set(without):
-            found.setdefault(module, set()).add(used)
-        return found
-
-    failed = False
-    known = KNOWN.get(crate, [])
-    for module, used in known:
-        rest = [edge for edge in known if edge != (module, used)]
-        if any(module in cycle and used in cycle for cycle in cycles(edges(rest))) and (module, used) in places:
-            where = ", ".join(places[module, used])
-            print(f"arrows: known in {crate}: {module} uses {used} ({where}), which uses {module} in turn")
-        else:
-            print(f"arrows: {module} and {used} of {crate} are in no cycle any more: strike them out of KNOWN", file=sys.stderr)
-            failed = True
-    for cycle in cycles(edges(known)):
+        edges.setdefault(module, set()).add(used)
+    found = cycles(edges)
+    for cycle in found:
         print(f"arrows: modules of {crate} form a cycle: {', '.join(sorted(cycle))}", file=sys.stderr)
         for (module, used), where in sorted(places.items()):
-            if module in cycle and used in cycle and (module, used) not in known:
+            if module in cycle and used in cycle:
                 print(f"  {module} uses {used}: {', '.join(where[:3])}{', …' * (len(where) > 3)}", file=sys.stderr)
-        failed = True
-    return failed
+    if draw and not found:
+        print(f"{crate}:")
+        for number, layer in reversed(list(enumerate(layers(edges), 1))):
+            print(f"  {number:2}  {'  '.join(layer)}")
+    return bool(found)
+
+
+def layers(edges):
+    """Modules without cycles by the longest way down, lowest layer first."""
+    depth = {}
+
+    def visit(node):
+        if node not in depth:
+            depth[node] = 1 + max(map(visit, edges.get(node, ())), default=0)
+        return depth[node]
+
+    for node in edges:
+        visit(node)
+    return [sorted(node for node in depth if depth[node] == layer) for layer in range(1, max(depth.values(), default=0) + 1)]
 
 
 def main():
     root = Path(__file__).resolve().parent.parent
-    failed = [crate for crate in sys.argv[1:] or CRATES if check(crate, root)]
-    if not failed:
-        print("arrows: no other modules form a cycle")
+    draw = "--layers" in sys.argv
+    crates = [argument for argument in sys.argv[1:] if argument != "--layers"] or CRATES
+    failed = [crate for crate in crates if check(crate, root, draw)]
+    if not failed and not draw:
+        print("arrows: no modules form a cycle")
     sys.exit(bool(failed))
 
 

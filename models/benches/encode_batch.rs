@@ -1,6 +1,6 @@
 //! Views a second through encoder and decoder, random weights. `cargo bench -p models`.
 
-use models::{Device, DeviceChoice, LoadOptions, Precision, Preset, TokenizerConfig, VisualTokenizer, initialise};
+use models::{Device, DeviceChoice, LoadOptions, Precision, TokenizerSize, TokenizerConfig, VisualTokenizer, initialise};
 use schemas::PixelBatch;
 
 const VIEWS: usize = 4;
@@ -9,7 +9,7 @@ fn main() {
     divan::main();
 }
 
-fn tokenizer(preset: Preset, precision: Precision) -> VisualTokenizer {
+fn tokenizer(preset: TokenizerSize, precision: Precision) -> VisualTokenizer {
     let device = initialise(&[DeviceChoice::Auto], None).expect("a device")[0];
     let options = LoadOptions { device, precision, name: None };
     VisualTokenizer::init(TokenizerConfig::preset(preset), 0, options).expect("built")
@@ -28,14 +28,14 @@ fn native() -> Vec<Precision> {
 
 #[divan::bench(args = native(), sample_count = 5)]
 fn encode_large(bencher: divan::Bencher<'_, '_>, precision: &Precision) {
-    let (tokenizer, views) = (tokenizer(Preset::Large, *precision), views());
+    let (tokenizer, views) = (tokenizer(TokenizerSize::Large, *precision), views());
     // The codes come back to the host, so the clock stops when the device has finished.
     bencher.counter(divan::counter::ItemsCount::new(VIEWS)).bench_local(|| tokenizer.encode(&views).expect("encodes"));
 }
 
 #[divan::bench(sample_count = 5)]
 fn decode_small(bencher: divan::Bencher<'_, '_>) {
-    let tokenizer = tokenizer(Preset::Small, Precision::Fp32);
+    let tokenizer = tokenizer(TokenizerSize::Small, Precision::Fp32);
     let tokens = tokenizer.encode(&views()).expect("encodes");
     bencher
         .counter(divan::counter::ItemsCount::new(VIEWS))

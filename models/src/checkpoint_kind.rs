@@ -3,8 +3,9 @@
 //! Nothing here decides whether weights are taken; that is by every name and shape. It says in a few lines why they were not.
 
 use crate::{
-    GeneratorSize, TensorProblem, TokenizerPreset,
+    TensorProblem,
     config_kind::TOKENIZER,
+    sizes::{GeneratorSize, TOKENIZER_PRESETS, TransformerSize},
     weight_file::{Keep, WeightFile, keeping_command},
 };
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
@@ -272,13 +273,8 @@ fn preset(network: &Network, shapes: &BTreeMap<&str, &[i64]>) -> Option<&'static
         TOKENIZER => {
             let of = |part: &str| Some((size(&format!("{part} width"))?, size(&format!("{part} blocks"))?));
             let (encoder, decoder) = (of("encoder")?, of("decoder")?);
-            TokenizerPreset::NAMES.into_iter().find(|name| {
-                TokenizerPreset::named(name).is_ok_and(|preset| {
-                    let (of_encoder, of_decoder) = (preset.config.encoder(), preset.config.decoder());
-                    encoder == (of_encoder.width, of_encoder.layers as i64)
-                        && decoder == (of_decoder.width, of_decoder.layers as i64)
-                })
-            })
+            let same = |size: TransformerSize| encoder == decoder && encoder == (size.width, size.layers as i64);
+            TOKENIZER_PRESETS.into_iter().find(|&(_, size)| same(size)).map(|(name, _)| name)
         }
         HIERARCHICAL | PLAIN => {
             let found = (size("width")?, size("layers")?);

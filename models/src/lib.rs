@@ -41,6 +41,7 @@ mod model_folder;
 mod parameters;
 mod precision;
 mod shared_library;
+mod sizes;
 mod tf32;
 mod torch_switches;
 mod training;
@@ -49,7 +50,7 @@ mod weight_file;
 
 pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
-pub use generator::{Generator, GeneratorConfig, GeneratorData, GeneratorSize};
+pub use generator::{Generator, GeneratorConfig, GeneratorData};
 pub use kernels::{FusedKernelsReport, fused_kernels_report, use_fused_kernels};
 pub use loaded_model::{LoadOptions, LoadedModel};
 pub use memory::{BatchMemory, memory_limit};
@@ -59,6 +60,7 @@ pub use metrics::{
     ReconstructionScorer, ReconstructionScores, TokenMeter, TokenScores, frechet_distance, precision_recall,
 };
 pub use precision::Precision;
+pub use sizes::{GeneratorSize, TokenizerSize, TransformerSize};
 pub use tf32::can_share_a_device;
 pub use training::{
     AdamWOptions, Adversary, CosineSchedule, FrozenFiles, GeneratorPreset, GeneratorRecipe, GeneratorTrainer,
@@ -66,6 +68,6 @@ pub use training::{
 };
 pub use visual_tokenizer::{
     EncoderStages, Quantized, TokenizerConfig, TokenizerOperations, VisualTokenizer,
-    config::{Architecture, ImageInput, Preset, TransformerSize},
+    config::{Architecture, ImageInput},
 };
 pub use weight_file::{pickle_conversion_command, shards_of_index};

@@ -1,29 +1,14 @@
 //! What a generator is built from: the published configuration, resolved and checked.
 
 use super::{raw_config::RawConfig, steps::Steps};
-use crate::{ModelError, config_kind, visual_tokenizer::config::TransformerSize};
-use schemas::{SchemaError, TokenLevels, check_codebook_size};
+use crate::{ModelError, config_kind, sizes::{GeneratorSize, TransformerSize}};
+use schemas::{TokenLevels, check_codebook_size};
 use std::path::Path;
 
 /// Most special tokens that a published generator has, whether it reads them or not.
 const PUBLISHED_SPECIAL_TOKENS: usize = 127;
 /// Tokens that the published generators sample one by one before they go by levels.
 const PUBLISHED_SINGLE_TOKENS: usize = 4;
-
-/// Sizes by name (`GPT_models` in autoregressive/models/gpt_har.py), and one of ours for small images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GeneratorSize {
-    /// Width 128, 6 layers, 4 heads: ours, what two cores train in an hour.
-    Tiny,
-    /// Width 768, 12 layers, 12 heads.
-    GptB,
-    /// Width 1024, 24 layers, 16 heads.
-    GptL,
-    /// Width 1280, 36 layers, 20 heads.
-    GptXl,
-    /// Width 1536, 48 layers, 24 heads.
-    GptXxl,
-}
 
 /// What a generator is to generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,46 +63,6 @@ fn check_sizes(raw: &RawConfig) -> Result<(), ModelError> {
         return Err(ModelError::setting("num_classes", raw.num_classes, format!("1 to {MAX_CLASSES}")));
     }
     Ok(())
-}
-
-impl GeneratorSize {
-    /// The size `name`: `tiny`, `gpt-b`, `gpt-l`, `gpt-xl` or `gpt-xxl`.
-    ///
-    /// # Errors
-    /// When there is none of that name.
-    pub fn named(name: &str) -> Result<Self, ModelError> {
-        Self::ALL.into_iter().find(|size| size.name() == name).ok_or_else(|| {
-            ModelError::Data(SchemaError::UnknownName {
-                what: "generator size",
-                found: name.to_owned(),
-                expected: Self::ALL.map(Self::name).join(", "),
-            })
-        })
-    }
-
-    /// All sizes, smallest first.
-    pub const ALL: [Self; 5] = [Self::Tiny, Self::GptB, Self::GptL, Self::GptXl, Self::GptXxl];
-
-    /// Its name in settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tiny => "tiny",
-            Self::GptB => "gpt-b",
-            Self::GptL => "gpt-l",
-            Self::GptXl => "gpt-xl",
-            Self::GptXxl => "gpt-xxl",
-        }
-    }
-
-    pub(crate) fn transformer(self) -> TransformerSize {
-        match self {
-            Self::Tiny => TransformerSize { width: 128, layers: 6, heads: 4 },
-            Self::GptB => TransformerSize { width: 768, layers: 12, heads: 12 },
-            Self::GptL => TransformerSize { width: 1024, layers: 24, heads: 16 },
-            Self::GptXl => TransformerSize { width: 1280, layers: 36, heads: 20 },
-            Self::GptXxl => TransformerSize { width: 1536, layers: 48, heads: 24 },
-        }
-    }
 }
 
 impl GeneratorConfig {

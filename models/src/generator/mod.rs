@@ -25,7 +25,7 @@ pub(crate) use self::{
     rows::{DeviceRows, check_classes},
     transformer::Transformer,
 };
-pub use config::{GeneratorConfig, GeneratorData, GeneratorSize};
+pub use config::{GeneratorConfig, GeneratorData};
 
 use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps};
 use crate::{

@@ -1,7 +1,7 @@
 //! Recipes by name: which tokenizer, how it is trained, and on how many images at once.
 
 use super::{AdamWOptions, Adversary, CosineSchedule, ReconstructionKind, TokenizerRecipe};
-use crate::{ModelError, Precision, Preset, TokenizerConfig};
+use crate::{ModelError, Precision, TokenizerConfig, sizes::{TOKENIZER_PRESETS, TokenizerSize}};
 use schemas::SchemaError;
 
 /// A recipe with everything that belongs to it.
@@ -17,7 +17,10 @@ pub struct TokenizerPreset {
 
 impl TokenizerPreset {
     /// Names of all presets.
-    pub const NAMES: [&str; 4] = ["restok-l-128", "restok-b-128", "restok-s-128", "tiny"];
+    pub const NAMES: [&str; 4] = {
+        let [(large, _), (base, _), (small, _), (tiny, _)] = TOKENIZER_PRESETS;
+        [large, base, small, tiny]
+    };
 
     /// The preset `name`.
     ///
@@ -30,9 +33,9 @@ impl TokenizerPreset {
             global_batch_size: 256,
         };
         match name {
-            "restok-l-128" => Ok(published(Preset::Large)),
-            "restok-b-128" => Ok(published(Preset::Base)),
-            "restok-s-128" => Ok(published(Preset::Small)),
+            "restok-l-128" => Ok(published(TokenizerSize::Large)),
+            "restok-b-128" => Ok(published(TokenizerSize::Base)),
+            "restok-s-128" => Ok(published(TokenizerSize::Small)),
             "tiny" => Ok(tiny()),
             _ => Err(ModelError::Data(SchemaError::UnknownName {
                 what: "preset",
@@ -72,7 +75,9 @@ mod tests {
     #[test]
     fn every_name_is_a_preset_and_others_are_refused_with_all_names() {
         for name in TokenizerPreset::NAMES {
-            TokenizerPreset::named(name).expect(name);
+            let preset = TokenizerPreset::named(name).expect(name);
+            let size = TOKENIZER_PRESETS.into_iter().find(|&(known, _)| known == name).expect("known by name").1;
+            assert_eq!((preset.config.encoder(), preset.config.decoder()), (size, size), "{name}");
         }
         let error = TokenizerPreset::named("restok-xl").expect_err("there is none").to_string();
         assert!(TokenizerPreset::NAMES.iter().all(|name| error.contains(name)), "{error}");

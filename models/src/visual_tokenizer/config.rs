@@ -1,40 +1,13 @@
 //! What a tokenizer is built from: the published configuration, resolved and checked.
 
-pub use super::raw_config::{Architecture, Preset};
+pub use super::raw_config::Architecture;
 use super::{
     hierarchy,
     raw_config::{RawConfig, RawVqModel},
 };
-use crate::{ModelError, config_kind};
+use crate::{ModelError, config_kind, sizes::{TINY_TOKENIZER, TokenizerSize, TransformerSize}};
 use schemas::{TokenLevels, check_codebook_size};
 use std::path::Path;
-
-/// Size of one transformer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TransformerSize {
-    /// Channels of the stream.
-    pub width: i64,
-    /// Blocks.
-    pub layers: usize,
-    /// Attention heads.
-    pub heads: i64,
-}
-
-impl TransformerSize {
-    /// The published sizes, from the tables in modeling/modules/blocks.py.
-    pub fn preset(preset: Preset) -> Self {
-        match preset {
-            Preset::Small => Self { width: 512, layers: 6, heads: 8 },
-            Preset::Base => Self { width: 768, layers: 12, heads: 12 },
-            Preset::Large => Self { width: 1024, layers: 24, heads: 16 },
-        }
-    }
-
-    /// Channels of one head.
-    pub fn head_width(&self) -> i64 {
-        self.width / self.heads
-    }
-}
 
 /// How pixels become the image tokens of the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,10 +82,10 @@ pub struct TokenizerConfig {
 }
 
 impl TokenizerConfig {
-    /// The published configuration with 128 latent tokens at 256 by 256 pixels, with transformers of `preset`'s size.
+    /// The published configuration with 128 latent tokens at 256 by 256 pixels, with transformers of `size`.
     /// Source: configs/training/ResTok/restok_l_128.yaml.
-    pub fn preset(preset: Preset) -> Self {
-        let raw = RawConfig::new(RawVqModel::published(preset), 256, None);
+    pub fn preset(size: TokenizerSize) -> Self {
+        let raw = RawConfig::new(RawVqModel::published(size), 256, None);
         Self::resolve(raw).expect("the published configuration is sound")
     }
 
@@ -132,10 +105,11 @@ impl TokenizerConfig {
             learnable_dec_feat_tokens: None,
             use_vf: None,
             reverse_proj: None,
-            ..RawVqModel::published(Preset::Small)
+            ..RawVqModel::published(TokenizerSize::Small)
         };
+        let TransformerSize { width, layers, heads } = TINY_TOKENIZER;
         let architecture =
-            Architecture { width: 96, layers: 3, heads: 3, z: 64, hidden: 32, mult: vec![1, 1, 2], nres: 1, res: None };
+            Architecture { width, layers, heads, z: 64, hidden: 32, mult: vec![1, 1, 2], nres: 1, res: None };
         Self::resolve(RawConfig::new(options, 32, Some(architecture))).expect("the preset is sound")
     }
 
@@ -157,8 +131,8 @@ impl TokenizerConfig {
         let options = &raw.model.vq_model;
         let (encoder, decoder, pixel_networks) = match &raw.architecture {
             None => (
-                TransformerSize::preset(options.vit_enc_model_size),
-                TransformerSize::preset(options.vit_dec_model_size),
+                options.vit_enc_model_size.transformer(),
+                options.vit_dec_model_size.transformer(),
                 PixelNetworkSize::published(),
             ),
             Some(free) => {
@@ -399,9 +373,9 @@ mod tests {
     #[test]
     fn presets_are_the_published_files() {
         for (preset, file) in [
-            (TokenizerConfig::preset(Preset::Small), published("small")),
-            (TokenizerConfig::preset(Preset::Base), published("base")),
-            (TokenizerConfig::preset(Preset::Large), published("large")),
+            (TokenizerConfig::preset(TokenizerSize::Small), published("small")),
+            (TokenizerConfig::preset(TokenizerSize::Base), published("base")),
+            (TokenizerConfig::preset(TokenizerSize::Large), published("large")),
             (TokenizerConfig::tiny(), tiny()),
         ] {
             let read = read(&file).expect("sound");

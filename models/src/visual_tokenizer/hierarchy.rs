@@ -203,11 +203,11 @@ fn window(index: usize, outputs: usize, inputs: usize) -> std::ops::Range<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::visual_tokenizer::config::Preset;
+    use crate::sizes::TokenizerSize;
 
     #[test]
     fn the_published_large_model_merges_after_blocks_5_11_and_17() {
-        let config = TokenizerConfig::preset(Preset::Large);
+        let config = TokenizerConfig::preset(TokenizerSize::Large);
         assert_eq!(merging_blocks(&config), [5, 11, 17]);
         assert_eq!(image_levels(&config).expect("published"), [(16, 16), (16, 8), (16, 4), (16, 2)]);
         assert_eq!(level_embeddings(&config), 4);

@@ -2,7 +2,7 @@
 //! modeling/modules/blocks.py).
 
 use super::{
-    config::{TokenizerConfig, TransformerSize},
+    config::TokenizerConfig,
     hierarchy,
     latent_encoder::{latent_levels, pointwise},
     pixel_networks::PixelDecoder,
@@ -11,6 +11,7 @@ use crate::{
     ModelError,
     layers::{Activation, Block, Convolution, LayerNorm, Linear, Segment, Stage, rotary_table},
     parameters::{Scope, Start},
+    sizes::TransformerSize,
 };
 use tch::{Kind, Tensor};
 

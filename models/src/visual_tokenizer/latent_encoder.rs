@@ -2,13 +2,14 @@
 //! (`ResTokEncoder` in modeling/modules/blocks.py).
 
 use super::{
-    config::{ImageInput, TokenizerConfig, TransformerSize},
+    config::{ImageInput, TokenizerConfig},
     hierarchy::{self, LevelRun},
 };
 use crate::{
     ModelError,
     layers::{Activation, Block, Convolution, LayerNorm, Linear, Merge, Segment, Stage, rotary_table},
     parameters::{Scope, Start},
+    sizes::TransformerSize,
 };
 use tch::{Kind, Tensor};
 

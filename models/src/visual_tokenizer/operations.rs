@@ -1,10 +1,10 @@
 //! How many operations a tokenizer takes, counted from its configuration: what a measured time is compared with.
 
 use super::{
-    config::{ImageInput, PixelNetworkSize, TokenizerConfig, TransformerSize},
+    config::{ImageInput, PixelNetworkSize, TokenizerConfig},
     hierarchy,
 };
-use crate::ModelError;
+use crate::{ModelError, sizes::TransformerSize};
 
 const RGB: i64 = 3;
 /// Width of a block's hidden layer over its own.
@@ -165,7 +165,7 @@ fn pixel_decoder(size: &PixelNetworkSize, grid: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Preset, TokenizerPreset};
+    use crate::{TokenizerSize, TokenizerPreset};
 
     fn near(found: i64, billions: f64) {
         let found = found as f64 / 1e9;
@@ -175,7 +175,7 @@ mod tests {
     /// Against the numbers that were counted by hand from the published sizes.
     #[test]
     fn the_published_large_tokenizer_takes_455_gflop_to_encode_and_190_of_convolutions_to_decode() {
-        let config = TokenizerConfig::preset(Preset::Large);
+        let config = TokenizerConfig::preset(TokenizerSize::Large);
         let encode = config.encode_operations().expect("counted");
         near(encode.total(), 455.0);
         // The convolutions in front of the transformer.

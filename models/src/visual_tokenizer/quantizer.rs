@@ -178,11 +178,11 @@ fn entropy_loss(distances: &Tensor) -> Result<Tensor, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Preset, TokenizerConfig, parameters::Parameters};
+    use crate::{TokenizerSize, TokenizerConfig, parameters::Parameters};
 
     #[test]
     fn a_vector_that_is_no_number_gets_no_code() {
-        let config = TokenizerConfig::preset(Preset::Small);
+        let config = TokenizerConfig::preset(TokenizerSize::Small);
         let parameters = Parameters::random(5);
         let scope = parameters.root(tch::Device::Cpu, Kind::Float);
         let quantizer = Quantizer::new(&scope.sub("quantize"), &config).expect("built");

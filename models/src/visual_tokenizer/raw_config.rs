@@ -3,6 +3,7 @@
 //! A key that nobody knows is an error, because it may change what the network computes. Keys of which that is known not to be
 //! so (training, evaluation, the generator) are named here, accepted, and kept when a tokenizer is saved.
 
+use crate::sizes::TokenizerSize;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,8 +45,8 @@ pub(super) struct RawVqModel {
     pub(super) use_l2_norm: bool,
     pub(super) commitment_cost: f64,
     pub(super) entropy_loss_ratio: f64,
-    pub(super) vit_enc_model_size: Preset,
-    pub(super) vit_dec_model_size: Preset,
+    pub(super) vit_enc_model_size: TokenizerSize,
+    pub(super) vit_dec_model_size: TokenizerSize,
     pub(super) vit_enc_patch_size: i64,
     pub(super) vit_dec_patch_size: i64,
     #[serde(default = "ten_thousand")]
@@ -147,7 +148,7 @@ impl RawConfig {
 
 impl RawVqModel {
     /// configs/training/ResTok/restok_l_128.yaml, with transformers of `size`.
-    pub(super) fn published(size: Preset) -> Self {
+    pub(super) fn published(size: TokenizerSize) -> Self {
         Self {
             codebook_size: 8192,
             token_size: 8,
@@ -182,18 +183,6 @@ impl RawVqModel {
             reverse_proj: Some(true),
         }
     }
-}
-
-/// A published size of the transformers (modeling/modules/blocks.py).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preset {
-    /// Width 512, 6 layers, 8 heads.
-    Small,
-    /// Width 768, 12 layers, 12 heads.
-    Base,
-    /// Width 1024, 24 layers, 16 heads.
-    Large,
 }
 
 /// Free sizes, for both transformers and both convolutional networks.

@@ -2,7 +2,7 @@
 
 use crate::{fixture, generating, images, on_device, tokenizer};
 use models::{
-    Generator, GeneratorConfig, GeneratorData, GeneratorSize, ModelError, Precision, Preset, TensorProblem,
+    Generator, GeneratorConfig, GeneratorData, GeneratorSize, ModelError, Precision, TokenizerSize, TensorProblem,
     TokenizerConfig, TokenizerPreset, VisualTokenizer,
 };
 use schemas::{Rounding, TokenBatch, sha256_hex};
@@ -294,7 +294,7 @@ fn weights_of_another_size_are_told_with_the_preset_that_they_fit() {
     let folder = TempDir::new().expect("a temporary folder");
     let tiny = TokenizerPreset::named("tiny").expect("a preset").config;
     VisualTokenizer::init(tiny, 1, options()).expect("built").save(folder.path()).expect("saved");
-    let config = TokenizerConfig::preset(Preset::Small).to_json();
+    let config = TokenizerConfig::preset(TokenizerSize::Small).to_json();
     fs::write(folder.path().join("config.json"), config).expect("written");
     let words = [
         "of another size",

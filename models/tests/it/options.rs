@@ -1,5 +1,5 @@
 use crate::{noise, on_device};
-use models::{ModelError, Precision, Preset, TokenizerConfig, TransformerSize, VisualTokenizer};
+use models::{ModelError, Precision, TokenizerSize, TokenizerConfig, TransformerSize, VisualTokenizer};
 use schemas::TokenBatch;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -177,7 +177,7 @@ fn what_cannot_be_is_refused_by_name() {
 #[test]
 fn presets_have_the_published_sizes() {
     for (preset, width, layers, heads) in
-        [(Preset::Small, 512, 6, 8), (Preset::Base, 768, 12, 12), (Preset::Large, 1024, 24, 16)]
+        [(TokenizerSize::Small, 512, 6, 8), (TokenizerSize::Base, 768, 12, 12), (TokenizerSize::Large, 1024, 24, 16)]
     {
         let config = TokenizerConfig::preset(preset);
         assert_eq!(config.encoder(), TransformerSize { width, layers, heads });

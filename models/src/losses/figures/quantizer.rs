@@ -1,6 +1,6 @@
 use super::{CPU, Of, close, figures, fill, integers, number, same, signed};
 use crate::{
-    Preset, TokenizerConfig,
+    TokenizerSize, TokenizerConfig,
     parameters::{ParameterStore, Parameters},
     visual_tokenizer::quantizer::{Quantizer, TrainingQuantized},
 };
@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 const SHAPE: [i64; 4] = [2, 8, 1, 16];
 
 fn config(case: &Value) -> TokenizerConfig {
-    let preset = TokenizerConfig::preset(Preset::Small).to_json();
+    let preset = TokenizerConfig::preset(TokenizerSize::Small).to_json();
     let mut config: Value = serde_json::from_str(&preset).expect("JSON");
     for (setting, value) in [
         ("codebook_size", json!(32)),
