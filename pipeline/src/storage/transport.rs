@@ -55,6 +55,8 @@ impl Transport {
 
 impl HttpConnector for Transport {
     fn connect(&self, options: &ClientOptions) -> Result<HttpClient> {
+        // The first to install ciphers wins, and all of us install the same.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let inner = ReqwestConnector::default().connect(options)?;
         Ok(HttpClient::new(Watched { inner, transport: self.clone() }))
     }
@@ -75,15 +77,19 @@ impl HttpService for Watched {
         }
         let asked = Asked::of(&request);
         match heard.listen(store, &asked.text, self.inner.execute(request)).await {
-            Ok(answer) => self.judge(&asked, answer).await,
-            Err(error) => Err(self.judge_failure(&asked, error)),
+            Ok(answer) => self.classify_answer(&asked, answer).await,
+            Err(error) => Err(self.classify_failure(&asked, error)),
         }
     }
 }
 
 impl Watched {
     /// Hands on what the store's client knows how to take, and turns the rest into errors that are not tried again.
-    async fn judge(&self, asked: &Asked, answer: HttpResponse) -> std::result::Result<HttpResponse, HttpError> {
+    async fn classify_answer(
+        &self,
+        asked: &Asked,
+        answer: HttpResponse,
+    ) -> std::result::Result<HttpResponse, HttpError> {
         let status = answer.status().as_u16();
         let tell_that_it_asks_again = || {
             let (store, request) = (&*self.transport.store, &asked.text);
@@ -111,7 +117,7 @@ impl Watched {
     }
 
     /// Makes an end of what will hardly pass: a certificate that is not accepted, a name that no host has.
-    fn judge_failure(&self, asked: &Asked, error: HttpError) -> HttpError {
+    fn classify_failure(&self, asked: &Asked, error: HttpError) -> HttpError {
         let (store, request) = (&*self.transport.store, &asked.text);
         let is_final = match Unreached::of(&error) {
             Some(Unreached::Certificate) => true,
@@ -560,11 +566,11 @@ mod tests {
         let watched = Watched { inner: HttpClient::new(Canned::default()), transport: transport.clone() };
         let asked = Asked { method: "GET".to_owned(), text: String::new(), lists: false, of_machine: false };
         let unknown = || HttpError::new(HttpErrorKind::Connect, std::io::Error::other("Name or service not known"));
-        let kinds: Vec<_> = (0..3).map(|_| watched.judge_failure(&asked, unknown()).kind()).collect();
+        let kinds: Vec<_> = (0..3).map(|_| watched.classify_failure(&asked, unknown()).kind()).collect();
         assert_eq!(kinds, [HttpErrorKind::Connect, HttpErrorKind::Connect, HttpErrorKind::Unknown]);
-        let last = watched.judge_failure(&asked, unknown());
+        let last = watched.classify_failure(&asked, unknown());
         assert!(!store_error::heals(&Error::Generic { store: "S3", source: Box::new(last) }));
         transport.heard.answered();
-        assert_eq!(watched.judge_failure(&asked, unknown()).kind(), HttpErrorKind::Connect);
+        assert_eq!(watched.classify_failure(&asked, unknown()).kind(), HttpErrorKind::Connect);
     }
 }
