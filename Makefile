@@ -38,6 +38,10 @@ ARGS ?=
 PRESET ?= restok-l-128
 VALIDATION ?=
 TRAIN_ARGS ?=
+# Processes that train together on this machine, one a GPU, and the torchrun that starts them.
+GPUS ?=
+TORCHRUN ?= torchrun
+TOGETHER = $(if $(GPUS),$(TORCHRUN) --standalone --nproc-per-node $(GPUS) --no-python )
 # --- settings of train-generator -----------------------------------------------------------------------------------
 GENERATOR_PRESET ?= gpt-l
 CLASSES ?=
@@ -105,13 +109,15 @@ test-tables: setup setup-tables setup-browser setup-servers ## open the sample's
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
 
-.PHONY: lint arrows deny
+.PHONY: lint arrows modules deny
 lint: setup ## check format, clippy and documentation, warnings denied
 	cargo fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
 arrows: ## check which crate may depend on which, and that modules form no cycle
 	@tools/check-arrows.sh
+modules: ## print the modules of each crate by layers: a module uses only modules of the lines below its own
+	@tools/module_cycles.py --layers
 deny: ## check licences, advisories and sources of dependencies (needs cargo-deny)
 	@cargo deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny check
@@ -121,10 +127,10 @@ fashion-mnist: ## fetch Fashion-MNIST (MIT licence) and write it as WebDataset s
 	@tools/fashion_mnist.py
 
 .PHONY: train-tokenizer fashion-mnist-tokenizer
-train-tokenizer: ## train a tokenizer of PRESET= on the images of SOURCE= into the folder OUTPUT=; the same command goes on
+train-tokenizer: ## train a tokenizer of PRESET= on the images of SOURCE= into the folder OUTPUT=, on GPUS= GPUs; the same command goes on
 	@[ -n "$(SOURCE)" ] && [ -n "$(OUTPUT)" ] || { echo "set both SOURCE=... (images) and OUTPUT=... (a folder on this machine)"; exit 42; }
 	@$(MAKE) build
-	target/release/restok train-tokenizer --preset '$(PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
+	$(TOGETHER)target/release/restok train-tokenizer --preset '$(PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
 		$(if $(VALIDATION),--validation-source '$(VALIDATION)') $(TRAIN_ARGS)
 
 # The number of threads is named because the last bits of sums depend on it: stopped and started again, the run stays the same.
@@ -132,15 +138,15 @@ fashion-mnist-tokenizer: fashion-mnist build ## train the tokenizer of samples/f
 	target/release/restok train-tokenizer --preset tiny \
 		--source 'data/fashion-mnist/fashion-mnist-train-{000000..000005}.tar' \
 		--validation-source data/fashion-mnist/fashion-mnist-test-000000.tar \
-		--output data/fashion-mnist-tokenizer --steps 17000 --learning-rate 1.5e-3 --smallest-scale 1.0 \
+		--output data/fashion-mnist-tokenizer --steps 17000 --learning-rate 1.5e-3 --min-scale 1.0 \
 		--device cpu --device-threads 2 --publish-precision fp16 --log-every 25 --validate-every 500 \
 		--validation-images 500 --sheet-every 500 --save-every 500 --progress-seconds 60
 
 .PHONY: train-generator fashion-mnist-tokens fashion-mnist-generator
-train-generator: ## train a generator of GENERATOR_PRESET= on the token tables of SOURCE= into the folder OUTPUT=; the same command goes on
+train-generator: ## train a generator of GENERATOR_PRESET= on the token tables of SOURCE= into the folder OUTPUT=, on GPUS= GPUs; the same command goes on
 	@[ -n "$(SOURCE)" ] && [ -n "$(OUTPUT)" ] || { echo "set both SOURCE=... (outputs of restok tokenize) and OUTPUT=... (a folder on this machine)"; exit 42; }
 	@$(MAKE) build
-	target/release/restok train-generator --preset '$(GENERATOR_PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
+	$(TOGETHER)target/release/restok train-generator --preset '$(GENERATOR_PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
 		$(if $(VALIDATION),--validation-source '$(VALIDATION)') $(if $(CLASSES),--classes '$(CLASSES)') \
 		$(if $(filter-out file,$(origin TOKENIZER)),--tokenizer '$(TOKENIZER)') $(TRAIN_ARGS)
 
@@ -184,7 +190,7 @@ ifeq ($(SAMPLES),)
 	@echo "SAMPLES= is not set: this is a small set of clothes, with the generator that ships"
 	@$(MAKE) build
 	target/release/restok generate --generator samples/fashion-mnist/generator --tokenizer samples/fashion-mnist/tokenizer \
-		--output data/fashion-mnist-samples --count 10000 --guidance 2 --devices '$(DEVICES)' $(GENERATE_ARGS)
+		--output data/fashion-mnist-samples --count 10000 --guidance-scale 2 --devices '$(DEVICES)' $(GENERATE_ARGS)
 else
 	@$(MAKE) build
 	target/release/restok generate --generator '$(GENERATOR)' --tokenizer '$(TOKENIZER)' --output '$(SAMPLES)' \

@@ -35,7 +35,14 @@ fn main() {
         .define("RESTOK_TORCH_VERSIONS", versions.as_str())
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .files(["shim/torch_switches.cpp", "shim/optimizer.cpp", "shim/profiler.cpp", "shim/host_kernels.cpp"])
+        .include("shim/gloo_declarations")
+        .files([
+            "shim/torch_switches.cpp",
+            "shim/optimizer.cpp",
+            "shim/process_group.cpp",
+            "shim/profiler.cpp",
+            "shim/host_kernels.cpp",
+        ])
         .compile("restok_torch_switches");
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");

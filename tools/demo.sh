@@ -67,7 +67,7 @@ run "$restok" reconstruct --tokens "$output/fashion-mnist" --tokenizer "$clothes
 
 step "7. A set of new images, a hundred of each class: tokens, PNG files in Parquet, and the archive that evaluators read"
 run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --output "$output/generated" \
-  --count 1000 --guidance 2 --unit-size 250 --log-level warn
+  --count 1000 --guidance-scale 2 --unit-size 250 --log-level warn
 .venv/bin/python - "$output/generated/pictures/samples.npz" <<'PYTHON'
 import sys
 import numpy
@@ -77,7 +77,7 @@ print(f"samples.npz: arr_0 {samples.dtype} {samples.shape}")
 PYTHON
 
 step "8. Ten of each class on a sheet, and one of each step by step"
-run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --guidance 2 \
+run "$restok" generate --generator "$clothes/generator" --tokenizer "$clothes/tokenizer" --guidance-scale 2 \
   --grid "$output/generated.png" --reveal "$output/reveal.png" --log-level warn
 
 step "9. What the tokenizer keeps of ten test images, by how many tokens are kept, and the use of its codebook"

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""PSNR of rebuilt Fashion-MNIST pictures, with the black border of their PNGs and without it.
+"""PSNR of reconstructed Fashion-MNIST pictures, with the black border of their PNGs and without it.
 
     tools/fashion_mnist_psnr.py FOLDER       # what `restok reconstruct --to FOLDER` wrote
 
 A picture of the set is 28x28; the PNGs that restok trains on and tokenizes are 32x32, with two black pixels on each side
-(tools/fashion_mnist.py). The border is rebuilt almost without an error, and lifts the ratio. Both are computed as
+(tools/fashion_mnist.py). The border is reconstructed almost without an error, and lifts the ratio. Both are computed as
 `restok train-tokenizer` does: of each image by itself, over pixels of 8 bits and all three channels, and then the mean over the
 images. Needs numpy and Pillow (`make setup-tables`).
 """
@@ -30,10 +30,10 @@ def pixels(path):
     return found
 
 
-def psnr(original, rebuilt):
+def psnr(original, reconstructed):
     """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
     with np.errstate(divide="ignore"):
-        return -10 * np.log10(np.mean((original - rebuilt) ** 2) / 255**2)
+        return -10 * np.log10(np.mean((original - reconstructed) ** 2) / 255**2)
 
 
 def main():
@@ -48,8 +48,8 @@ def main():
         tokens = REBUILT.search(path.name)
         if tokens:
             original = pixels(path.with_name(path.name[: tokens.start()] + ORIGINAL))
-            rebuilt = pixels(path)
-            ratios[int(tokens[1])].append((psnr(original, rebuilt), psnr(original[inner], rebuilt[inner])))
+            reconstructed = pixels(path)
+            ratios[int(tokens[1])].append((psnr(original, reconstructed), psnr(original[inner], reconstructed[inner])))
     if not ratios:
         raise SystemExit(f"{folder} holds no pictures of `restok reconstruct`")
     print(f"tokens  images  PSNR of {SIDE}x{SIDE}, dB  of the inner {PICTURE_SIDE}x{PICTURE_SIDE}, dB")

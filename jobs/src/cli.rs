@@ -228,8 +228,8 @@ Examples:
   Print the plan only:
     restok tokenize --settings job.toml --dry-run
 
-  One of eight processes (Slurm and torchrun need neither option, Kubernetes only --world):
-    restok tokenize --settings job.toml --rank 3 --world 8
+  One of eight processes (Slurm and torchrun need neither option, Kubernetes only --world-size):
+    restok tokenize --settings job.toml --rank 3 --world-size 8
 
 Credentials come from each cloud's standard chain (AWS_*, GOOGLE_*, AZURE_* variables, instance roles) and are never printed. The \
 model hub is configured by HF_TOKEN, HF_ENDPOINT and HF_HOME.
@@ -319,7 +319,7 @@ const SWEEP_AFTER_HELP: &str = "\
 Examples:
   Twelve sets of 1,000 samples:
     restok sweep --generator ./generator --tokenizer ./tokenizer --output ./sweep \\
-      --guidance 1,2,3,4 --top-p 0.9,0.95,1";
+      --guidance-scale 1,2,3,4 --top-p 0.9,0.95,1";
 
 const EVALUATE_ABOUT: &str = "\
 Score a generated set or a tokenizer's reconstructions under a named protocol.

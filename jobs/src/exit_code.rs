@@ -50,7 +50,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ExitCode> {
 /// Whether another attempt, perhaps on another machine, may mend it: a device that failed in use, yes; out of memory, no,
 /// for the same batch would not fit again.
 pub(crate) fn is_temporary(error: &ModelError) -> bool {
-    matches!(error, ModelError::Torch { .. }) && !error.is_out_of_memory()
+    // A process that was lost may be there at the next start.
+    matches!(error, ModelError::ProcessGroup { .. } | ModelError::Torch { .. }) && !error.is_out_of_memory()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What an operator runs: the binary `restok`. The only room where `models` and `pipeline` meet.
+//! What an operator runs: the binary `restok`. The only crate where `models` and `pipeline` meet.
 //!
 //! ```text
 //! argv, environment, file ── cli, settings ── one settings struct a command ── commands/* ── report ── exit code
@@ -26,14 +26,16 @@ mod watched;
 mod workers;
 
 use anyhow::Result;
-use clap::{ArgMatches, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches, parser::ValueSource};
 use cli::{Arguments, Cli, Command, SharedArguments};
-use models::{Device, DeviceChoice};
+use models::{Device, DeviceChoice, ProcessGroup};
+use pipeline::PipelineError;
 use process::Stopping;
 use progress::Progress;
-use settings::{GeneralOptions, SettingsError, SettingsFile, show};
-use std::{future::Future, path::PathBuf};
+use settings::{GeneralOptions, ProgressStyle, SettingsError, SettingsFile, show};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
+use training::launch::Launch;
 use workers::Workers;
 
 /// Runs the program with the process's arguments and gives the code to leave with.
@@ -100,7 +102,12 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         output::print(&shown.join("\n"))?;
         return Ok(());
     }
-    let progress = start_log(&general, line)?;
+    // Only trainings have processes that know of each other.
+    let launch = match cli.command {
+        Command::TrainTokenizer(_) | Command::TrainGenerator(_) => Launch::detect(environment::lookup)?,
+        _ => Launch::ALONE,
+    };
+    let progress = start_log(&general, line, launch.rank() == 0)?;
     match cli.command {
         Command::Tokenize(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
@@ -113,21 +120,21 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         Command::TrainTokenizer(arguments) => {
             let Arguments { options, limits } = *arguments;
             let limits = limits.resolve()?;
-            let settings = options.resolve()?;
-            let device = one_device(settings.run.device, settings.run.device_threads)?;
-            until_stopped(Stopping::TRAINING, |cancel| async move {
-                let training = move || commands::train_tokenizer::run(settings, &limits, device, &progress, &cancel);
-                tokio::task::spawn_blocking(training).await?
+            let settings = options.resolve(launch.world_size())?;
+            let device = launch.device(settings.run.device, settings.run.device_threads)?;
+            let timeout = settings.run.group_timeout;
+            train(launch, (device, timeout), move |group, cancel| {
+                commands::train_tokenizer::run(&settings, &limits, (group, device), &progress, cancel)
             })
         }
         Command::TrainGenerator(arguments) => {
             let Arguments { options, limits } = *arguments;
             let limits = limits.resolve()?;
-            let settings = options.resolve()?;
-            let device = one_device(settings.run.device, settings.run.device_threads)?;
-            until_stopped(Stopping::TRAINING, |cancel| async move {
-                let training = move || commands::train_generator::run(settings, &limits, device, &progress, &cancel);
-                tokio::task::spawn_blocking(training).await?
+            let settings = options.resolve(launch.world_size())?;
+            let device = launch.device(settings.run.device, settings.run.device_threads)?;
+            let timeout = settings.run.group_timeout;
+            train(launch, (device, timeout), move |group, cancel| {
+                commands::train_generator::run(&settings, &limits, (group, device), &progress, cancel)
             })
         }
         Command::Generate(arguments) => {
@@ -187,23 +194,54 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
 }
 
 /// Starts logging, and decides how progress is shown.
-fn start_log(general: &GeneralOptions, line: &CommandLine) -> Result<Progress, SettingsError> {
+fn start_log(general: &GeneralOptions, line: &CommandLine, is_first: bool) -> Result<Progress, SettingsError> {
     models::use_fused_kernels(general.fused_kernels == Some(true));
     let format = general.log_format.unwrap_or_default();
     let bars = indicatif::MultiProgress::new();
-    logging::start(general.log_level.as_deref().unwrap_or("info"), format, bars.clone())?;
+    // Of several processes the first one speaks, and the others warn.
+    let told = line.matches.value_source("log_level").is_some_and(|source| source != ValueSource::DefaultValue);
+    let level = general.log_level.as_deref().filter(|_| is_first || told);
+    logging::start(level.unwrap_or(if is_first { "info" } else { "warn" }), format, bars.clone())?;
     let typed: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let older = line.file.older_names(&line.program, &line.command, &typed);
     if !older.is_empty() {
         tracing::warn!("older names still work: {}", older.join(", "));
     }
-    Ok(Progress::new(general.progress.unwrap_or_default(), general.progress_seconds.unwrap_or_default(), format, bars))
+    let style = if is_first { general.progress.unwrap_or_default() } else { ProgressStyle::None };
+    Ok(Progress::new(style, general.progress_seconds.unwrap_or_default(), format, bars))
 }
 
 /// The device of a command that computes on one, found before anything else touches torch.
 fn one_device(choice: DeviceChoice, threads: Option<usize>) -> Result<Device> {
     let devices = models::initialise(&[choice], threads)?;
     Ok(*devices.first().ok_or_else(|| SettingsError::invalid("--device", "none", "a device"))?)
+}
+
+/// Trains with the other processes of the launch, if there are any, as soon as all have appeared; a signal before that ends it at once.
+fn train(
+    launch: Launch,
+    (device, timeout): (Device, Duration),
+    training: impl FnOnce(Option<Arc<ProcessGroup>>, &CancellationToken) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    until_stopped(Stopping::TRAINING, |cancel| async move {
+        let meeting = tokio::task::spawn_blocking({
+            let launch = launch.clone();
+            move || launch.meet(device, timeout)
+        });
+        let group = tokio::select! {
+            group = meeting => group??,
+            () = cancel.cancelled() => return Err(PipelineError::Drained.into()),
+        };
+        let work = move || {
+            let _named = launch.named();
+            let trained = training(group.clone(), &cancel);
+            if let (Err(error), Some(group)) = (&trained, &group) {
+                group.leave(&output::describe(error));
+            }
+            trained
+        };
+        tokio::task::spawn_blocking(work).await?
+    })
 }
 
 /// Runs a command to its end, or to where a signal lets it stop.

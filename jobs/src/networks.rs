@@ -147,7 +147,7 @@ struct Extractor {
 impl BatchNetwork<PixelBatch, ScoredBatch> for Extractor {
     fn run(&mut self, batch: &PixelBatch) -> Result<ScoredBatch, DeviceError> {
         let images = self.inception.features(batch, true).map_err(device_error)?;
-        Ok(ScoredBatch { faces: vec![images], tokens: None })
+        Ok(ScoredBatch { variants: vec![images], tokens: None })
     }
 
     fn device_kind(&self) -> String {
@@ -157,14 +157,14 @@ impl BatchNetwork<PixelBatch, ScoredBatch> for Extractor {
 
 /// A tokenizer and what judges it, on one device, owned by that device's thread.
 #[derive(Debug)]
-struct Judge {
+struct ReconstructionNetwork {
     scorer: ReconstructionScorer,
 }
 
-impl BatchNetwork<PixelBatch, ScoredBatch> for Judge {
+impl BatchNetwork<PixelBatch, ScoredBatch> for ReconstructionNetwork {
     fn run(&mut self, batch: &PixelBatch) -> Result<ScoredBatch, DeviceError> {
-        let (faces, tokens) = self.scorer.score(batch).map_err(device_error)?;
-        Ok(ScoredBatch { faces, tokens: Some(tokens) })
+        let (variants, tokens) = self.scorer.score(batch).map_err(device_error)?;
+        Ok(ScoredBatch { variants, tokens: Some(tokens) })
     }
 
     fn device_kind(&self) -> String {
@@ -224,8 +224,10 @@ pub(crate) fn extractor(
 }
 
 /// What `load` gives, loaded on the thread where it computes.
-pub(crate) fn judge(load: impl FnOnce() -> Result<ReconstructionScorer, ModelError> + Send + 'static) -> ScorerFactory {
-    Box::new(move || Ok(Box::new(Judge { scorer: load().map_err(device_error)? })))
+pub(crate) fn reconstruction_scorer(
+    load: impl FnOnce() -> Result<ReconstructionScorer, ModelError> + Send + 'static,
+) -> ScorerFactory {
+    Box::new(move || Ok(Box::new(ReconstructionNetwork { scorer: load().map_err(device_error)? })))
 }
 
 /// Where memory did not suffice for batches of so many views: what would fit, as far as smaller ones tell, and at most half of what did not.

@@ -191,7 +191,7 @@ impl Watch {
             self.units_done_before = Some(snapshot.units_done);
         }
         let before = self.units_done_before.unwrap_or(0);
-        // Units are nearly equal, so their share is the share of images that earlier runs did.
+        // Units are nearly equal, so their fraction is that of the images that earlier runs did.
         let images_before = snapshot.images_total.map_or(0, |total| total * before / snapshot.units_total.max(1));
         self.looks.push_back((snapshot.elapsed, snapshot.images_listed));
         if self.looks.len() > Self::LOOKS {

@@ -1,6 +1,8 @@
 //! Views a second through encoder and decoder, random weights. `cargo bench -p models`.
 
-use models::{Device, DeviceChoice, LoadOptions, Precision, TokenizerSize, TokenizerConfig, VisualTokenizer, initialise};
+use models::{
+    Device, DeviceChoice, LoadOptions, Precision, TokenizerConfig, TokenizerSize, VisualTokenizer, initialise,
+};
 use schemas::PixelBatch;
 
 const VIEWS: usize = 4;

@@ -14,7 +14,7 @@ const DATA: GeneratorData = GeneratorData { codebook_size: 8192, classes: 1000, 
 const KINDS: [&str; 3] = ["unguided", "guided", "paper"];
 
 fn main() {
-    shares();
+    fractions();
     divan::main();
 }
 
@@ -56,7 +56,7 @@ fn images(bencher: divan::Bencher<'_, '_>, kind: &str) {
 }
 
 /// Attention, head and rest of each kind, in percent, best of three.
-fn shares() {
+fn fractions() {
     let (mut generator, batch) = (generator(), batch());
     for kind in KINDS {
         let sampling = sampling(kind);

@@ -166,6 +166,16 @@ pub enum ModelError {
         /// What would fit.
         advice: String,
     },
+    /// Another process of a training is lost or silent, or the group could not be formed.
+    #[error("rank {rank} of {world_size}: {problem}")]
+    ProcessGroup {
+        /// This process.
+        rank: usize,
+        /// Processes in all.
+        world_size: usize,
+        /// What happened, with the ranks that are missing where they are known.
+        problem: String,
+    },
     /// libtorch refused an operation, for want of memory for example.
     #[error("libtorch: {message}")]
     Torch {

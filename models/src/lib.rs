@@ -12,7 +12,7 @@
 //!    classes, into [`schemas::TokenBatch`].
 //!
 //! 5. [`Inception::load`] and [`Inception::features`] turn images into the features that sets are scored by; [`ReconstructionScorer`]
-//!    does so for images and what a tokenizer rebuilds of them, and compares the two.
+//!    does so for images and what a tokenizer reconstructs of them, and compares the two.
 //! 6. [`FeatureStatistics`], [`frechet_distance`], [`InceptionScore`] and [`precision_recall`] turn features into scores.
 //!
 //! [`TokenizerTrainer`] and [`GeneratorTrainer`] train the two: a step takes batches, and its losses stay on the device until they are
@@ -40,6 +40,7 @@ mod metrics;
 mod model_folder;
 mod parameters;
 mod precision;
+mod process_group;
 mod shared_library;
 mod sizes;
 mod tf32;
@@ -60,10 +61,11 @@ pub use metrics::{
     ReconstructionScorer, ReconstructionScores, TokenMeter, TokenScores, frechet_distance, precision_recall,
 };
 pub use precision::Precision;
+pub use process_group::{ProcessGroup, Rendezvous, StoreServer};
 pub use sizes::{GeneratorSize, TokenizerSize, TransformerSize};
 pub use tf32::can_share_a_device;
 pub use training::{
-    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, GeneratorPreset, GeneratorRecipe, GeneratorTrainer,
+    AdamWOptions, CosineSchedule, DiscriminatorKind, FrozenFiles, GeneratorPreset, GeneratorRecipe, GeneratorTrainer,
     ReconstructionKind, StepReport, TokenizerPreset, TokenizerRecipe, TokenizerTrainer, Trainer,
 };
 pub use visual_tokenizer::{

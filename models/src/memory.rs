@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 /// Batches of these rows are measured, in this order: the last is large enough that the memory of a row shows beside what a kernel takes for
 /// itself.
 const MEASURED_ROWS: [usize; 3] = [1, 2, 8];
-/// Share of the memory that a batch is planned for: kernels choose their workspaces by shape, and an allocator's blocks do not fill it all.
+/// Fraction of the memory that a batch is planned for: kernels choose their workspaces by shape, and an allocator's blocks do not fill it all.
 const PLANNED_SHARE: f64 = 0.9;
 
 /// What batches of one network take, with everything else that the process has on the device.

@@ -12,9 +12,9 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 
-/// How a tensor starts when it is not loaded. As in the published `_init_weights` and constructors.
+/// How a tensor is initialized when it is not loaded. As in the published `_init_weights` and constructors.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Start {
+pub(crate) enum Init {
     Zeros,
     Ones,
     /// Normal with this standard deviation.
@@ -23,7 +23,7 @@ pub(crate) enum Start {
     Uniform(f64),
 }
 
-impl Start {
+impl Init {
     /// Weights of linear layers and convolutions.
     pub(crate) const WEIGHT: Self = Self::Normal(0.02);
 }
@@ -147,7 +147,7 @@ impl<'a> Parameters<'a> {
         Err(ModelError::Tensors { file, problems, notes })
     }
 
-    fn get(&self, name: String, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
+    fn get(&self, name: String, shape: &[i64], init: Init) -> Result<Tensor, ModelError> {
         let fits = |name: String, tensor: Option<&Tensor>| match tensor {
             None => Err(TensorProblem::Missing { name, expected: shape.to_vec() }),
             Some(tensor) if tensor.size() != shape => {
@@ -162,12 +162,12 @@ impl<'a> Parameters<'a> {
                 fits(name, tensor.as_ref())
             }
             Source::Store { store, gradients } => {
-                store.draw_if_new(Role::Trained, &name, shape, start)?;
+                store.draw_if_new(Role::Trained, &name, shape, init)?;
                 let tensor = fits(name.clone(), store.trained.borrow().get(&name));
                 if *gradients { tensor } else { tensor.map(|tensor| tensor.detach()) }
             }
             Source::Random { seed, drawn } => {
-                let tensor = draw(*seed, &name, shape, start)?;
+                let tensor = draw(*seed, &name, shape, init)?;
                 drawn.borrow_mut().insert(name, tensor.shallow_clone());
                 return Ok(tensor);
             }
@@ -258,7 +258,7 @@ impl ParameterStore {
         tensors.borrow().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
-    fn draw_if_new(&self, role: Role, name: &str, shape: &[i64], start: Start) -> Result<(), ModelError> {
+    fn draw_if_new(&self, role: Role, name: &str, shape: &[i64], init: Init) -> Result<(), ModelError> {
         let mut tensors = match role {
             Role::Trained => &self.trained,
             Role::Buffer => &self.buffers,
@@ -268,7 +268,7 @@ impl ParameterStore {
             return Ok(());
         }
         let tensor =
-            tch::no_grad(|| draw(self.seed, name, shape, start)?.f_to_device(self.device).map_err(ModelError::from))?;
+            tch::no_grad(|| draw(self.seed, name, shape, init)?.f_to_device(self.device).map_err(ModelError::from))?;
         tensors.insert(name.to_owned(), tensor.f_set_requires_grad(role == Role::Trained)?);
         Ok(())
     }
@@ -281,7 +281,7 @@ impl std::fmt::Debug for ParameterStore {
     }
 }
 
-fn draw(seed: i64, name: &str, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
+fn draw(seed: i64, name: &str, shape: &[i64], init: Init) -> Result<Tensor, ModelError> {
     let options = (Kind::Float, Device::Cpu);
     // FNV-1a: a seed for each name, so that no tensor depends on the order in which layers are built.
     let hash = name
@@ -289,11 +289,11 @@ fn draw(seed: i64, name: &str, shape: &[i64], start: Start) -> Result<Tensor, Mo
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let guard = RANDOM.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     tch::manual_seed(seed ^ (hash >> 1) as i64);
-    let tensor = match start {
-        Start::Zeros => Tensor::f_zeros(shape, options)?,
-        Start::Ones => Tensor::f_ones(shape, options)?,
-        Start::Normal(deviation) => Tensor::f_empty(shape, options)?.f_normal_(0.0, deviation)?,
-        Start::Uniform(bound) => Tensor::f_empty(shape, options)?.f_uniform_(-bound, bound)?,
+    let tensor = match init {
+        Init::Zeros => Tensor::f_zeros(shape, options)?,
+        Init::Ones => Tensor::f_ones(shape, options)?,
+        Init::Normal(deviation) => Tensor::f_empty(shape, options)?.f_normal_(0.0, deviation)?,
+        Init::Uniform(bound) => Tensor::f_empty(shape, options)?.f_uniform_(-bound, bound)?,
     };
     drop(guard);
     Ok(tensor)
@@ -330,8 +330,8 @@ impl Scope<'_> {
     }
 
     /// A tensor of this folder in float32: in main memory as it is loaded or drawn, on its device in training.
-    pub(crate) fn tensor(&self, name: &str, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
-        self.parameters.get(format!("{}{name}", self.prefix), shape, start)
+    pub(crate) fn tensor(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor, ModelError> {
+        self.parameters.get(format!("{}{name}", self.prefix), shape, init)
     }
 
     /// Whether the tensors of this scope belong to a training run: built of them is a network of one step.
@@ -341,12 +341,12 @@ impl Scope<'_> {
 
     /// A tensor of this folder that is saved with the others and not trained: float32, on the device, the same storage at every
     /// building, so that a network may change it in place. Outside training nobody may ask for one.
-    pub(crate) fn buffer(&self, name: &str, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
+    pub(crate) fn buffer(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor, ModelError> {
         let name = format!("{}{name}", self.prefix);
         let Source::Store { store, .. } = &self.parameters.source else {
-            return self.parameters.get(name, shape, start);
+            return self.parameters.get(name, shape, init);
         };
-        store.draw_if_new(Role::Buffer, &name, shape, start)?;
+        store.draw_if_new(Role::Buffer, &name, shape, init)?;
         let found = store.buffers.borrow().get(&name).map(Tensor::shallow_clone);
         found.ok_or_else(|| {
             let problem = TensorProblem::Missing { name, expected: shape.to_vec() };
@@ -374,8 +374,8 @@ impl Scope<'_> {
     }
 
     /// A tensor of this folder on its device, in float32.
-    pub(crate) fn placed(&self, name: &str, shape: &[i64], start: Start) -> Result<Tensor, ModelError> {
-        Ok(self.tensor(name, shape, start)?.f_to_device(self.device)?)
+    pub(crate) fn placed(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor, ModelError> {
+        Ok(self.tensor(name, shape, init)?.f_to_device(self.device)?)
     }
 
     /// Brings `tensor` to this scope's device and kind.

@@ -25,9 +25,9 @@
 //! Nothing in this table grows with the set. Two things do: the plan, some 20 bytes an input, and what a run remembers of finished units, a few kilobytes each.
 //!
 //! Training reads the same sources through the same stages of fetching, decoding and cropping, but in another order and without
-//! end: [`TrainingImages`] gives shuffled batches, [`EvaluationImages`] one pass in order. A generator trains on what was
+//! end: [`TrainingImages`] gives shuffled batches, [`ValidationImages`] one pass in order. A generator trains on what was
 //! written: [`TokenTables`] opens finished outputs by their manifests, [`TrainingTokens`] gives shuffled batches of their codes and
-//! labels, one view an image and epoch, and [`EvaluationTokens`] their first images in order.
+//! labels, one view an image and epoch, and [`ValidationTokens`] their first images in order.
 //!
 //! Scoring works the same way, without a plan: an [`ImageSet`] is frozen and divided, [`score()`] puts one file a unit, and
 //! [`ScoredTables`] gives them back in order. [`read_reference`] and [`write_reference`] handle what a set is compared with,
@@ -111,11 +111,11 @@ pub use table_reader::TableReader;
 pub use tables::TableFile;
 pub use telemetry::{InStage, Snapshot, Stage, StageSnapshot, Telemetry};
 pub use training_images::{
-    DataPosition, EvaluationImages, EvaluationImagesOptions, TrainingBatch, TrainingCrop, TrainingImages,
-    TrainingImagesOptions,
+    DataPosition, TrainingBatch, TrainingCrop, TrainingImages, TrainingImagesOptions, ValidationImages,
+    ValidationImagesOptions,
 };
 pub use training_tokens::{
-    EvaluationTokens, EvaluationTokensOptions, TokenEvaluationBatch, TokenTable, TokenTables, TokenTrainingBatch,
-    TrainingTokens, TrainingTokensOptions,
+    TokenEvaluationBatch, TokenTable, TokenTables, TokenTrainingBatch, TrainingTokens, TrainingTokensOptions,
+    ValidationTokens, ValidationTokensOptions,
 };
 pub use units::{ProcessRank, RankOrigin};

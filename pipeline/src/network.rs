@@ -5,7 +5,7 @@
 //! | encoder | pixels of cropped views | codes |
 //! | sampler | samples with their classes | codes |
 //! | decoder | codes | pixels |
-//! | scorer | pixels | features, and for rebuilt images how far they are from their originals |
+//! | scorer | pixels | features, and for reconstructed images how far they are from their originals |
 
 use schemas::{PixelBatch, SampleBatch, ScoredBatch, TokenBatch};
 use std::error::Error;

@@ -136,7 +136,7 @@ pub struct StageSnapshot {
     pub mean_depth: f64,
     /// Things that can be at work in it at once (fetch: units; decode: threads; queue: batches; encode: devices).
     pub capacity: u64,
-    /// Share of its capacity that was at work since the run began, 0 to 1.
+    /// Fraction of its capacity that was at work since the run began, 0 to 1.
     pub utilization: f64,
     /// Time since something last moved in it.
     pub idle: Duration,
@@ -313,7 +313,7 @@ impl Telemetry {
 }
 
 impl Snapshot {
-    /// The stage that the run waited for: of those that do work, the one with the greatest share of its capacity at work.
+    /// The stage that the run waited for: of those that do work, the one with the greatest fraction of its capacity at work.
     /// `None` before anything was at work.
     pub fn limiting_stage(&self) -> Option<Stage> {
         self.stages

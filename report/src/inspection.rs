@@ -217,7 +217,7 @@ fn level_rows(inspection: &Inspection) -> Vec<Vec<String>> {
             tokens,
             count(level.codes),
             count(level.distinct),
-            percent(level.share),
+            percent(level.fraction),
             format!("{:.2}", level.entropy_bits),
         ]
     }));

@@ -48,9 +48,9 @@ pub fn bytes(number: u64) -> String {
     indicatif::BinaryBytes(number).to_string()
 }
 
-/// A share as percent.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
+/// A fraction as percent.
+pub fn percent(fraction: f64) -> String {
+    format!("{:.1} %", fraction * 100.0)
 }
 
 /// A time as a person says it: `42.3 s`, `3 min 20 s`, `2 h 15 min`.

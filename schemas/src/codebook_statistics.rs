@@ -26,8 +26,8 @@ pub struct CodebookUse {
     pub codes: u64,
     /// Codes of the codebook that occur.
     pub distinct: u64,
-    /// `distinct` as a share of the codebook.
-    pub share: f64,
+    /// `distinct` as a fraction of the codebook.
+    pub fraction: f64,
     /// Entropy of the codes in bits; 13 is the most that 8,192 codes can have.
     pub entropy_bits: f64,
 }
@@ -126,7 +126,7 @@ impl CodebookStatistics {
             tokens_per_image,
             codes,
             distinct,
-            share: distinct as f64 / self.codebook_size as f64,
+            fraction: distinct as f64 / self.codebook_size as f64,
             entropy_bits,
         }
     }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(levels.iter().map(|level| level.distinct).collect::<Vec<_>>(), [1, 2, 2]);
         assert_eq!(levels.iter().map(|level| level.codes).collect::<Vec<_>>(), [4, 4, 8]);
         assert_eq!(levels.iter().map(|level| level.entropy_bits).collect::<Vec<_>>(), [0.0, 1.0, 1.0]);
-        assert_eq!((levels[2].first_token, levels[2].tokens_per_image, levels[2].share), (2, 2, 0.25));
+        assert_eq!((levels[2].first_token, levels[2].tokens_per_image, levels[2].fraction), (2, 2, 0.25));
         assert_eq!((statistics.all().distinct, statistics.all().codes), (4, 16));
     }
 

@@ -45,7 +45,7 @@ impl RowCounts {
         self.rejected.values().sum()
     }
 
-    /// Share of listed images that were rejected, 0 to 1.
+    /// Fraction of listed images that were rejected, 0 to 1.
     pub fn reject_rate(&self) -> f64 {
         if self.listed == 0 { 0.0 } else { self.rejected_total() as f64 / self.listed as f64 }
     }

@@ -161,11 +161,11 @@ fn sample(generator: &Path, tokenizer: &Path, kind: &str, precision: Precision, 
     }
     let counted = generator.config().sampling_operations(&sampling.guidance);
     let whole: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
-    let shares: serde_json::Map<String, Value> =
+    let fractions: serde_json::Map<String, Value> =
         parts.into_iter().map(|(part, seconds)| (part.to_owned(), json!(seconds / whole))).collect();
     Ok(json!({
         "seconds": seconds,
-        "shares": shares,
+        "shares": fractions,
         "tokens_per_image": generator.config().tokens_per_image(),
         "operations": operations(precision, sizes.batch as i64 * counted, 0),
     }))

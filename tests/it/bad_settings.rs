@@ -202,7 +202,7 @@ fn flags_and_addresses_that_cannot_be_are_refused_before_any_work() {
     let workspace = workspace();
     workspace.sample_folder(8);
     fails(&workspace, &["--devices", "abacus"]).expect_message(&["abacus", "cuda"]);
-    fails(&workspace, &["--rank", "3", "--world", "3"]).expect_message(&["3"]);
+    fails(&workspace, &["--rank", "3", "--world-size", "3"]).expect_message(&["3"]);
     fails(&workspace, &["--surprise"]).expect_message(&["--surprise"]);
     run(&mut workspace.tokenize("images", "ftp://host/out"))
         .expect_code(42)

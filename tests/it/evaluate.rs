@@ -16,7 +16,7 @@ fn generate(workspace: &Workspace, output: &str, count: usize, pictures: &str) {
         &count.to_string(),
         "--unit-size=8",
         "--batch-size=8",
-        "--guidance=2",
+        "--guidance-scale=2",
         "--device-threads=1",
     ]);
     run(&mut command).expect_code(0);
@@ -159,7 +159,8 @@ fn two_processes_share_a_set_and_workers_change_nothing() {
     let workspace = workspace();
     generate(&workspace, "samples", 16, "npz");
     let arguments = ["--source=samples", ALLOWED];
-    let shares = ["0", "1"].map(|rank| start(evaluate(&workspace, &arguments).args(["--rank", rank, "--world=2"])));
+    let shares =
+        ["0", "1"].map(|rank| start(evaluate(&workspace, &arguments).args(["--rank", rank, "--world-size=2"])));
     let shares = shares.map(|share| share.finish().expect_code(0));
     let [expected, other] = shares.map(|share| records(&share.stdout));
     assert_eq!(other, expected);
@@ -213,7 +214,8 @@ fn a_sweep_fills_in_its_scores() {
     let workspace = workspace();
     generate(&workspace, "samples", 16, "npz");
     run(&mut evaluate(&workspace, &["--make-reference=reference.npz", "--source=samples"])).expect_code(0);
-    let mut command = workspace.restok(["sweep", "--output=sweep", "--guidance=1,3", "--count=8", "--format=json"]);
+    let mut command =
+        workspace.restok(["sweep", "--output=sweep", "--guidance-scale=1,3", "--count=8", "--format=json"]);
     with_shipped_models(&mut command);
     command.env("RESTOK_INCEPTION", text(&inception::shared(Path::new(env!("CARGO_TARGET_TMPDIR")))));
     command.args(["--reference=reference.npz", "--allow=count,resize,reference", "--devices=cpu"]);

@@ -15,7 +15,7 @@ fn generate(workspace: &Workspace, output: &str, count: usize) -> Command {
     with_shipped_models(&mut command);
     // As a variable, so that a test can say it otherwise.
     command.env("RESTOK_DEVICES", "cpu");
-    command.args(["--device-threads=1", "--batch-size=4", "--unit-size=4", "--guidance=2"]);
+    command.args(["--device-threads=1", "--batch-size=4", "--unit-size=4", "--guidance-scale=2"]);
     command
 }
 
@@ -50,7 +50,8 @@ fn killed_twenty_times_the_set_is_that_of_an_undisturbed_run() {
 fn two_processes_share_a_set_and_their_number_changes_nothing() {
     let workspace = workspace();
     run(&mut generate(&workspace, "alone", 40)).expect_code(0);
-    let ranks = ["0", "1"].map(|rank| start(generate(&workspace, "shared", 40).args(["--rank", rank, "--world=2"])));
+    let ranks =
+        ["0", "1"].map(|rank| start(generate(&workspace, "shared", 40).args(["--rank", rank, "--world-size=2"])));
     for running in ranks {
         running.finish().expect_code(0);
     }
@@ -118,7 +119,8 @@ fn what_does_not_fit_is_refused_by_name_before_anything_is_written() {
 fn a_sweep_makes_a_set_a_point_and_goes_on_where_it_was_stopped() {
     let workspace = workspace();
     let sweep = || {
-        let mut command = workspace.restok(["sweep", "--output=sweep", "--guidance=1,2", "--top-p=0.9,1", "--count=8"]);
+        let mut command =
+            workspace.restok(["sweep", "--output=sweep", "--guidance-scale=1,2", "--top-p=0.9,1", "--count=8"]);
         with_shipped_models(&mut command);
         command.args(["--pictures=none", "--devices=cpu", "--device-threads=1", "--batch-size=8", "--format=json"]);
         let finished = run(&mut command).expect_code(0);

@@ -37,6 +37,8 @@ mod storage_faults;
 mod tokenize_end_to_end;
 /// Training a generator: exact resume, refusals, and a generator at its end.
 mod train_generator;
+/// Several processes train one network: as one would, with deaths and signals among them.
+mod train_together;
 /// Training: exact resume, whole checkpoints, refusals, and a tokenizer at its end.
 mod train_tokenizer;
 /// Two processes on one output.

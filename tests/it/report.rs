@@ -54,7 +54,7 @@ fn a_single_generated_set_below_a_folder_is_no_sweep() {
     let set = |guidance: &str, output: &str| {
         let mut command = workspace.restok(["generate", "--generator", &generator, "--tokenizer", &tokenizer]);
         command.args(["--devices=cpu", "--device-threads=1", "--count=6", "--batch-size=6", "--pictures=png"]);
-        command.args(["--guidance", guidance, "--output", output]);
+        command.args(["--guidance-scale", guidance, "--output", output]);
         run(&mut command).expect_code(0);
     };
     set("1", "sets/one");

@@ -116,13 +116,13 @@ impl Bucket {
 fn a_source_that_answers_badly_is_read_to_the_last_image() {
     let bucket = Bucket::new();
     for source in ["images", "shards/*.tar", "hub/*.parquet"] {
-        let busy = [FaultRule::new(Fault::SlowDown).on(RequestKind::Get).share(0.3, 3)];
+        let busy = [FaultRule::new(Fault::SlowDown).on(RequestKind::Get).fraction(0.3, 3)];
         bucket.survives(&format!("busy {source}"), source, busy);
         let broken = [
-            FaultRule::new(Fault::ResetBody).on(RequestKind::Get).share(0.15, 4),
-            FaultRule::new(Fault::TruncateBody).on(RequestKind::Get).share(0.15, 5),
-            FaultRule::new(Fault::HangUp).on(RequestKind::Get).share(0.15, 6),
-            FaultRule::new(Fault::InternalError).on(RequestKind::Get).share(0.15, 7),
+            FaultRule::new(Fault::ResetBody).on(RequestKind::Get).fraction(0.15, 4),
+            FaultRule::new(Fault::TruncateBody).on(RequestKind::Get).fraction(0.15, 5),
+            FaultRule::new(Fault::HangUp).on(RequestKind::Get).fraction(0.15, 6),
+            FaultRule::new(Fault::InternalError).on(RequestKind::Get).fraction(0.15, 7),
         ];
         bucket.survives(&format!("broken {source}"), source, broken);
         let silent = [
@@ -138,7 +138,7 @@ fn listings_and_heads_that_fail_are_asked_again() {
     let bucket = Bucket::new();
     bucket.server.set_page_size(7);
     let rules =
-        [RequestKind::List, RequestKind::Head].map(|kind| FaultRule::new(Fault::SlowDown).on(kind).share(0.4, 8));
+        [RequestKind::List, RequestKind::Head].map(|kind| FaultRule::new(Fault::SlowDown).on(kind).fraction(0.4, 8));
     bucket.survives("paged", "images", rules);
 }
 
@@ -156,7 +156,7 @@ fn an_output_that_answers_badly_gets_every_row_once() {
         bucket.survives(
             &format!("{fault:?}"),
             "shards/*.tar",
-            [FaultRule::new(fault).on(RequestKind::Put).share(0.4, 9)],
+            [FaultRule::new(fault).on(RequestKind::Put).fraction(0.4, 9)],
         );
     }
 }

@@ -6,14 +6,14 @@ use tests::{
     workspace::{Workspace, run, shipped, start, text},
 };
 
-const STEPS: u64 = 12;
+pub(super) const STEPS: u64 = 12;
 
 fn tokenizer() -> String {
     text(&shipped("fashion-mnist/tokenizer"))
 }
 
 /// Tables of the sample's 36 pictures in six classes: two views an image in small files to train on, and one view to validate on.
-fn prepared() -> Workspace {
+pub(super) fn prepared() -> Workspace {
     let workspace = workspace();
     for (output, crop) in [("tokens", "adm-center-32-flip"), ("validation", "adm-center-32")] {
         tokenize(&workspace, output, crop);
@@ -30,13 +30,17 @@ fn tokenize(workspace: &Workspace, output: &str, crop: &str) {
 
 /// `restok train-generator` into `output`, with a checkpoint after every second step.
 fn train(workspace: &Workspace, output: &str) -> Command {
+    train_in_batches(workspace, output, 2)
+}
+
+/// The same with so many batches of four images in an update of each process.
+pub(super) fn train_in_batches(workspace: &Workspace, output: &str, batches: usize) -> Command {
     let mut command = workspace.restok([
         "train-generator",
         "--preset=tiny",
         "--device=cpu",
         "--device-threads=1",
         "--batch-size=4",
-        "--gradient-accumulation=2",
         "--warmup-steps=2",
         "--save-every=2",
         "--log-every=1",
@@ -46,7 +50,7 @@ fn train(workspace: &Workspace, output: &str) -> Command {
         "--output",
         output,
     ]);
-    command.arg(format!("--steps={STEPS}"));
+    command.args([format!("--steps={STEPS}"), format!("--gradient-accumulation={batches}")]);
     // As variables, so that a test can add the flags.
     command.env("RESTOK_SOURCE", "tokens").env("RESTOK_VALIDATION_SOURCE", "validation");
     command.env("RESTOK_TOKENIZER", tokenizer());

@@ -7,7 +7,7 @@ use tests::{
     workspace::{Workspace, run, start},
 };
 
-const STEPS: u64 = 12;
+pub(super) const STEPS: u64 = 12;
 
 /// A tokenizer that a few steps a second train.
 const CONFIG: &str = r#"{
@@ -21,7 +21,7 @@ const CONFIG: &str = r#"{
 }"#;
 
 /// A workspace with images to train on and the configuration of the small tokenizer.
-fn prepared() -> Workspace {
+pub(super) fn prepared() -> Workspace {
     let workspace = workspace();
     workspace.sample_folder(40);
     std::fs::write(workspace.path("config.json"), CONFIG).expect("a file");
@@ -29,7 +29,7 @@ fn prepared() -> Workspace {
 }
 
 /// `restok train-tokenizer` into `output`, with a checkpoint after every second step.
-fn train(workspace: &Workspace, output: &str) -> Command {
+pub(super) fn train(workspace: &Workspace, output: &str) -> Command {
     train_on(workspace, "images", 2, output)
 }
 

@@ -33,10 +33,10 @@ fn three_ranks_on_one_bucket_with_a_moody_store_write_what_one_would() {
         command
     };
     run(&mut tokenize("alone")).expect_code(0);
-    server.inject(FaultRule::new(Fault::Conflict).on(RequestKind::Put).share(0.3, 1));
-    server.inject(FaultRule::new(Fault::SlowDown).share(0.1, 2));
+    server.inject(FaultRule::new(Fault::Conflict).on(RequestKind::Put).fraction(0.3, 1));
+    server.inject(FaultRule::new(Fault::SlowDown).fraction(0.1, 2));
     let ranks: Vec<_> = ["0", "1", "2"]
-        .map(|rank| start(tokenize("shared").args(["--rank", rank, "--world", "3"])))
+        .map(|rank| start(tokenize("shared").args(["--rank", rank, "--world-size", "3"])))
         .into_iter()
         .collect();
     for running in ranks {

@@ -25,7 +25,7 @@ def inception(tmp_path_factory):
 def generate(output, count, seed):
     restok(
         *("generate", "--generator", CLOTHES / "generator", "--tokenizer", CLOTHES / "tokenizer", "--output", output),
-        *("--count", count, "--seed", seed, "--guidance", 2, "--devices", "cpu", "--unit-size", 20, "--batch-size", 20),
+        *("--count", count, "--seed", seed, "--guidance-scale", 2, "--devices", "cpu", "--unit-size", 20, "--batch-size", 20),
     )
 
 

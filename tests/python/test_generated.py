@@ -15,7 +15,7 @@ def generated(tmp_path_factory):
     output = tmp_path_factory.mktemp("generated")
     restok(
         *("generate", "--generator", CLOTHES / "generator", "--tokenizer", CLOTHES / "tokenizer", "--output", output),
-        *("--count", COUNT, "--unit-size", 12, "--batch-size", 6, "--guidance", 2, "--seed", 5),
+        *("--count", COUNT, "--unit-size", 12, "--batch-size", 6, "--guidance-scale", 2, "--seed", 5),
         *("--pictures", "npz,parquet,webdataset,png", "--devices", "cpu", "--device-threads", 1),
     )
     return output

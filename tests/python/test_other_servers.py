@@ -248,7 +248,7 @@ def test_a_generated_set_lies_in_the_store_and_a_report_is_made_of_both(store, t
     output = store.uri("generated")
     restok(
         *("generate", "--generator", CLOTHES / "generator", "--tokenizer", CLOTHES / "tokenizer", "--output", output),
-        *("--count", 30, "--unit-size", 12, "--batch-size", 6, "--guidance", 2, "--pictures", "npz,parquet,webdataset,png"),
+        *("--count", 30, "--unit-size", 12, "--batch-size", 6, "--guidance-scale", 2, "--pictures", "npz,parquet,webdataset,png"),
         *("--devices", "cpu", "--device-threads", 1),
     )
     restok("verify", output)

@@ -16,12 +16,12 @@ SAMPLE_COUNT = 30
 def page(output, tmp_path_factory):
     """A report about the sample's tables, a generated set, a training and a sweep."""
     root = tmp_path_factory.mktemp("report")
-    restok("generate", *MODELS, "--output", root / "set", "--count", SAMPLE_COUNT, "--pictures", "npz", "--guidance", 2, "--batch-size", 10)
-    restok("sweep", *MODELS, "--output", root / "sweep", "--guidance", "1,3", "--count", 6, "--pictures", "png", "--batch-size", 6)
+    restok("generate", *MODELS, "--output", root / "set", "--count", SAMPLE_COUNT, "--pictures", "npz", "--guidance-scale", 2, "--batch-size", 10)
+    restok("sweep", *MODELS, "--output", root / "sweep", "--guidance-scale", "1,3", "--count", 6, "--pictures", "png", "--batch-size", 6)
     restok(
         *("train-tokenizer", "--preset", "tiny", "--source", CLOTHES / "images", "--validation-source", CLOTHES / "images"),
         *("--output", root / "run", "--steps", 4, "--warmup-steps", 1, "--batch-size", 4, "--device", "cpu", "--device-threads", 1),
-        *("--log-every", 1, "--validate-every", 2, "--sheet-every", 2, "--save-every", 2, "--shuffle-images", 8),
+        *("--log-every", 1, "--validate-every", 2, "--sheet-every", 2, "--save-every", 2, "--shuffle-buffer", 8),
     )
     restok("report", output, root / "set", root / "run", root / "sweep", "--to", root / "report.html")
     return root / "report.html"

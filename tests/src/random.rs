@@ -23,8 +23,8 @@ impl Random {
         self.next_word() % limit.max(1)
     }
 
-    /// True in `share` (0 to 1) of all calls.
-    pub fn chance(&mut self, share: f64) -> bool {
-        (self.next_word() >> 11) as f64 / (1_u64 << 53) as f64 <= share
+    /// True in `fraction` (0 to 1) of all calls.
+    pub fn chance(&mut self, fraction: f64) -> bool {
+        (self.next_word() >> 11) as f64 / (1_u64 << 53) as f64 <= fraction
     }
 }

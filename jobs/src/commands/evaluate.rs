@@ -8,7 +8,7 @@
 mod extractors;
 mod generated;
 mod made_by;
-mod rebuilt;
+mod reconstructed;
 mod record;
 mod reference;
 mod rules;
@@ -48,14 +48,15 @@ pub(crate) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let process = ProcessRank::detect(settings.work.process.rank, settings.work.process.world, environment::lookup)?;
+    let process =
+        ProcessRank::detect(settings.work.process.rank, settings.work.process.world_size, environment::lookup)?;
     tracing::info!("{process}");
     let scoring = Scoring {
         output: Storage::open_output(&settings.output, &limits)?,
         protocol: settings.protocol,
         allow: settings.allow.clone(),
         work: settings.work,
-        max_reject_rate: settings.max_reject_rate.share(),
+        max_reject_rate: settings.max_reject_rate.fraction(),
         process,
         limits,
         progress,
@@ -85,7 +86,9 @@ pub(crate) async fn run(
             let text = reference::make(archive, source, settings.crop, &scoring, &extractors).await?;
             return Ok(crate::output::print(&text)?);
         }
-        EvaluationTask::Reconstruct(task) => rebuilt::score(source, settings.crop, task, &scoring, &workers).await?,
+        EvaluationTask::Reconstruct(task) => {
+            reconstructed::score(source, settings.crop, task, &scoring, &workers).await?
+        }
     };
     // First: what others have left in the output does not hide the result.
     print(&records, settings.format)?;

@@ -16,7 +16,7 @@ pub(crate) async fn run(
     limits: &Limits,
 ) -> Result<()> {
     let storage = Storage::open_output(output, limits)?;
-    let manifest = pipeline::finalize(&storage, max_reject_rate.share()).await?;
+    let manifest = pipeline::finalize(&storage, max_reject_rate.fraction()).await?;
     match format {
         ReportFormat::Json => crate::output::print_json(&manifest)?,
         ReportFormat::Text => crate::output::print(&format!(

@@ -62,7 +62,7 @@ pub(crate) async fn generate_set(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<MadeSet> {
-    let process = ProcessRank::detect(settings.process.rank, settings.process.world, environment::lookup)?;
+    let process = ProcessRank::detect(settings.process.rank, settings.process.world_size, environment::lookup)?;
     tracing::info!("{process}");
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(output, limits)?;

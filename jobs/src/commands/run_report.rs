@@ -193,7 +193,7 @@ fn rate(stage: &StageSnapshot, snapshot: &Snapshot) -> f64 {
     stage.items as f64 / snapshot.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
-/// Share of its capacity that waited for another stage.
+/// Fraction of its capacity that waited for another stage.
 fn waiting(stage: &StageSnapshot, snapshot: &Snapshot) -> f64 {
     let available = snapshot.elapsed.as_secs_f64() * stage.capacity.max(1) as f64;
     stage.wait.as_secs_f64() / available.max(f64::MIN_POSITIVE)

@@ -35,7 +35,7 @@ pub(crate) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let process = ProcessRank::detect(settings.process.rank, settings.process.world, environment::lookup)?;
+    let process = ProcessRank::detect(settings.process.rank, settings.process.world_size, environment::lookup)?;
     tracing::info!("{process}");
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(&settings.output, &limits)?;
@@ -63,7 +63,7 @@ pub(crate) async fn run(
             libtorch: models::libtorch_version(),
             limits,
             process,
-            max_reject_rate: settings.max_reject_rate.share(),
+            max_reject_rate: settings.max_reject_rate.fraction(),
             start_jitter: settings.start_jitter,
             finalize: settings.finalize,
             cancel,

@@ -8,48 +8,47 @@ use crate::{
     settings::{SettingsError, TokenFacts, TrainGeneratorSettings},
     training::{
         driver::{NextBatch, Training, TrainingData, TrainingOptions, Validator},
-        run_folder::RunFolder,
         session,
         sheet::Sheet,
         trained_on::TrainedOn,
     },
 };
 use anyhow::Result;
-use models::{Device, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision, Trainer};
+use models::{Device, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, Precision, ProcessGroup, Trainer};
 use pipeline::{Limits, PipelineError, Storage, TokenTables, TrainingTokens, TrainingTokensOptions};
 use report::text::{bytes, count, counted, tenths};
 use samples::Samples;
 use schemas::TokenBatch;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use validation::Validation;
 
-/// Trains until all is done or a signal comes.
+/// Trains until all is done or a signal comes, with the other processes of `group` if there are any.
 ///
 /// # Errors
 /// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
 pub(crate) fn run(
-    settings: TrainGeneratorSettings,
+    settings: &TrainGeneratorSettings,
     limits: &Limits,
-    device: Device,
+    (group, device): (Option<Arc<ProcessGroup>>, Device),
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let tables = TokenTables::open(&settings.source, limits)?;
-    let class_names = class_names(&settings, limits)?;
+    let class_names = class_names(settings, limits)?;
     let facts = TokenFacts { tokenizer: tables.tokenizer(), images: tables.images(), named_classes: class_names.len() };
     let (config, recipe) = settings.fit(facts)?;
     let steps = recipe.learning_rate.steps;
-    tell_length(&tables, &settings, steps);
-    let validation = Validation::open(&settings, limits, &tables, config.classes())?;
+    tell_length(&tables, settings, steps);
+    let validation = Validation::open(settings, limits, &tables, config.classes())?;
     let trained_on = TrainedOn { tokenizer: tables.tokenizer().clone(), class_names };
-    let samples = Samples::load(&settings, &trained_on, config.classes(), (device, recipe.precision))?;
-    let fixed = fixed(&settings, &config, &recipe, &tables, &trained_on)?;
-    let mut folder = RunFolder::open(&settings.run.output, settings.run.keep_checkpoints, fixed)?;
+    let samples = Samples::load(settings, &trained_on, config.classes(), (device, recipe.precision))?;
+    let fixed = fixed(settings, &config, &recipe, &tables, &trained_on)?;
+    let mut folder = session::run_folder(group.as_deref(), &settings.run, &fixed)?;
     session::tell_device(device, recipe.precision);
     let options = TrainingTokensOptions {
         memory_bytes: settings.memory_bytes,
-        ..TrainingTokensOptions::new(settings.batch_size, config.classes(), recipe.seed)
+        ..TrainingTokensOptions::new(settings.batches.size, config.classes(), recipe.seed)
     };
     let trainer = GeneratorTrainer::new(config, recipe, device)?;
     let mut columns: Vec<String> = trainer.scalars().into_iter().map(str::to_owned).collect();
@@ -57,7 +56,9 @@ pub(crate) fn run(
         columns.extend(Validation::columns(trainer.config()));
     }
     let run_options = TrainingOptions {
-        accumulation: settings.accumulation,
+        group,
+        settings: fixed,
+        accumulation: settings.batches.accumulation,
         global_batch_size: settings.global_batch_size(),
         publish_precision: settings.run.publish_precision,
         allow_other_settings: settings.run.allow_other_settings,
@@ -65,8 +66,9 @@ pub(crate) fn run(
     };
     let open = |from| Ok(ShuffledTokens(TrainingTokens::start(&tables, &options, from)?));
     let scored = ScoresAndSamples { validation, samples };
-    let mut training = Training::begin(trainer, open, scored, &mut folder, run_options)?;
-    session::carry_out(&mut training, &columns, steps, &settings.run, &mut folder, progress, cancel)?;
+    let mut training = Training::begin(trainer, open, scored, folder.as_mut(), run_options)?;
+    session::carry_out(&mut training, &columns, steps, &settings.run, folder.as_mut(), progress, cancel)?;
+    let Some(_) = folder else { return Ok(()) };
     Ok(crate::output::print(&session::report(&training, steps, &settings.run))?)
 }
 
@@ -134,14 +136,16 @@ fn fixed(
     trained_on: &TrainedOn,
 ) -> Result<serde_json::Value> {
     let plans: Vec<&str> = tables.tables().iter().map(|table| table.plan.as_str()).collect();
-    Ok(serde_json::json!({
+    let mut fixed = serde_json::json!({
         "generator": serde_json::from_str::<serde_json::Value>(&config.to_json())?,
         "recipe": recipe,
-        "batch_size": settings.batch_size,
-        "accumulation": settings.accumulation,
+        "batch_size": settings.batches.size,
+        "accumulation": settings.batches.accumulation,
         "tables": { "digest": tables.digest(), "plans": plans },
         "trained_on": trained_on,
-    }))
+    });
+    session::add_processes(&mut fixed, settings.batches.processes);
+    Ok(fixed)
 }
 
 struct ShuffledTokens(TrainingTokens);
@@ -199,7 +203,7 @@ impl Validator<GeneratorTrainer> for ScoresAndSamples {
 
     fn final_scores(&self, trainer: &GeneratorTrainer, stored: Precision) -> Result<serde_json::Value> {
         match &self.validation {
-            Some(validation) => validation.final_scores(&trainer.averaged(stored)?),
+            Some(validation) => validation.final_scores(&trainer.ema(stored)?),
             None => Ok(serde_json::Value::Null),
         }
     }

@@ -7,50 +7,53 @@ use crate::{
     settings::TrainTokenizerSettings,
     training::{
         driver::{NextBatch, Training, TrainingData, TrainingOptions},
-        run_folder::RunFolder,
         session,
     },
 };
 use anyhow::Result;
-use models::{Device, TokenizerTrainer, Trainer};
+use models::{Device, ProcessGroup, TokenizerTrainer, Trainer};
 use pipeline::{Limits, PipelineError, RandomCrop, SourceOptions, TrainingCrop, TrainingImages, TrainingImagesOptions};
 use schemas::{ImageIdRule, PixelBatch};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use validation::Validation;
 
-/// Trains until all is done or a signal comes.
+/// Trains until all is done or a signal comes, with the other processes of `group` if there are any.
 ///
 /// # Errors
 /// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
 pub(crate) fn run(
-    settings: TrainTokenizerSettings,
+    settings: &TrainTokenizerSettings,
     limits: &Limits,
-    device: Device,
+    (group, device): (Option<Arc<ProcessGroup>>, Device),
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let mut folder = RunFolder::open(&settings.run.output, settings.run.keep_checkpoints, fixed(&settings)?)?;
+    let fixed = fixed(settings)?;
+    let mut folder = session::run_folder(group.as_deref(), &settings.run, &fixed)?;
     let trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
-    trainer.check_batch_size(settings.batch_size)?;
+    trainer.check_batch_size(settings.batches.size)?;
     session::tell_device(device, settings.recipe.precision);
     let options = TrainingOptions {
-        accumulation: settings.accumulation,
-        global_batch_size: (settings.batch_size * settings.accumulation) as u64,
+        group,
+        settings: fixed,
+        accumulation: settings.batches.accumulation,
+        global_batch_size: settings.batches.global_size(),
         publish_precision: settings.run.publish_precision,
         allow_other_settings: settings.run.allow_other_settings,
         machine: models::machine(device),
     };
-    let validation = Validation::new(&settings, limits, device)?;
+    let validation = Validation::new(settings, limits, device)?;
     let mut columns: Vec<String> = trainer.scalars().into_iter().map(str::to_owned).collect();
     columns.extend(validation.columns(&settings.config));
     let open = |from| {
-        let images = TrainingImages::open(&image_options(&settings, limits), from)?;
+        let images = TrainingImages::open(&image_options(settings, limits), from)?;
         Ok(ShuffledImages { images, source: pipeline::without_secrets(&settings.source) })
     };
-    let mut training = Training::begin(trainer, open, validation, &mut folder, options)?;
+    let mut training = Training::begin(trainer, open, validation, folder.as_mut(), options)?;
     let result =
-        session::carry_out(&mut training, &columns, settings.steps, &settings.run, &mut folder, progress, cancel);
+        session::carry_out(&mut training, &columns, settings.steps, &settings.run, folder.as_mut(), progress, cancel);
+    let Some(_) = folder else { return result };
     tell_rejected(&training.data.images);
     result?;
     Ok(crate::output::print(&session::report(&training, settings.steps, &settings.run))?)
@@ -66,17 +69,19 @@ fn tell_rejected(images: &TrainingImages) {
 
 /// What must stay the same from the first start of a run to its last.
 fn fixed(settings: &TrainTokenizerSettings) -> Result<serde_json::Value> {
-    Ok(serde_json::json!({
+    let mut fixed = serde_json::json!({
         "tokenizer": serde_json::from_str::<serde_json::Value>(&settings.config.to_json())?,
         "recipe": settings.recipe,
         "frozen_networks": settings.frozen.digests(&settings.recipe, &settings.config)?,
-        "batch_size": settings.batch_size,
-        "accumulation": settings.accumulation,
+        "batch_size": settings.batches.size,
+        "accumulation": settings.batches.accumulation,
         "smallest_scale": settings.scales.0,
         "largest_scale": settings.scales.1,
         "flip": settings.flip,
         "shuffle_images": settings.shuffle_images,
-    }))
+    });
+    session::add_processes(&mut fixed, settings.batches.processes);
+    Ok(fixed)
 }
 
 fn image_options(settings: &TrainTokenizerSettings, limits: &Limits) -> TrainingImagesOptions {
@@ -89,9 +94,9 @@ fn image_options(settings: &TrainTokenizerSettings, limits: &Limits) -> Training
     });
     TrainingImagesOptions {
         shuffle_images: settings.shuffle_images,
-        max_reject_rate: settings.max_reject_rate.share(),
+        max_reject_rate: settings.max_reject_rate.fraction(),
         limits: limits.clone(),
-        ..TrainingImagesOptions::new(source, crop, settings.batch_size, settings.recipe.seed)
+        ..TrainingImagesOptions::new(source, crop, settings.batches.size, settings.recipe.seed)
     }
 }
 

@@ -181,7 +181,7 @@ pub(crate) struct EvaluateSettings {
     pub(crate) max_images: Option<u64>,
     /// How it runs.
     pub(crate) work: ScoringWork,
-    /// Share of broken images above which nothing is scored.
+    /// Fraction of broken images above which nothing is scored.
     pub(crate) max_reject_rate: RejectRate,
     /// Devices.
     pub(crate) devices: Devices,
@@ -198,13 +198,13 @@ pub(crate) struct ScoringWork {
     pub(crate) batch_size: usize,
     /// Images of a unit.
     pub(crate) unit_size: usize,
-    /// Rank and world as given.
+    /// Rank and world size as given.
     pub(crate) process: ProcessOptions,
 }
 
 impl Default for ScoringWork {
     fn default() -> Self {
-        Self { batch_size: BATCH_SIZE, unit_size: UNIT_SIZE, process: ProcessOptions { rank: None, world: None } }
+        Self { batch_size: BATCH_SIZE, unit_size: UNIT_SIZE, process: ProcessOptions { rank: None, world_size: None } }
     }
 }
 

@@ -280,7 +280,7 @@ mod tests {
             class-names = ["T-shirt, top", "bag"]
             source = "a,b"
             [sweep]
-            guidance = [1, 2.5]
+            guidance-scale = [1, 2.5]
             allow = []
             [report]
             output = ["-x", "--fast"]
@@ -290,8 +290,8 @@ mod tests {
         assert_eq!(values_of("train-generator", file, "", "class_names"), ["T-shirt, top", "bag"]);
         assert_eq!(values_of("train-generator", file, "--class-names a,b", "class_names"), ["a", "b"]);
         assert_eq!(values_of("train-generator", file, "", "source"), ["a", "b"]);
-        assert_eq!(values_of("sweep", file, "", "guidance"), ["1", "2.5"]);
-        assert_eq!(values_of("sweep", file, "--guidance 3,4", "guidance"), ["3", "4"]);
+        assert_eq!(values_of("sweep", file, "", "guidance_scale"), ["1", "2.5"]);
+        assert_eq!(values_of("sweep", file, "--guidance-scale 3,4", "guidance_scale"), ["3", "4"]);
         assert_eq!(values_of("report", file, "", "output"), ["-x", "--fast"]);
         assert_eq!(values_of("report", file, "", "fetch_requests"), ["16"]);
     }
@@ -342,7 +342,7 @@ mod tests {
             dry-run = true
             [generate]
             classes = "207,360"
-            guidance = 4.5
+            guidance-scale = 4.5
             [evaluate]
             keep = [1, 2, 4]
             "#;

@@ -62,8 +62,8 @@ pub(crate) struct GenerateOptions {
     #[arg(long, value_name = "NAME", value_parser = ["paper"], help_heading = PLAN)]
     pub(crate) recipe: Option<String>,
     /// Classifier-free guidance scale; 1 disables guidance (default: 3.75)
-    #[arg(long, value_name = "SCALE", help_heading = PLAN)]
-    pub(crate) guidance: Option<f64>,
+    #[arg(long, alias = "guidance", value_name = "SCALE", help_heading = PLAN)]
+    pub(crate) guidance_scale: Option<f64>,
     /// How the guidance scale changes over the steps of a sample (default: step)
     #[arg(long, value_name = "NAME", value_parser = schedule_parser(), help_heading = PLAN)]
     pub(crate) schedule: Option<String>,
@@ -223,7 +223,7 @@ pub(crate) struct GenerateSettings {
     pub(crate) devices: Devices,
     /// Threads of a CPU worker; `None` to divide the cores.
     pub(crate) device_threads: Option<usize>,
-    /// Rank and world as given.
+    /// Rank and world size as given.
     pub(crate) process: ProcessOptions,
     /// Longest pause before the start.
     pub(crate) start_jitter: Duration,
@@ -349,7 +349,7 @@ impl GenerateOptions {
         };
         let choice = SamplingChoice {
             seed: self.seed.unwrap_or_default(),
-            guidance: self.guidance,
+            guidance: self.guidance_scale,
             schedule: self.schedule.take(),
             numbers: self.schedule_numbers,
             interval: self.guidance_interval,
@@ -390,7 +390,7 @@ impl GenerateOptions {
         };
         fixed("--count", &mut self.count, PAPER_COUNT)?;
         fixed("--classes", &mut self.classes, "all".to_owned())?;
-        fixed("--guidance", &mut self.guidance, 3.75)?;
+        fixed("--guidance-scale", &mut self.guidance_scale, 3.75)?;
         fixed("--schedule", &mut self.schedule, "step".to_owned())?;
         fixed("--schedule-start", &mut self.schedule_numbers.schedule_start, 0.25)?;
         fixed("--schedule-floor", &mut self.schedule_numbers.schedule_floor, 1.0)?;
@@ -489,7 +489,7 @@ mod tests {
     fn a_flag_that_contradicts_the_recipe_is_refused_by_name() {
         let paper = || GenerateOptions { recipe: Some("paper".to_owned()), count: None, ..complete() };
         for (options, flag) in [
-            (GenerateOptions { guidance: Some(4.0), ..paper() }, "--guidance"),
+            (GenerateOptions { guidance_scale: Some(4.0), ..paper() }, "--guidance-scale"),
             (GenerateOptions { count: Some(10), ..paper() }, "--count"),
             (GenerateOptions { rounding: Some("nearest".to_owned()), ..paper() }, "--rounding"),
             (GenerateOptions { guidance_interval: Some(3), ..paper() }, "--guidance-interval"),
@@ -497,13 +497,13 @@ mod tests {
             let error = options.resolve().expect_err(flag).to_string();
             assert!(error.contains(flag) && error.contains("--recipe paper"), "{error}");
         }
-        let same = GenerateOptions { guidance: Some(3.75), ..paper() };
+        let same = GenerateOptions { guidance_scale: Some(3.75), ..paper() };
         assert_eq!(drawn(same).0, Sampling::paper(0));
     }
 
     #[test]
     fn without_a_recipe_everything_can_be_changed() {
-        let options = with("--guidance 2 --schedule triangular --schedule-peak 0.25 --top-k 100 --classes 0,3-5");
+        let options = with("--guidance-scale 2 --schedule triangular --schedule-peak 0.25 --top-k 100 --classes 0,3-5");
         let (sampling, classes, count) = drawn(options);
         assert_eq!(sampling.guidance.schedule, GuidanceSchedule::Triangular { peak: 0.25 });
         assert_eq!((sampling.guidance.scale, sampling.top_k, sampling.top_p), (2.0, 100, 0.95));

@@ -91,7 +91,7 @@ impl WorkerOptions {
 pub(crate) struct ProcessOptions {
     /// Rank of this process among those that share the output, from 0.
     ///
-    /// Requires --world. Defaults to the first that is set of JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_PROCID
+    /// Requires --world-size. Defaults to the first that is set of JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_PROCID
     /// and RANK.
     #[arg(long, value_name = "NUMBER", help_heading = HOW)]
     pub(crate) rank: Option<u32>,
@@ -99,8 +99,8 @@ pub(crate) struct ProcessOptions {
     ///
     /// Defaults to SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE. Kubernetes sets no such variable: pass the job's
     /// completions.
-    #[arg(long, value_name = "COUNT", help_heading = HOW)]
-    pub(crate) world: Option<u32>,
+    #[arg(long, alias = "world", value_name = "COUNT", help_heading = HOW)]
+    pub(crate) world_size: Option<u32>,
 }
 
 /// A value without a default.

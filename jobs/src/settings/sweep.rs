@@ -36,8 +36,8 @@ pub(crate) struct SweepOptions {
     pub(crate) output: Option<String>,
 
     /// Classifier-free guidance scales, comma-separated; 1 disables guidance
-    #[arg(long, value_name = "SCALES", value_delimiter = ',', help_heading = GRID, default_value = "1,1.5,2,3,3.75,5")]
-    pub(crate) guidance: Option<Vec<f64>>,
+    #[arg(long, alias = "guidance", value_name = "SCALES", value_delimiter = ',', help_heading = GRID, default_value = "1,1.5,2,3,3.75,5")]
+    pub(crate) guidance_scale: Option<Vec<f64>>,
     /// Guidance schedules, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = schedule_parser(), help_heading = GRID, default_value = "step")]
     pub(crate) schedule: Option<Vec<String>>,
@@ -148,11 +148,12 @@ impl SweepOptions {
         let output = required(self.output.clone(), "output", OUTPUT_USAGE, "sweep")?;
         let output = output.trim_end_matches('/');
         let mut points: Vec<SweepPoint> = Vec::new();
-        let (guidance, schedules) = (axis("--guidance", &self.guidance)?, axis("--schedule", &self.schedule)?);
-        let (shares, temperatures) = (axis("--top-p", &self.top_p)?, axis("--temperature", &self.temperature)?);
+        let (guidance, schedules) =
+            (axis("--guidance-scale", &self.guidance_scale)?, axis("--schedule", &self.schedule)?);
+        let (fractions, temperatures) = (axis("--top-p", &self.top_p)?, axis("--temperature", &self.temperature)?);
         for &scale in guidance {
             for schedule in schedules {
-                for &top_p in shares {
+                for &top_p in fractions {
                     for &temperature in temperatures {
                         let name = format!("guidance-{scale}-{schedule}-top-p-{top_p}-temperature-{temperature}");
                         let output = format!("{output}/{name}");
@@ -218,7 +219,7 @@ impl SweepOptions {
             count: self.count,
             classes: self.classes.clone(),
             recipe: None,
-            guidance: Some(guidance),
+            guidance_scale: Some(guidance),
             schedule: Some(schedule.to_owned()),
             schedule_numbers: ScheduleOptions {
                 schedule_start: schedule_start.filter(|_| begins),
@@ -242,7 +243,7 @@ impl SweepOptions {
             reveal: None,
             class_names: None,
             workers: self.workers.clone(),
-            process: ProcessOptions { rank: None, world: None },
+            process: ProcessOptions { rank: None, world_size: None },
             start_jitter_seconds: None,
             no_finalize: None,
             allow_other_tokenizer: self.allow_other_tokenizer,
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn every_value_meets_every_other_once() {
         let options = SweepOptions {
-            guidance: Some(vec![1.0, 2.0, 2.0]),
+            guidance_scale: Some(vec![1.0, 2.0, 2.0]),
             schedule: Some(vec!["step".to_owned(), "cosine".to_owned()]),
             top_p: Some(vec![0.9, 1.0]),
             ..complete()
@@ -309,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_number_of_schedules_goes_to_those_that_take_it() {
-        let options = with("--guidance 2 --schedule step,triangular,cosine --schedule-start 0.5 --schedule-peak 0.75");
+        let options =
+            with("--guidance-scale 2 --schedule step,triangular,cosine --schedule-start 0.5 --schedule-peak 0.75");
         let points = options.resolve().expect("each takes its own").points;
         let schedules: Vec<String> = points.iter().map(|point| format!("{:?}", point.settings.codes)).collect();
         assert!(schedules[0].contains("start: 0.5") && schedules[1].contains("peak: 0.75"), "{schedules:?}");
@@ -318,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_point_that_cannot_be_is_refused_before_any_is_made() {
-        let options = SweepOptions { guidance: Some(vec![2.0, 0.5]), ..complete() };
+        let options = SweepOptions { guidance_scale: Some(vec![2.0, 0.5]), ..complete() };
         assert!(options.resolve().expect_err("below 1").to_string().contains("guidance scale"));
         let options = SweepOptions { top_p: Some(Vec::new()), ..complete() };
         assert!(options.resolve().expect_err("empty").to_string().contains("--top-p"));

@@ -133,7 +133,7 @@ impl InspectOptions {
     }
 }
 
-/// Which images to rebuild.
+/// Which images to reconstruct.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ImageChoice {
     /// This many, spread evenly over the table.

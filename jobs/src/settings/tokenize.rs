@@ -138,11 +138,11 @@ pub(crate) struct TokenizeSettings {
     pub(crate) devices: Devices,
     /// Threads of a CPU worker; `None` to divide the cores.
     pub(crate) device_threads: Option<usize>,
-    /// Rank and world as given.
+    /// Rank and world size as given.
     pub(crate) process: ProcessOptions,
     /// Longest pause before the start.
     pub(crate) start_jitter: Duration,
-    /// Share of rejected images above which the job fails.
+    /// Fraction of rejected images above which the job fails.
     pub(crate) max_reject_rate: RejectRate,
     /// Whether to close the output when all units are done.
     pub(crate) finalize: bool,
@@ -236,7 +236,7 @@ mod tests {
             (settings.batch_size, settings.unit_size, settings.split.as_str()),
             (BatchSize::Rows(32), 16_384, "train")
         );
-        assert_eq!((settings.max_reject_rate.share(), settings.finalize, settings.dry_run), (0.01, true, false));
+        assert_eq!((settings.max_reject_rate.fraction(), settings.finalize, settings.dry_run), (0.01, true, false));
         assert_eq!(settings.devices.to_string(), "auto");
     }
 

@@ -8,7 +8,9 @@ use super::{
     ModelReference, SettingsError,
     shared::{HOW, WHAT, at_least_one, required},
     tokenize::precision,
-    training::{RECIPE, RecipeNumbers, RecipeOptions, RunOptions, RunSettings, batch_size, share_below_one},
+    training::{
+        BatchOptions, Batches, RECIPE, RecipeNumbers, RecipeOptions, RunOptions, RunSettings, fraction_below_one,
+    },
     values::training_precision_parser,
 };
 use generator::GeneratorChoice;
@@ -90,15 +92,9 @@ pub(crate) struct TrainGeneratorOptions {
     /// Number of training steps (optimizer updates), instead of --epochs
     #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) steps: Option<u64>,
-    /// Images per batch.
-    ///
-    /// An optimizer step takes --gradient-accumulation batches. Defaults to the preset's images per step divided by
-    /// --gradient-accumulation.
-    #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
-    pub(crate) batch_size: Option<usize>,
-    /// Gradient accumulation: batches per optimizer step
-    #[arg(long, alias = "accumulation", value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
-    pub(crate) gradient_accumulation: Option<usize>,
+    /// How the images of an update are divided.
+    #[command(flatten)]
+    pub(crate) batches: BatchOptions,
     /// Floating-point precision of the transformer's matrix products; norms, residual stream and loss are fp32
     #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
@@ -123,8 +119,8 @@ pub(crate) struct TrainGeneratorOptions {
     /// The final validation uses all of them.
     #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "10000")]
     pub(crate) validation_images: Option<u64>,
-    /// Draw a sheet of samples every STEPS steps; requires --tokenizer
-    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
+    /// Draw a sheet of samples every STEPS steps; requires --tokenizer (default: 5000, or a fifth of the training if that is less)
+    #[arg(long, value_name = "STEPS", help_heading = HOW)]
     pub(crate) sheet_every: Option<u64>,
     /// Classifier-free guidance scale of the sheets (default: 3.75, or 1 without class dropout).
     ///
@@ -146,14 +142,14 @@ pub(crate) struct TrainGeneratorSettings {
     pub(crate) class_names: Option<Vec<String>>,
     /// The generator.
     generator: GeneratorChoice,
-    /// How it is trained, but for the number of steps.
-    recipe: GeneratorRecipe,
+    /// How it is trained, but for what follows from the number of steps.
+    preset: GeneratorRecipe,
+    /// What was typed of that.
+    numbers: RecipeOptions,
     /// How long.
     length: Length,
-    /// Images in memory at once.
-    pub(crate) batch_size: usize,
-    /// Batches of an update.
-    pub(crate) accumulation: usize,
+    /// How the images of an update are divided.
+    pub(crate) batches: Batches,
     /// Bytes of tokens in memory.
     pub(crate) memory_bytes: u64,
     /// How samples on sheets are drawn.
@@ -172,11 +168,11 @@ enum Length {
 }
 
 impl TrainGeneratorOptions {
-    /// The settings.
+    /// The settings, for one of so many processes that train together.
     ///
     /// # Errors
     /// When something needed is absent, or a value cannot be.
-    pub(crate) fn resolve(self) -> Result<TrainGeneratorSettings, SettingsError> {
+    pub(crate) fn resolve(self, processes: usize) -> Result<TrainGeneratorSettings, SettingsError> {
         const SECTION: &str = "train-generator";
         let source = required(self.source.clone(), "source", "--source URL", SECTION)?;
         let run = self.run.clone().resolve(SECTION, self.output.clone(), self.sheet_every, self.validation_images)?;
@@ -190,9 +186,12 @@ impl TrainGeneratorOptions {
         })?;
         let (preset, global_batch_size) = GeneratorRecipe::of_size(size);
         let length = self.length(size, &preset)?;
-        let recipe = self.recipe(preset)?;
-        for (key, share) in [("--class-dropout", self.class_dropout), ("--dropout", self.dropout)] {
-            share.map_or(Ok(()), |share| share_below_one(key, share))?;
+        let preset = self.named(preset)?;
+        // The number of steps may follow from the tables: what does not depend on it is refused now.
+        let steps = if let Length::Steps(steps) = length { steps } else { u64::MAX };
+        self.recipe.over(numbers(&preset), steps)?;
+        for (key, fraction) in [("--class-dropout", self.class_dropout), ("--dropout", self.dropout)] {
+            fraction.map_or(Ok(()), |fraction| fraction_below_one(key, fraction))?;
         }
         let generator = GeneratorChoice {
             size,
@@ -202,18 +201,17 @@ impl TrainGeneratorOptions {
             class_dropout: self.class_dropout,
             dropout: self.dropout,
         };
-        let accumulation = at_least_one("--gradient-accumulation", self.gradient_accumulation)?;
         Ok(TrainGeneratorSettings {
             source,
             validation_source: self.validation_source.unwrap_or_default(),
             tokenizer: self.tokenizer.map(|tokenizer| ModelReference::parse("tokenizer", &tokenizer)).transpose()?,
             class_names: self.class_names,
-            sampling: sampling(self.sheet_guidance, generator.is_guided(), recipe.seed)?,
+            sampling: sampling(self.sheet_guidance, generator.is_guided(), preset.seed)?,
             generator,
-            recipe,
+            preset,
+            numbers: self.recipe,
             length,
-            batch_size: batch_size(self.batch_size, accumulation, global_batch_size)?,
-            accumulation,
+            batches: self.batches.resolve(global_batch_size, processes)?,
             memory_bytes: at_least_one("--memory-bytes", self.memory_bytes)?,
             run,
         })
@@ -229,21 +227,15 @@ impl TrainGeneratorOptions {
         }
     }
 
-    /// The preset's recipe with what was asked for laid over it, and as many steps as nobody could want: their number is not known yet.
-    fn recipe(&self, mut preset: GeneratorRecipe) -> Result<GeneratorRecipe, SettingsError> {
-        preset.learning_rate.steps = u64::MAX;
-        let numbers = self.recipe.over(numbers(&preset));
-        numbers.check()?;
+    /// The preset's recipe with the seed and precision that were asked for.
+    fn named(&self, preset: GeneratorRecipe) -> Result<GeneratorRecipe, SettingsError> {
         Ok(GeneratorRecipe {
             seed: self.seed.unwrap_or(preset.seed),
             precision: match &self.precision {
                 Some(name) => precision(Some(name.clone()))?,
                 None => preset.precision,
             },
-            learning_rate: numbers.learning_rate,
-            optimizer: numbers.optimizer,
-            max_grad_norm: numbers.max_grad_norm,
-            ema_decay: numbers.ema_decay,
+            ..preset
         })
     }
 }

@@ -4,12 +4,10 @@ use super::{
     RejectRate, SettingsError,
     shared::{HOW, ImageOptions, WHAT, at_least_one, at_least_one_if_given, required},
     tokenize::precision,
-    training::{RECIPE, RecipeNumbers, RecipeOptions, RunOptions, RunSettings, batch_size, not_negative},
+    training::{BatchOptions, Batches, RECIPE, RecipeNumbers, RecipeOptions, RunOptions, RunSettings, not_negative},
     values::training_precision_parser,
 };
-use models::{
-    Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, TokenizerConfig, TokenizerPreset, TokenizerRecipe,
-};
+use models::{DiscriminatorKind, FrozenFiles, ReconstructionKind, TokenizerConfig, TokenizerPreset, TokenizerRecipe};
 use schemas::{SourceLayout, SourceReading};
 use std::path::PathBuf;
 
@@ -52,15 +50,9 @@ pub(crate) struct TrainTokenizerOptions {
     /// Number of training steps (optimizer updates)
     #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) steps: Option<u64>,
-    /// Images per batch.
-    ///
-    /// An optimizer step takes --gradient-accumulation batches. Defaults to the preset's images per step divided by
-    /// --gradient-accumulation.
-    #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
-    pub(crate) batch_size: Option<usize>,
-    /// Gradient accumulation: batches per optimizer step
-    #[arg(long, alias = "accumulation", value_name = "BATCHES", help_heading = RECIPE, default_value = "1")]
-    pub(crate) gradient_accumulation: Option<usize>,
+    /// How the images of an update are divided.
+    #[command(flatten)]
+    pub(crate) batches: BatchOptions,
     /// Floating-point precision of the transformers and the convolutional encoder; the rest is fp32
     #[arg(long, value_parser = training_precision_parser(), value_name = "PRECISION", help_heading = RECIPE)]
     pub(crate) precision: Option<String>,
@@ -99,7 +91,9 @@ pub(crate) struct TrainTokenizerOptions {
     /// Weight of the adversarial loss on reconstructions
     #[arg(long, alias = "adversarial-weight", value_name = "WEIGHT", help_heading = OBJECTIVE)]
     pub(crate) discriminator_weight: Option<f64>,
-    /// Step at which the discriminator and the adversarial loss start; less than --steps
+    /// Step at which the discriminator and the adversarial loss start.
+    ///
+    /// Less than --steps. Defaults to the preset's, or to half of the training if the preset's would never come.
     #[arg(long, alias = "adversarial-start", value_name = "STEP", help_heading = OBJECTIVE)]
     pub(crate) discriminator_start: Option<u64>,
     /// Weight of the discriminator's LeCam regularization
@@ -119,20 +113,20 @@ pub(crate) struct TrainTokenizerOptions {
     /// Weights of the vision foundation model that use_vf in the tokenizer's config.json names, as safetensors
     #[arg(long, value_name = "FILE", help_heading = OBJECTIVE)]
     pub(crate) foundation_model: Option<PathBuf>,
-    /// Minimum side of the random crop, as a fraction of the image's shorter side
-    #[arg(long, value_name = "FRACTION", help_heading = DATA, default_value = "0.8")]
-    pub(crate) smallest_scale: Option<f64>,
+    /// Minimum side of the random crop, as a fraction of the image's shorter side (default: 0.8, or --max-scale if that is less)
+    #[arg(long, alias = "smallest-scale", value_name = "FRACTION", help_heading = DATA)]
+    pub(crate) min_scale: Option<f64>,
     /// Maximum side of the random crop, as a fraction of the image's shorter side
-    #[arg(long, value_name = "FRACTION", help_heading = DATA, default_value = "1.0")]
-    pub(crate) largest_scale: Option<f64>,
+    #[arg(long, alias = "largest-scale", value_name = "FRACTION", help_heading = DATA, default_value = "1.0")]
+    pub(crate) max_scale: Option<f64>,
     /// Disable random horizontal flips
     #[arg(long, help_heading = DATA, default_value = "false")]
     pub(crate) no_flip: Option<bool>,
     /// Size of the shuffle buffer in images, of at most 1 GiB encoded.
     ///
     /// Shards are shuffled as well. Images of a folder source are always shuffled as a whole.
-    #[arg(long, value_name = "IMAGES", help_heading = DATA, default_value = "8192")]
-    pub(crate) shuffle_images: Option<usize>,
+    #[arg(long, alias = "shuffle-images", value_name = "IMAGES", help_heading = DATA, default_value = "8192")]
+    pub(crate) shuffle_buffer: Option<usize>,
     /// How the run goes.
     #[command(flatten)]
     pub(crate) run: RunOptions,
@@ -141,8 +135,8 @@ pub(crate) struct TrainTokenizerOptions {
     /// The final validation uses all of them.
     #[arg(long, value_name = "IMAGES", help_heading = HOW, default_value = "2048")]
     pub(crate) validation_images: Option<u64>,
-    /// Draw a contact sheet of reconstructions every STEPS steps
-    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
+    /// Draw a contact sheet of reconstructions every STEPS steps (default: 5000, or a fifth of the training if that is less)
+    #[arg(long, value_name = "STEPS", help_heading = HOW)]
     pub(crate) sheet_every: Option<u64>,
 }
 
@@ -159,7 +153,7 @@ pub(crate) struct TrainTokenizerSettings {
     pub(crate) reading: SourceReading,
     /// Only the first images.
     pub(crate) max_images: Option<u64>,
-    /// Share of broken images above which the job fails.
+    /// Fraction of broken images above which the job fails.
     pub(crate) max_reject_rate: RejectRate,
     /// The tokenizer.
     pub(crate) config: TokenizerConfig,
@@ -169,10 +163,8 @@ pub(crate) struct TrainTokenizerSettings {
     pub(crate) frozen: FrozenFiles,
     /// Updates in all.
     pub(crate) steps: u64,
-    /// Images in memory at once.
-    pub(crate) batch_size: usize,
-    /// Batches of an update.
-    pub(crate) accumulation: usize,
+    /// How the images of an update are divided.
+    pub(crate) batches: Batches,
     /// Smallest and largest window of a random crop.
     pub(crate) scales: (f64, f64),
     /// Mirror every other image.
@@ -184,11 +176,11 @@ pub(crate) struct TrainTokenizerSettings {
 }
 
 impl TrainTokenizerOptions {
-    /// The settings.
+    /// The settings, for one of so many processes that train together.
     ///
     /// # Errors
     /// When something needed is absent, or a value cannot be.
-    pub(crate) fn resolve(self) -> Result<TrainTokenizerSettings, SettingsError> {
+    pub(crate) fn resolve(self, processes: usize) -> Result<TrainTokenizerSettings, SettingsError> {
         const SECTION: &str = "train-tokenizer";
         let source = required(self.source.clone(), "source", "--source URL", SECTION)?;
         let run = self.run.clone().resolve(SECTION, self.output.clone(), self.sheet_every, self.validation_images)?;
@@ -197,11 +189,11 @@ impl TrainTokenizerOptions {
             .map_err(|_| SettingsError::invalid("--preset", format!("{name:?}"), TokenizerPreset::NAMES.join(", ")))?;
         let (config, global_batch_size) = (self.config(preset.config)?, preset.global_batch_size);
         let recipe = self.recipe(preset.recipe)?;
-        let accumulation = at_least_one("--gradient-accumulation", self.gradient_accumulation)?;
-        let (smallest, largest) = (self.smallest_scale.unwrap_or(0.8), self.largest_scale.unwrap_or(1.0));
+        let largest = self.max_scale.unwrap_or(1.0);
+        let smallest = self.min_scale.unwrap_or(largest.min(0.8));
         if !(smallest >= 0.01 && smallest <= largest && largest <= 1.0) {
             return Err(SettingsError::invalid(
-                "--smallest-scale and --largest-scale",
+                "--min-scale and --max-scale",
                 format!("{smallest} and {largest}"),
                 "0.01 to 1, the smallest first",
             ));
@@ -222,11 +214,10 @@ impl TrainTokenizerOptions {
             },
             steps: at_least_one("--steps", Some(recipe.learning_rate.steps))?,
             recipe,
-            batch_size: batch_size(self.batch_size, accumulation, global_batch_size)?,
-            accumulation,
+            batches: self.batches.resolve(global_batch_size, processes)?,
             scales: (smallest, largest),
             flip: self.no_flip != Some(true),
-            shuffle_images: at_least_one("--shuffle-images", self.shuffle_images)?,
+            shuffle_images: at_least_one("--shuffle-buffer", self.shuffle_buffer)?,
             run,
         })
     }
@@ -242,13 +233,18 @@ impl TrainTokenizerOptions {
     /// The preset's recipe with what was asked for laid over it.
     fn recipe(&self, preset: TokenizerRecipe) -> Result<TokenizerRecipe, SettingsError> {
         let steps = self.steps.unwrap_or(preset.learning_rate.steps);
-        let adversarial_start = self.discriminator_start.unwrap_or(preset.adversarial_start);
-        let numbers = self.recipe.over(RecipeNumbers {
-            learning_rate: CosineSchedule { steps, ..preset.learning_rate },
+        let adversarial_weight = self.discriminator_weight.unwrap_or(preset.adversarial_weight);
+        // Where the preset's would never come.
+        let comes = adversarial_weight == 0.0 || preset.adversarial_start < steps;
+        let adversarial_start =
+            self.discriminator_start.unwrap_or(if comes { preset.adversarial_start } else { steps / 2 });
+        let preset_numbers = RecipeNumbers {
+            learning_rate: preset.learning_rate,
             optimizer: preset.optimizer,
             max_grad_norm: preset.max_grad_norm,
             ema_decay: preset.ema_decay,
-        });
+        };
+        let numbers = self.recipe.over(preset_numbers, steps)?;
         let recipe = TokenizerRecipe {
             seed: self.seed.unwrap_or(preset.seed),
             precision: match &self.precision {
@@ -266,25 +262,23 @@ impl TrainTokenizerOptions {
             quantizer_weight: self.quantizer_weight.unwrap_or(preset.quantizer_weight),
             alignment_weight: self.alignment_weight.unwrap_or(preset.alignment_weight),
             alignment_margin: self.alignment_margin.unwrap_or(preset.alignment_margin),
-            adversary: match self.discriminator.as_deref() {
-                Some("dino") => Adversary::Dino,
-                Some("patch") => Adversary::Patch,
+            discriminator: match self.discriminator.as_deref() {
+                Some("dino") => DiscriminatorKind::Dino,
+                Some("patch") => DiscriminatorKind::Patch,
                 Some(other) => return Err(SettingsError::invalid("--discriminator", other, "dino or patch")),
-                None => preset.adversary,
+                None => preset.discriminator,
             },
-            adversarial_weight: self.discriminator_weight.unwrap_or(preset.adversarial_weight),
+            adversarial_weight,
             adversarial_start,
             lecam_weight: self.lecam_weight.unwrap_or(preset.lecam_weight),
             learning_rate: numbers.learning_rate,
-            discriminator_learning_rate: self.recipe.schedule(CosineSchedule {
-                steps: steps.saturating_sub(adversarial_start),
-                ..preset.discriminator_learning_rate
-            }),
+            discriminator_learning_rate: self
+                .recipe
+                .schedule(preset.discriminator_learning_rate, steps.saturating_sub(adversarial_start)),
             optimizer: numbers.optimizer,
             max_grad_norm: numbers.max_grad_norm,
             ema_decay: numbers.ema_decay,
         };
-        numbers.check()?;
         not_negative(&[
             ("--reconstruction-weight", recipe.reconstruction_weight),
             ("--perceptual-weight", recipe.perceptual_weight),
@@ -322,49 +316,88 @@ mod tests {
 
     #[test]
     fn the_published_recipe_is_the_default() {
-        let settings = complete().resolve().expect("complete");
+        let settings = complete().resolve(1).expect("complete");
         assert_eq!(settings.recipe, TokenizerRecipe::published());
-        assert_eq!((settings.steps, settings.batch_size, settings.accumulation), (1_000_000, 256, 1));
+        assert_eq!((settings.steps, settings.batches.size, settings.batches.accumulation), (1_000_000, 256, 1));
     }
 
     #[test]
     fn images_are_found_as_for_tokenizing() {
-        assert_eq!(complete().resolve().expect("complete").reading, SourceReading::default());
-        let reading = with("--image-column photo --layout parquet").resolve().expect("complete").reading;
+        assert_eq!(complete().resolve(1).expect("complete").reading, SourceReading::default());
+        let reading = with("--image-column photo --layout parquet").resolve(1).expect("complete").reading;
         assert_eq!(reading.columns.image.as_deref(), Some("photo"));
     }
 
     #[test]
     fn accumulation_divides_the_images_of_a_step() {
-        let options = TrainTokenizerOptions { gradient_accumulation: Some(8), ..complete() };
-        assert_eq!(options.resolve().expect("complete").batch_size, 32);
+        let of = |line: &str, processes| {
+            let Batches { size, accumulation, .. } = with(line).resolve(processes).expect(line).batches;
+            (size, accumulation)
+        };
+        assert_eq!(of("--gradient-accumulation 8", 1), (32, 8));
+        assert_eq!((of("", 4), of("--gradient-accumulation 2", 4)), ((64, 1), (32, 2)));
+        assert_eq!(of("--global-batch-size 96", 2), (48, 1));
+        assert_eq!(of("--global-batch-size 96 --batch-size 8", 3), (8, 4));
+        assert_eq!(of("--batch-size 8 --gradient-accumulation 3", 5), (8, 3));
+        for (line, processes, expected) in [
+            ("", 3, "255"),
+            ("--global-batch-size 100", 8, "the nearest is 96"),
+            ("--global-batch-size 64 --batch-size 7", 1, "the nearest is 63"),
+            ("--global-batch-size 64 --batch-size 8 --gradient-accumulation 2", 2, "the nearest is 64"),
+            ("--global-batch-size 2", 4, "the nearest is 4"),
+        ] {
+            let error = with(line).resolve(processes).expect_err(line).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]
     fn another_number_of_steps_moves_both_schedules() {
         let options = TrainTokenizerOptions { steps: Some(100_000), discriminator_start: Some(10_000), ..complete() };
-        let recipe = options.resolve().expect("complete").recipe;
+        let recipe = options.resolve(1).expect("complete").recipe;
         assert_eq!((recipe.learning_rate.steps, recipe.discriminator_learning_rate.steps), (100_000, 90_000));
+    }
+
+    #[test]
+    fn defaults_give_way_to_what_was_said() {
+        let of = |line: &str| with(line).resolve(1).expect(line);
+        for preset in TokenizerPreset::NAMES {
+            for steps in [1, 2, 9, 30, 1_000, 100_000_000] {
+                let settings = of(&format!("--preset {preset} --steps {steps}"));
+                let (rate, start) = (settings.recipe.learning_rate, settings.recipe.adversarial_start);
+                assert!(rate.warmup_steps <= steps / 10, "{preset}, {steps} steps: {rate:?}");
+                assert!(start < steps || settings.recipe.adversarial_weight == 0.0, "{preset}, {steps} steps: {start}");
+                let periods = settings.run.periods(steps);
+                assert!([periods.log, periods.save, periods.validate, periods.sheet].iter().all(|&period| period > 0));
+                assert!(steps < 5 || periods.validate <= steps / 5, "{steps} steps: {periods:?}");
+            }
+        }
+        let settings = of("--preset tiny --steps 30 --warmup-steps 30 --save-every 7000");
+        assert_eq!((settings.recipe.learning_rate.warmup_steps, settings.run.periods(30).save), (30, 7000));
+        let rate = of("--learning-rate 1e-6").recipe.learning_rate;
+        assert!((rate.end / rate.peak - 0.1).abs() < 1e-12, "{rate:?}");
+        assert_eq!(of("--learning-rate 2e-3").recipe.learning_rate.end, 1e-5);
+        assert_eq!(of("--max-scale 0.5").scales, (0.5, 0.5));
     }
 
     #[test]
     fn values_that_cannot_be_are_refused_by_their_flag() {
         for (options, flag) in [
-            (TrainTokenizerOptions { batch_size: Some(0), ..complete() }, "--batch-size"),
+            (with("--batch-size 0"), "--batch-size"),
             (with("--save-every 0"), "--save-every"),
             (with("--max-images 0"), "--max-images"),
             (TrainTokenizerOptions { steps: Some(0), ..complete() }, "--steps"),
             (with("--learning-rate NaN"), "--learning-rate"),
-            (TrainTokenizerOptions { gradient_accumulation: Some(3), ..complete() }, "--gradient-accumulation"),
-            (TrainTokenizerOptions { steps: Some(10_000), ..complete() }, "--discriminator-start"),
+            (with("--gradient-accumulation 3"), "--gradient-accumulation"),
+            (with("--steps 10000 --discriminator-start 10000"), "--discriminator-start"),
             (with("--warmup-steps 2000000"), "--warmup-steps"),
             (with("--end-learning-rate 1"), "--end-learning-rate"),
             (with("--beta2 1"), "--beta2"),
-            (TrainTokenizerOptions { smallest_scale: Some(1.1), ..complete() }, "--smallest-scale"),
+            (TrainTokenizerOptions { min_scale: Some(1.1), ..complete() }, "--min-scale"),
             (TrainTokenizerOptions { preset: Some("restok-xl".to_owned()), ..complete() }, "--preset"),
             (TrainTokenizerOptions { output: Some("s3://bucket/run".into()), ..complete() }, "--output"),
         ] {
-            let error = options.resolve().expect_err(flag).to_string();
+            let error = options.resolve(1).expect_err(flag).to_string();
             assert!(error.contains(flag), "{error}");
         }
     }

@@ -6,7 +6,7 @@ use super::{
     tokenize::precision,
 };
 use models::{AdamWOptions, CosineSchedule, DeviceChoice, Precision};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Heading of what decides the weights.
 pub(super) const RECIPE: &str = "Training recipe (defaults come from the preset)";
@@ -24,17 +24,17 @@ pub(crate) struct RunOptions {
     /// The last bits of floating-point sums depend on it: use the same number whenever a run resumes.
     #[arg(long, value_name = "COUNT", help_heading = HOW)]
     pub(crate) device_threads: Option<usize>,
-    /// Log metrics every STEPS steps
-    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "50")]
+    /// Log metrics every STEPS steps (default: 50, or a fifth of the training if that is less)
+    #[arg(long, value_name = "STEPS", help_heading = HOW)]
     pub(crate) log_every: Option<u64>,
-    /// Save a checkpoint every STEPS steps
-    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
+    /// Save a checkpoint every STEPS steps (default: 5000, or a fifth of the training if that is less)
+    #[arg(long, value_name = "STEPS", help_heading = HOW)]
     pub(crate) save_every: Option<u64>,
     /// Keep only the newest COUNT checkpoints
     #[arg(long, value_name = "COUNT", help_heading = HOW, default_value = "3")]
     pub(crate) keep_checkpoints: Option<usize>,
-    /// Validate every STEPS steps
-    #[arg(long, value_name = "STEPS", help_heading = HOW, default_value = "5000")]
+    /// Validate every STEPS steps (default: 5000, or a fifth of the training if that is less)
+    #[arg(long, value_name = "STEPS", help_heading = HOW)]
     pub(crate) validate_every: Option<u64>,
     /// Floating-point precision of the published weights, best and final: fp32, or fp16 at half the size
     #[arg(long, value_parser = ["fp32", "fp16"], value_name = "PRECISION", help_heading = HOW, default_value = "fp32")]
@@ -44,6 +44,11 @@ pub(crate) struct RunOptions {
     /// Its checkpoints record what changed and at which step.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) allow_other_settings: Option<bool>,
+    /// Of several processes that train together, wait this long for one that does not appear or answer.
+    ///
+    /// The first process validates while the others wait.
+    #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "1800")]
+    pub(crate) group_timeout: Option<u64>,
     /// Stop with a checkpoint after STEPS steps, counted from the start of the run.
     ///
     /// The learning rate schedule still spans the whole training.
@@ -60,8 +65,8 @@ pub(crate) struct RunSettings {
     pub(crate) device: DeviceChoice,
     /// Threads of the processor; `None` for all cores.
     pub(crate) device_threads: Option<usize>,
-    /// When what is done.
-    pub(crate) periods: Periods,
+    /// When what is done, as far as it was typed.
+    periods: Periods<Option<u64>>,
     /// Checkpoints kept.
     pub(crate) keep_checkpoints: usize,
     /// Images of a validation.
@@ -70,21 +75,37 @@ pub(crate) struct RunSettings {
     pub(crate) publish_precision: Precision,
     /// Whether a run may go on with other settings.
     pub(crate) allow_other_settings: bool,
+    /// Longest wait for another process.
+    pub(crate) group_timeout: Duration,
     /// Steps after which to stop early.
     pub(crate) stop_after: Option<u64>,
 }
 
 /// Steps between two of the same thing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Periods {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Periods<Steps = u64> {
     /// Lines of metrics.
-    pub(crate) log: u64,
+    pub(crate) log: Steps,
     /// Checkpoints.
-    pub(crate) save: u64,
+    pub(crate) save: Steps,
     /// Validations.
-    pub(crate) validate: u64,
+    pub(crate) validate: Steps,
     /// Sheets.
-    pub(crate) sheet: u64,
+    pub(crate) sheet: Steps,
+}
+
+impl RunSettings {
+    /// The periods of a training of `steps` updates. Where nothing was typed, a short one is not without any.
+    pub(crate) fn periods(&self, steps: u64) -> Periods {
+        let at_most = |typed: Option<u64>, default: u64| typed.unwrap_or(default.min(steps / 5).max(1));
+        let Periods { log, save, validate, sheet } = self.periods;
+        Periods {
+            log: at_most(log, 50),
+            save: at_most(save, 5000),
+            validate: at_most(validate, 5000),
+            sheet: at_most(sheet, 5000),
+        }
+    }
 }
 
 impl RunOptions {
@@ -116,34 +137,111 @@ impl RunOptions {
                 .map_err(|_| SettingsError::invalid("--device", format!("{device:?}"), "auto, cpu or cuda:N"))?,
             device_threads,
             periods: Periods {
-                log: at_least_one("--log-every", self.log_every)?,
-                save: at_least_one("--save-every", self.save_every)?,
-                validate: at_least_one("--validate-every", self.validate_every)?,
-                sheet: at_least_one("--sheet-every", sheet_every)?,
+                log: at_least_one_if_given("--log-every", self.log_every)?,
+                save: at_least_one_if_given("--save-every", self.save_every)?,
+                validate: at_least_one_if_given("--validate-every", self.validate_every)?,
+                sheet: at_least_one_if_given("--sheet-every", sheet_every)?,
             },
             keep_checkpoints: at_least_one("--keep-checkpoints", self.keep_checkpoints)?,
             validation_images: at_least_one("--validation-images", validation_images)?,
             publish_precision: precision(self.publish_precision)?,
             allow_other_settings: self.allow_other_settings == Some(true),
+            group_timeout: Duration::from_secs(at_least_one("--group-timeout", self.group_timeout)?),
             stop_after: self.stop_after,
         })
     }
 }
 
-/// Images that are in memory at once: as typed, or those of an update divided by `accumulation`.
-pub(super) fn batch_size(
-    typed: Option<usize>,
-    accumulation: usize,
-    global_batch_size: usize,
-) -> Result<usize, SettingsError> {
+/// How the images of an update are divided, as typed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct BatchOptions {
+    /// Images per optimizer step, over all processes.
+    ///
+    /// Defaults to the preset's, or to what --batch-size, --gradient-accumulation and the number of processes make of it.
+    #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
+    pub(crate) global_batch_size: Option<usize>,
+    /// Images per batch, in memory at once in each process.
+    ///
+    /// In an optimizer step, each process takes --gradient-accumulation batches. Defaults to the images per step divided
+    /// by --gradient-accumulation and the number of processes.
+    #[arg(long, value_name = "IMAGES", help_heading = RECIPE)]
+    pub(crate) batch_size: Option<usize>,
+    /// Gradient accumulation: batches per optimizer step in each process (default: 1, or what --global-batch-size and
+    /// --batch-size make of it)
+    #[arg(long, alias = "accumulation", value_name = "BATCHES", help_heading = RECIPE)]
+    pub(crate) gradient_accumulation: Option<usize>,
+}
+
+/// How the images of an update are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batches {
+    /// Images in memory at once in each process.
+    pub(crate) size: usize,
+    /// Batches of an update in each process.
+    pub(crate) accumulation: usize,
+    /// Processes that train together.
+    pub(crate) processes: usize,
+}
+
+impl Batches {
+    /// Images of an update, over all processes.
+    pub(crate) fn global_size(self) -> u64 {
+        (self.size * self.accumulation * self.processes) as u64
+    }
+}
+
+impl BatchOptions {
+    /// The division among `processes`; `preset` images an update where nothing was typed.
+    ///
+    /// # Errors
+    /// When a number is 0, or they do not divide each other: what is nearest is named.
+    pub(super) fn resolve(self, preset: usize, processes: usize) -> Result<Batches, SettingsError> {
+        let typed = at_least_one_if_given("--global-batch-size", self.global_batch_size)?;
+        let size = at_least_one_if_given("--batch-size", self.batch_size)?;
+        let accumulation = at_least_one_if_given("--gradient-accumulation", self.gradient_accumulation)?;
+        let (size, accumulation) = match (size, accumulation, typed) {
+            (Some(size), accumulation, None) => (size, accumulation.unwrap_or(1)),
+            (Some(size), Some(accumulation), Some(global)) if size * accumulation * processes == global => {
+                (size, accumulation)
+            }
+            (Some(size), None, Some(global)) if global.is_multiple_of(size * processes) => {
+                (size, global / size / processes)
+            }
+            (None, accumulation, global) => {
+                let (global, accumulation) = (global.unwrap_or(preset), accumulation.unwrap_or(1));
+                if !global.is_multiple_of(accumulation * processes) {
+                    return Err(indivisible(global, accumulation * processes, typed.is_some(), processes));
+                }
+                (global / accumulation / processes, accumulation)
+            }
+            (Some(size), accumulation, Some(global)) => {
+                return Err(indivisible(global, size * accumulation.unwrap_or(1) * processes, true, processes));
+            }
+        };
+        Ok(Batches { size, accumulation, processes })
+    }
+}
+
+/// The error of `global` images that are to be divided by `part`.
+fn indivisible(global: usize, part: usize, typed: bool, processes: usize) -> SettingsError {
+    let below = global / part * part;
+    let nearest =
+        [below, below + part].into_iter().filter(|&number| number > 0).min_by_key(|number| number.abs_diff(global));
+    let nearest = nearest.unwrap_or(part);
+    let among = if processes > 1 { format!(" over {processes} processes") } else { String::new() };
     match typed {
-        None if !global_batch_size.is_multiple_of(accumulation) => Err(SettingsError::invalid(
+        true => SettingsError::invalid(
+            "--global-batch-size",
+            global.to_string(),
+            format!("a multiple of {part} images, which a batch of each kind takes{among}; the nearest is {nearest}"),
+        ),
+        false => SettingsError::invalid(
             "--gradient-accumulation",
-            accumulation.to_string(),
-            format!("a divisor of the preset's {global_batch_size} images a step, or --batch-size as well"),
-        )),
-        None => Ok(global_batch_size / accumulation),
-        given => at_least_one("--batch-size", given),
+            format!("{part} parts{among}"),
+            format!(
+                "a divisor of the preset's {global} images a step; --global-batch-size {nearest} is the nearest that divides"
+            ),
+        ),
     }
 }
 
@@ -153,10 +251,14 @@ pub(crate) struct RecipeOptions {
     /// Peak learning rate, reached after warm-up
     #[arg(long, value_name = "RATE", help_heading = RECIPE)]
     pub(crate) learning_rate: Option<f64>,
-    /// Final learning rate of the cosine decay
+    /// Final learning rate of the cosine decay.
+    ///
+    /// If the preset's is above --learning-rate, the default is in the preset's ratio to it.
     #[arg(long, value_name = "RATE", help_heading = RECIPE)]
     pub(crate) end_learning_rate: Option<f64>,
-    /// Steps of linear learning rate warm-up
+    /// Steps of linear learning rate warm-up.
+    ///
+    /// Defaults to the preset's, or to a tenth of the training if that is less.
     #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) warmup_steps: Option<u64>,
     /// AdamW beta1, the decay rate of the first moment
@@ -188,10 +290,13 @@ pub(super) struct RecipeNumbers {
 }
 
 impl RecipeOptions {
-    /// What was typed laid over the preset; `preset.learning_rate.steps` stays.
-    pub(super) fn over(self, preset: RecipeNumbers) -> RecipeNumbers {
-        RecipeNumbers {
-            learning_rate: self.schedule(preset.learning_rate),
+    /// What was typed laid over the preset, for a training of `steps` updates.
+    ///
+    /// # Errors
+    /// With the flag of the first number that lies outside its range.
+    pub(super) fn over(self, preset: RecipeNumbers, steps: u64) -> Result<RecipeNumbers, SettingsError> {
+        let numbers = RecipeNumbers {
+            learning_rate: self.schedule(preset.learning_rate, steps),
             optimizer: AdamWOptions {
                 beta1: self.beta1.unwrap_or(preset.optimizer.beta1),
                 beta2: self.beta2.unwrap_or(preset.optimizer.beta2),
@@ -199,16 +304,20 @@ impl RecipeOptions {
             },
             max_grad_norm: self.max_grad_norm.unwrap_or(preset.max_grad_norm),
             ema_decay: self.ema_decay.unwrap_or(preset.ema_decay),
-        }
+        };
+        numbers.check()?;
+        Ok(numbers)
     }
 
-    /// The rate alone, of as many steps as the preset has.
-    pub(super) fn schedule(self, preset: CosineSchedule) -> CosineSchedule {
+    /// The rate alone. What was not typed gives way to what was: neither a warm-up nor an end of the preset's contradicts it.
+    pub(super) fn schedule(self, preset: CosineSchedule, steps: u64) -> CosineSchedule {
+        let peak = self.learning_rate.unwrap_or(preset.peak);
+        let end = if preset.end <= peak { preset.end } else { peak * (preset.end / preset.peak) };
         CosineSchedule {
-            peak: self.learning_rate.unwrap_or(preset.peak),
-            end: self.end_learning_rate.unwrap_or(preset.end),
-            warmup_steps: self.warmup_steps.unwrap_or(preset.warmup_steps),
-            steps: preset.steps,
+            peak,
+            end: self.end_learning_rate.unwrap_or(end),
+            warmup_steps: self.warmup_steps.unwrap_or(preset.warmup_steps.min(steps / 10)),
+            steps,
         }
     }
 }
@@ -218,7 +327,7 @@ impl RecipeNumbers {
     ///
     /// # Errors
     /// With the flag of the first that lies outside.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    fn check(&self) -> Result<(), SettingsError> {
         let rate = self.learning_rate;
         not_negative(&[
             ("--learning-rate", rate.peak),
@@ -240,7 +349,7 @@ impl RecipeNumbers {
         for (key, value) in
             [("--beta1", self.optimizer.beta1), ("--beta2", self.optimizer.beta2), ("--ema-decay", self.ema_decay)]
         {
-            share_below_one(key, value)?;
+            fraction_below_one(key, value)?;
         }
         Ok(())
     }
@@ -254,8 +363,8 @@ pub(super) fn not_negative(numbers: &[(&'static str, f64)]) -> Result<(), Settin
     }
 }
 
-/// A share that is not all.
-pub(super) fn share_below_one(key: &'static str, value: f64) -> Result<(), SettingsError> {
+/// A fraction below one.
+pub(super) fn fraction_below_one(key: &'static str, value: f64) -> Result<(), SettingsError> {
     match (0.0..1.0).contains(&value) {
         true => Ok(()),
         false => Err(SettingsError::invalid(key, value.to_string(), "at least 0 and less than 1")),

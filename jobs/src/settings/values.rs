@@ -99,23 +99,23 @@ impl FromStr for BatchSize {
     }
 }
 
-/// Share of listed images that may be rejected: `1%` or `0.01`.
+/// Fraction of listed images that may be rejected: `1%` or `0.01`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RejectRate(f64);
 
 impl RejectRate {
-    /// The share, 0 to 1.
-    pub(crate) fn share(self) -> f64 {
+    /// The fraction, 0 to 1.
+    pub(crate) fn fraction(self) -> f64 {
         self.0
     }
 
-    fn try_new(share: f64, found: &str) -> Result<Self, SettingsError> {
-        match (0.0..=1.0).contains(&share) {
-            true => Ok(Self(share)),
+    fn try_new(fraction: f64, found: &str) -> Result<Self, SettingsError> {
+        match (0.0..=1.0).contains(&fraction) {
+            true => Ok(Self(fraction)),
             false => Err(SettingsError::invalid(
                 "max-reject-rate",
                 format!("{found:?}"),
-                "a share such as 1% or 0.01, 0% to 100%",
+                "a fraction such as 1% or 0.01, 0% to 100%",
             )),
         }
     }
@@ -132,11 +132,11 @@ impl FromStr for RejectRate {
     type Err = SettingsError;
 
     fn from_str(text: &str) -> Result<Self, SettingsError> {
-        let share = match text.trim().strip_suffix('%') {
+        let fraction = match text.trim().strip_suffix('%') {
             Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
             None => text.trim().parse::<f64>(),
         };
-        Self::try_new(share.unwrap_or(f64::NAN), text)
+        Self::try_new(fraction.unwrap_or(f64::NAN), text)
     }
 }
 
@@ -307,8 +307,8 @@ mod tests {
 
     #[test]
     fn a_reject_rate_is_a_share_or_a_percentage() {
-        for (text, share) in [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("100 %", 1.0), ("0.5%", 0.005)] {
-            assert_eq!(text.parse::<RejectRate>().expect(text).share(), share, "{text}");
+        for (text, fraction) in [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("100 %", 1.0), ("0.5%", 0.005)] {
+            assert_eq!(text.parse::<RejectRate>().expect(text).fraction(), fraction, "{text}");
         }
         for wrong in ["", "-1%", "101%", "1.01", "many", "NaN"] {
             assert!(wrong.parse::<RejectRate>().is_err(), "{wrong}");

@@ -1,15 +1,15 @@
 //! A run of training: what is trained, on what, and how it is scored, put together once for everything that is trained.
 
 use super::{
-    run_folder::RunFolder,
+    run_folder::{self, RunFolder},
     sheet::Sheet,
     watch::{Moment, Watch},
 };
 use anyhow::{Result, ensure};
-use models::{Precision, StepReport, Trainer};
+use models::{Precision, ProcessGroup, StepReport, Trainer};
 use pipeline::{DataPosition, PipelineError};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Endless batches in an order that follows from a seed.
@@ -70,7 +70,9 @@ pub(crate) struct Training<T: Trainer, D, V> {
     pub(crate) trainer: T,
     pub(crate) data: D,
     validator: V,
-    /// Batches of an update.
+    /// The processes that train together, if there are several.
+    group: Option<Arc<ProcessGroup>>,
+    /// Batches of an update in each process.
     accumulation: usize,
     /// Images of an update, a view of each.
     global_batch_size: u64,
@@ -82,10 +84,22 @@ pub(crate) struct Training<T: Trainer, D, V> {
     publish_precision: Precision,
 }
 
+/// What the first process goes on from, and all do.
+#[derive(Debug, Serialize, Deserialize)]
+struct Start {
+    settings: serde_json::Value,
+    steps_done: u64,
+    position: Option<Position>,
+}
+
 /// What a run of training goes by.
 #[derive(Clone, Debug)]
 pub(crate) struct TrainingOptions {
-    /// Batches of an update.
+    /// The processes that train together, if there are several.
+    pub(crate) group: Option<Arc<ProcessGroup>>,
+    /// What must stay the same from the first start of a run to its last.
+    pub(crate) settings: serde_json::Value,
+    /// Batches of an update in each process.
     pub(crate) accumulation: usize,
     /// Images of an update.
     pub(crate) global_batch_size: u64,
@@ -98,30 +112,50 @@ pub(crate) struct TrainingOptions {
 }
 
 impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T, D, V> {
-    /// Begins a run, or goes on from the newest checkpoint of `folder`. `open` opens the data at a position.
+    /// Begins a run, or goes on from the newest checkpoint of `folder`, which only the first of several processes has. `open` opens the data
+    /// at a position.
     ///
     /// # Errors
-    /// When the checkpoint does not read or is of other settings or data, or the data cannot be opened.
+    /// When the checkpoint does not read or is of other settings or data, the data cannot be opened, or another process has other settings.
     pub(crate) fn begin(
         mut trainer: T,
         open: impl FnOnce(DataPosition) -> Result<D, PipelineError>,
         validator: V,
-        folder: &mut RunFolder,
+        folder: Option<&mut RunFolder>,
         options: TrainingOptions,
     ) -> Result<Self> {
-        let newest = folder.newest::<Position>(options.allow_other_settings, &options.machine)?;
-        let from = newest.as_ref().map_or_else(DataPosition::default, |(_, state)| state.position.data);
+        let newest = match folder {
+            Some(folder) => folder.newest::<Position>(options.allow_other_settings, &options.machine)?,
+            None => None,
+        };
+        let (checkpoint, state) = newest.unzip();
+        let own = Start {
+            settings: options.settings,
+            steps_done: state.as_ref().map_or(0, |state| state.steps_done),
+            position: state.map(|state| state.position),
+        };
+        let start = match &options.group {
+            Some(group) => agreed_start(group, own)?,
+            None => own,
+        };
+        let from = start.position.as_ref().map_or_else(DataPosition::default, |position| position.data);
         let data = open(from)?;
-        if let Some((checkpoint, state)) = &newest {
-            let expected = state.position.digests.get(D::DIGEST).map_or("", String::as_str);
+        if let Some(position) = &start.position {
+            let expected = position.digests.get(D::DIGEST).map_or("", String::as_str);
             ensure!(data.digest() == expected, data.told_of_change(expected));
-            trainer.restore(checkpoint, state.steps_done)?;
-            tracing::info!(step = state.steps_done, checkpoint = %checkpoint.display(), "going on");
+        }
+        if let Some(checkpoint) = &checkpoint {
+            trainer.restore(checkpoint, start.steps_done)?;
+            tracing::info!(step = start.steps_done, checkpoint = %checkpoint.display(), "going on");
+        }
+        if let Some(group) = &options.group {
+            trainer.distribute(group, start.steps_done)?;
         }
         Ok(Self {
             trainer,
             data,
             validator,
+            group: options.group,
             accumulation: options.accumulation,
             global_batch_size: options.global_batch_size,
             batches: Vec::new(),
@@ -142,12 +176,19 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         if self.loaded {
             return Ok(());
         }
-        // All of them or none: where one is missing, the position stays that of the last update, which may be saved yet.
-        let batches = (0..self.accumulation).map(|_| self.data.next(cancel)).collect::<Result<Vec<_>, _>>()?;
+        let (rank, world_size) = self.group.as_ref().map_or((0, 1), |group| (group.rank(), group.world_size()));
+        // Together they stop after the same step: a signal does not take one of them away from the others.
+        let never = CancellationToken::new();
+        let cancel = if world_size > 1 { &never } else { cancel };
+        // All of them or none: where one is missing, the position stays that of the last update, which may be saved yet. Each process goes
+        // over the batches of all, and keeps its own: so the order, and where it stands, are those of one process.
+        let batches = (0..self.accumulation * world_size).map(|_| self.data.next(cancel));
+        let batches = batches.collect::<Result<Vec<_>, _>>()?;
         if let Some(last) = batches.last() {
             (self.epoch, self.next) = (last.epoch, last.next);
         }
-        self.batches = batches.into_iter().map(|next| next.batch).collect();
+        let own = batches.into_iter().skip(rank * self.accumulation).take(self.accumulation);
+        self.batches = own.map(|next| next.batch).collect();
         self.loaded = true;
         Ok(())
     }
@@ -166,13 +207,41 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         self.validator.sheet(&self.trainer, &self.batches)
     }
 
-    /// What is told of the run as it stands.
-    pub(super) fn moment(&self) -> Moment {
+    /// Whether several processes train together.
+    pub(super) fn is_shared(&self) -> bool {
+        self.group.is_some()
+    }
+
+    /// Whether any of the processes says so.
+    pub(super) fn any(&self, says: bool) -> Result<bool> {
+        match &self.group {
+            Some(group) => Ok(group.largest(i64::from(says))? > 0),
+            None => Ok(says),
+        }
+    }
+
+    /// What is told of the run as it stands, of all processes, which ask at the same steps.
+    pub(super) fn moment(&self) -> Result<Moment> {
+        let mut moment = self.own_moment();
+        if let Some(group) = &self.group {
+            let mut waits = vec![0.0; group.world_size()];
+            waits[group.rank()] = moment.waited.as_secs_f64();
+            let waits = group.sums(&waits)?;
+            let (rank, &longest) =
+                waits.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1)).unwrap_or((0, &0.0));
+            (moment.waited, moment.waiting_rank) = (Duration::from_secs_f64(longest), Some(rank));
+        }
+        Ok(moment)
+    }
+
+    /// The same of this process alone.
+    fn own_moment(&self) -> Moment {
         Moment {
             step: self.steps_done(),
             epoch: self.epoch,
             global_batch_size: self.global_batch_size,
             waited: self.data.waited(),
+            waiting_rank: None,
             rejected: self.data.rejected(),
             waiting_advice: D::WAITING_ADVICE,
         }
@@ -210,6 +279,20 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         steps: u64,
         progress: &crate::progress::Progress,
     ) -> Result<Watch> {
-        Watch::new(&self.moment(), folder, columns, steps, progress)
+        Watch::new(&self.own_moment(), folder, columns, steps, progress)
     }
+}
+
+/// What the first process says of the start of the run; the settings of the others must be its own.
+fn agreed_start(group: &ProcessGroup, own: Start) -> Result<Start> {
+    let text = (group.rank() == 0).then(|| serde_json::to_string(&own)).transpose()?;
+    let start: Start = serde_json::from_str(&group.announce("start", text.as_deref())?)?;
+    let differences = run_folder::differences(&start.settings, &own.settings);
+    ensure!(
+        differences.is_empty(),
+        "other settings than those of rank 0 (then) in this process of rank {} (now):\n{}",
+        group.rank(),
+        differences.join("\n")
+    );
+    Ok(start)
 }

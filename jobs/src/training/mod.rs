@@ -1,6 +1,7 @@
 //! What the commands that train have in common: the loop, the run folder, and how a run is watched.
 
 pub(crate) mod driver;
+pub(crate) mod launch;
 mod metrics_table;
 pub(crate) mod run_folder;
 pub(crate) mod run_loop;

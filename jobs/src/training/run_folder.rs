@@ -350,8 +350,19 @@ fn remove(folder: &Path) -> Result<()> {
         .with_context(|| format!("{} cannot be removed", folder.display()))
 }
 
-/// Every setting that differs, a line each.
-fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String> {
+/// Every setting that differs, a line each. Another number of processes may divide the same images of an update otherwise.
+pub(super) fn differences(then: &serde_json::Value, now: &serde_json::Value) -> Vec<String> {
+    const DIVISION: [&str; 3] = ["batch_size", "accumulation", "processes"];
+    let processes = |of: &serde_json::Value| of["processes"].as_u64().unwrap_or(1);
+    let images =
+        |of: &serde_json::Value| Some(of["batch_size"].as_u64()? * of["accumulation"].as_u64()? * processes(of));
+    let (mut then, mut now) = (then.clone(), now.clone());
+    if processes(&then) != processes(&now) && images(&then).is_some() && images(&then) == images(&now) {
+        for settings in [&mut then, &mut now].into_iter().filter_map(serde_json::Value::as_object_mut) {
+            DIVISION.iter().for_each(|key| drop(settings.remove(*key)));
+        }
+    }
+    let (then, now) = (&then, &now);
     fn collect(path: &str, then: &serde_json::Value, now: &serde_json::Value, found: &mut Vec<String>) {
         match (then, now) {
             (serde_json::Value::Object(left), serde_json::Value::Object(right)) => {

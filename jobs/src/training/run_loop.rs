@@ -3,8 +3,9 @@
 use super::{
     driver::{Training, TrainingData, Validator},
     run_folder::RunFolder,
-    watch::Watch,
+    watch::{Looks, Watch},
 };
+use crate::settings::Periods;
 use anyhow::{Context, Result};
 use models::{StepReport, Trainer};
 use pipeline::PipelineError;
@@ -17,27 +18,39 @@ pub(crate) struct Schedule {
     pub(crate) steps: u64,
     /// Updates after which to stop early.
     pub(crate) stop_after: Option<u64>,
-    /// Updates between two lines of metrics.
-    pub(crate) log: u64,
-    /// Updates between two checkpoints.
-    pub(crate) save: u64,
-    /// Updates between two validations.
-    pub(crate) validate: u64,
-    /// Updates between two sheets.
-    pub(crate) sheet: u64,
+    /// When what is done.
+    pub(crate) periods: Periods,
 }
 
-/// Trains until all updates are made, and publishes the result. Where it stops earlier, it leaves a checkpoint.
+/// Where a run is written and told of: with one process, or the first of several.
+#[derive(Debug)]
+pub(crate) struct Told<'a> {
+    pub(crate) folder: &'a mut RunFolder,
+    pub(crate) watch: &'a mut Watch,
+}
+
+impl Told<'_> {
+    /// Does something beside training, whose time does not count, where there is anything to do it for.
+    fn aside(told: &mut Option<Self>, work: impl FnOnce(&mut RunFolder) -> Result<()>) -> Result<()> {
+        match told {
+            Some(Told { folder, watch }) => watch.aside(|| work(folder)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Trains until all updates are made, and publishes the result. Where it stops earlier, it leaves a checkpoint. Of several processes, all but
+/// the first train and write nothing.
 ///
 /// # Errors
-/// When the data, the device or the disk fails, the loss is no number any more, or `cancel` asks to stop.
+/// When the data, the device, the disk or another process fails, the loss is no number any more, or `cancel` asks to stop.
 pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     training: &mut Training<T, D, V>,
     schedule: Schedule,
-    folder: &mut RunFolder,
-    watch: &mut Watch,
+    mut told: Option<Told<'_>>,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    let mut looks = Looks::default();
     let last = schedule.stop_after.unwrap_or(schedule.steps).min(schedule.steps);
     let mut saved = training.steps_done();
     // Of the last step, where nobody has looked at it.
@@ -47,7 +60,8 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
         if let Err(error) = training.load(cancel) {
             if saved < training.steps_done() {
                 // Storage that fails, or a stop while it stalls, does not cost the steps since the last checkpoint.
-                save_unseen(training, unseen.as_ref(), folder, watch).with_context(|| format!("after {error:#}"))?;
+                let saved = save_unseen(training, unseen.as_ref(), &mut looks, &mut told);
+                saved.with_context(|| format!("after {error:#}"))?;
             }
             return Err(error);
         }
@@ -56,19 +70,20 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
         let step = training.steps_done();
         // An early stop adds a checkpoint and nothing else: the run must be the one that was not stopped.
         let due = |period: u64| step.is_multiple_of(period) || step == schedule.steps;
-        let cancelled = cancel.is_cancelled();
-        let tell = due(schedule.log) || due(schedule.validate);
-        let save = due(schedule.save) || step == last || cancelled;
+        let cancelled = training.any(cancel.is_cancelled())?;
+        let tell = due(schedule.periods.log) || due(schedule.periods.validate);
+        let save = due(schedule.periods.save) || step == last || cancelled;
         // The one wait for the device. Nothing is saved of a step whose losses nobody has looked at.
-        let scalars = if tell || save { watch.look(step, &report)? } else { Vec::new() };
-        let shown = show(training, schedule, folder, watch, (learning_rate, &scalars));
+        let scalars = if tell || save { looks.look(step, &report)? } else { Vec::new() };
+        let shown = show(training, schedule, &mut told, (learning_rate, &scalars));
         if save || shown.is_err() {
             // Also where telling of it failed: the steps since the last checkpoint are not lost for a picture.
-            if !save {
-                watch.look(step, &report)?;
+            // Other processes would have to look with this one.
+            if !save && !training.is_shared() {
+                looks.look(step, &report)?;
             }
             if saved < step {
-                watch.aside(|| training.save(folder))?;
+                Told::aside(&mut told, |folder| training.save(folder))?;
                 saved = step;
             }
         }
@@ -78,40 +93,44 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
             return Err(PipelineError::Drained.into());
         }
     }
-    if last == schedule.steps {
-        training.publish(folder)?;
+    match told {
+        Some(Told { folder, .. }) if last == schedule.steps => training.publish(folder),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Saves the last step, unless its losses are no numbers.
 fn save_unseen<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     training: &Training<T, D, V>,
     unseen: Option<&StepReport>,
-    folder: &mut RunFolder,
-    watch: &mut Watch,
+    looks: &mut Looks,
+    told: &mut Option<Told<'_>>,
 ) -> Result<()> {
-    if let Some(report) = unseen {
-        watch.look(training.steps_done(), report)?;
+    // Other processes would have to look with this one.
+    if let (Some(report), false) = (unseen, training.is_shared()) {
+        looks.look(training.steps_done(), report)?;
     }
-    watch.aside(|| training.save(folder))
+    Told::aside(told, |folder| training.save(folder))
 }
 
 /// Everything that is told of a step: scores, metrics, a sheet, the best.
 fn show<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     training: &Training<T, D, V>,
     schedule: Schedule,
-    folder: &mut RunFolder,
-    watch: &mut Watch,
+    told: &mut Option<Told<'_>>,
     (learning_rate, scalars): (f64, &[(&'static str, f64)]),
 ) -> Result<()> {
     let step = training.steps_done();
     let due = |period: u64| step.is_multiple_of(period) || step == schedule.steps;
-    let scores = if due(schedule.validate) { watch.aside(|| training.scores())? } else { Vec::new() };
-    if due(schedule.log) || !scores.is_empty() {
-        watch.log(&training.moment(), scalars, learning_rate, &scores)?;
+    let tell = due(schedule.periods.log) || due(schedule.periods.validate);
+    // Of all processes, not of the first alone.
+    let moment = if tell { Some(training.moment()?) } else { None };
+    let Some(Told { folder, watch }) = told else { return Ok(()) };
+    let scores = if due(schedule.periods.validate) { watch.aside(|| training.scores())? } else { Vec::new() };
+    if let Some(moment) = moment.filter(|_| due(schedule.periods.log) || !scores.is_empty()) {
+        watch.log(&moment, scalars, learning_rate, &scores)?;
     }
-    if due(schedule.sheet) {
+    if due(schedule.periods.sheet) {
         let sheet = watch.aside(|| training.sheet())?;
         if let Some(sheet) = sheet {
             watch.sheet(step, &sheet, folder)?;
@@ -136,9 +155,9 @@ mod tests {
         },
     };
     use indicatif::MultiProgress;
-    use models::{ModelError, Precision};
+    use models::{ModelError, Precision, ProcessGroup};
     use pipeline::DataPosition;
-    use std::{path::Path, time::Duration};
+    use std::{path::Path, sync::Arc, time::Duration};
 
     /// What happens to the load after some steps.
     #[derive(Clone, Copy)]
@@ -191,6 +210,9 @@ mod tests {
         }
         fn restore(&mut self, _: &Path, _: u64) -> Result<(), ModelError> {
             unreachable!("every run is a new one")
+        }
+        fn distribute(&mut self, _: &Arc<ProcessGroup>, _: u64) -> Result<(), ModelError> {
+            unreachable!("every run is of one process")
         }
         fn publish(&self, _: Precision, folder: &Path) -> Result<(), ModelError> {
             std::fs::write(folder.join("weight"), self.steps_done.to_string()).expect("written");
@@ -265,11 +287,14 @@ mod tests {
         let steps = losses.len() as u64;
         // A validation looks at the losses, too.
         let validate = if scores.is_empty() { steps } else { 1 };
-        let schedule = Schedule { steps, stop_after: None, log: every, save: every, validate, sheet: steps };
+        let periods = Periods { log: every, save: every, validate, sheet: steps };
+        let schedule = Schedule { steps, stop_after: None, periods };
         let mut folder = RunFolder::open(root, 2, serde_json::Value::Null).expect("a folder");
         let progress = Progress::new(ProgressStyle::None, 1, LogFormat::Text, MultiProgress::new());
         let columns = ["total_loss", "score"].map(str::to_owned);
         let options = TrainingOptions {
+            group: None,
+            settings: serde_json::Value::Null,
             accumulation: 1,
             global_batch_size: 1,
             publish_precision: Precision::Fp32,
@@ -278,9 +303,10 @@ mod tests {
         };
         let trainer = FakeTrainer { steps_done: 0, losses };
         let data = FakeData { load, given: 0 };
-        let mut training = Training::begin(trainer, |_| Ok(data), FakeValidator { scores }, &mut folder, options)?;
+        let mut training =
+            Training::begin(trainer, |_| Ok(data), FakeValidator { scores }, Some(&mut folder), options)?;
         let mut watch = training.watch(&folder, &columns, steps, &progress).expect("files");
-        run(&mut training, schedule, &mut folder, &mut watch, cancel)
+        run(&mut training, schedule, Some(Told { folder: &mut folder, watch: &mut watch }), cancel)
     }
 
     /// What is below `root` with `prefix`, in order.

@@ -1,5 +1,5 @@
 //! What is shown of a network in training, as a picture. Of a tokenizer: a row an image, on its left the original, then what is
-//! rebuilt from more and more of its tokens.
+//! reconstructed from more and more of its tokens.
 
 use crate::contact_sheet::{SheetRow, contact_sheet, picture};
 use anyhow::{Context, Result, ensure};
@@ -20,24 +20,24 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    /// Draws the `filled` rows of `originals`, labelled `labels`, and beside them the same rows of each of `rebuilt`: the number
-    /// of tokens that it is rebuilt from, and the images.
+    /// Draws the `filled` rows of `originals`, labelled `labels`, and beside them the same rows of each of `reconstructed`: the number
+    /// of tokens that it is reconstructed from, and the images.
     ///
     /// # Errors
-    /// When there are not as many labels and rebuilt images as originals.
+    /// When there are not as many labels and reconstructed images as originals.
     pub(crate) fn draw(
         title: &str,
         labels: &[String],
         originals: &PixelBatch,
-        rebuilt: &[(usize, PixelBatch)],
+        reconstructed: &[(usize, PixelBatch)],
     ) -> Result<Self> {
         let images = originals.filled();
-        for found in rebuilt.iter().map(|(_, batch)| batch.filled()).chain([labels.len()]) {
-            ensure!(found == images, "a sheet of {images} images has {found} labels or rebuilt images");
+        for found in reconstructed.iter().map(|(_, batch)| batch.filled()).chain([labels.len()]) {
+            ensure!(found == images, "a sheet of {images} images has {found} labels or reconstructed images");
         }
-        let columns = || std::iter::once(originals).chain(rebuilt.iter().map(|(_, batch)| batch));
+        let columns = || std::iter::once(originals).chain(reconstructed.iter().map(|(_, batch)| batch));
         let captions: Vec<String> = std::iter::once("original".to_owned())
-            .chain(rebuilt.iter().map(|&(tokens, _)| counted(tokens as u64, "token")))
+            .chain(reconstructed.iter().map(|&(tokens, _)| counted(tokens as u64, "token")))
             .collect();
         let rows = labels
             .iter()
@@ -90,9 +90,10 @@ mod tests {
     #[test]
     fn a_sheet_shows_every_image_in_the_row_of_its_original() {
         let labels = ["a".to_owned(), "b".to_owned()];
-        let rebuilt =
+        let reconstructed =
             (0..10).map(|level: u8| (1_usize << level, batch(&[[level, 200, 1], [level, 200, 2]]))).collect::<Vec<_>>();
-        let sheet = Sheet::draw("step 100", &labels, &batch(&[[255, 0, 1], [255, 0, 2]]), &rebuilt).expect("drawn");
+        let sheet =
+            Sheet::draw("step 100", &labels, &batch(&[[255, 0, 1], [255, 0, 2]]), &reconstructed).expect("drawn");
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("sheet.png");
         sheet.write(&path).expect("written");

@@ -7,7 +7,7 @@ use models::StepReport;
 use report::text::{duration, percent};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Share of the time spent waiting for data above which a run says so.
+/// Fraction of the time spent waiting for data above which a run says so.
 const MUCH_WAITING: f64 = 0.1;
 
 /// Looks in a row at steps that overflowed after which a run gives up: the scale of the loss is halved at every step between.
@@ -28,6 +28,8 @@ pub(super) struct Moment {
     pub(super) global_batch_size: u64,
     /// Time spent waiting for data, in all.
     pub(super) waited: Duration,
+    /// Whose wait that is, of several processes: the longest.
+    pub(super) waiting_rank: Option<usize>,
     /// Images that could not be used; `None` where none is ever passed over.
     pub(super) rejected: Option<u64>,
     /// What to do when the device waits for data.
@@ -43,8 +45,36 @@ pub(crate) struct Watch {
     steps: u64,
     since: Since,
     waiting: Waiting,
+}
+
+/// Holds the scalars of a step to what training can go on with.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
     /// Looks in a row at steps that overflowed.
     overflows: u32,
+}
+
+impl Looks {
+    /// Waits for the device and looks at the scalars of a step.
+    ///
+    /// # Errors
+    /// When a loss is no number: every weight would soon be none either, and checkpoints with them.
+    pub(crate) fn look(&mut self, step: u64, report: &StepReport) -> Result<Vec<(&'static str, f64)>> {
+        let scalars = report.read()?;
+        let overflowed = scalars.contains(&(StepReport::OVERFLOWED, 1.0));
+        self.overflows = if overflowed { self.overflows + 1 } else { 0 };
+        ensure!(
+            self.overflows < MOST_OVERFLOWS,
+            "step {step}: {MOST_OVERFLOWS} looks in a row found float16 overflowing. {NEXT}"
+        );
+        let broken: Vec<_> = scalars
+            .iter()
+            .filter(|(name, value)| is_loss(name) && !value.is_finite() && !overflowed)
+            .map(|(name, _)| *name)
+            .collect();
+        ensure!(broken.is_empty(), "step {step}: no number any more: {}. {NEXT}", broken.join(", "));
+        Ok(scalars)
+    }
 }
 
 /// Where the clock and the counters stood at the last line.
@@ -81,29 +111,7 @@ impl Watch {
             steps,
             since: Since { clock: Instant::now(), step, waited: moment.waited, aside: Duration::ZERO },
             waiting: Waiting::default(),
-            overflows: 0,
         })
-    }
-
-    /// Waits for the device and looks at the scalars of a step.
-    ///
-    /// # Errors
-    /// When a loss is no number: every weight would soon be none either, and checkpoints with them.
-    pub(crate) fn look(&mut self, step: u64, report: &StepReport) -> Result<Vec<(&'static str, f64)>> {
-        let scalars = report.read()?;
-        let overflowed = scalars.contains(&(StepReport::OVERFLOWED, 1.0));
-        self.overflows = if overflowed { self.overflows + 1 } else { 0 };
-        ensure!(
-            self.overflows < MOST_OVERFLOWS,
-            "step {step}: {MOST_OVERFLOWS} looks in a row found float16 overflowing. {NEXT}"
-        );
-        let broken: Vec<_> = scalars
-            .iter()
-            .filter(|(name, value)| is_loss(name) && !value.is_finite() && !overflowed)
-            .map(|(name, _)| *name)
-            .collect();
-        ensure!(broken.is_empty(), "step {step}: no number any more: {}. {NEXT}", broken.join(", "));
-        Ok(scalars)
     }
 
     /// Does something beside training, whose time does not count.
@@ -129,13 +137,13 @@ impl Watch {
         let seconds = self.since.clock.elapsed().saturating_sub(self.since.aside).as_secs_f64().max(1e-9);
         let steps = step - self.since.step;
         let images_a_second = (steps * moment.global_batch_size) as f64 / seconds;
-        let wait_share = moment.waited.saturating_sub(self.since.waited).as_secs_f64() / seconds;
+        let wait_fraction = moment.waited.saturating_sub(self.since.waited).as_secs_f64() / seconds;
         let mut values = vec![
             ("epoch", moment.epoch as f64),
             ("images_seen", (step * moment.global_batch_size) as f64),
             ("learning_rate", learning_rate),
             ("images_per_second", images_a_second),
-            ("data_wait_share", wait_share),
+            ("data_wait_share", wait_fraction),
         ];
         values.extend(moment.rejected.map(|images| ("images_rejected", images as f64)));
         values.extend(scalars.iter().copied());
@@ -143,8 +151,9 @@ impl Watch {
         self.table.append(step, &values)?;
         self.events.scalars(step as i64, wall_time(), &values);
         self.events.flush()?;
-        if self.waiting.is_news(wait_share) {
-            tracing::warn!("the device waits for data {} of the time: {}", percent(wait_share), moment.waiting_advice);
+        if self.waiting.is_news(wait_fraction) {
+            let who = moment.waiting_rank.map_or_else(|| "the device".to_owned(), |rank| format!("rank {rank}"));
+            tracing::warn!("{who} waits for data {} of the time: {}", percent(wait_fraction), moment.waiting_advice);
         }
         let left = seconds / steps.max(1) as f64 * self.steps.saturating_sub(step) as f64;
         let losses: Vec<String> = scalars
@@ -157,7 +166,7 @@ impl Watch {
             &format!(
                 "{}, rate {learning_rate:.2e}, {images_a_second:.1} images/s, waiting for data {}, {} left",
                 losses.join(", "),
-                percent(wait_share),
+                percent(wait_fraction),
                 duration(left)
             ),
         );
@@ -189,11 +198,11 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether to say that the device waits `share` of its time: once, and again when it does after it did not. A share that goes up
+    /// Whether to say that the device waits `fraction` of its time: once, and again when it does after it did not. A fraction that goes up
     /// and down around the threshold is not said at every turn.
-    fn is_news(&mut self, share: f64) -> bool {
-        let news = share > MUCH_WAITING && !self.told;
-        self.told = share > MUCH_WAITING || (self.told && share > MUCH_WAITING / 2.0);
+    fn is_news(&mut self, fraction: f64) -> bool {
+        let news = fraction > MUCH_WAITING && !self.told;
+        self.told = fraction > MUCH_WAITING || (self.told && fraction > MUCH_WAITING / 2.0);
         news
     }
 }
@@ -215,7 +224,7 @@ mod tests {
     #[test]
     fn waiting_is_told_once_and_again_after_it_was_over() {
         let mut waiting = Waiting::default();
-        let told = [0.05, 0.2, 0.2, 0.07, 0.2, 0.01, 0.07, 0.2, 0.2].map(|share| waiting.is_news(share));
+        let told = [0.05, 0.2, 0.2, 0.07, 0.2, 0.01, 0.07, 0.2, 0.2].map(|fraction| waiting.is_news(fraction));
         assert_eq!(told, [false, true, false, false, false, false, false, true, false]);
     }
 }

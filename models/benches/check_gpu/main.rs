@@ -28,7 +28,7 @@
 mod fused;
 /// Speed of encoding, decoding and sampling, profiles of them, and memory.
 mod networks;
-/// Equal to the published figures, and to the processor.
+/// Equal to the published reference values, and to the processor.
 mod parity;
 /// What the device could do.
 mod peaks;

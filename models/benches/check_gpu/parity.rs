@@ -1,4 +1,4 @@
-//! The fixtures against the published implementation's figures in every precision, and a larger tokenizer against the processor.
+//! The fixtures against the published implementation's reference values in every precision, and a larger tokenizer against the processor.
 //!
 //! In float32 a device must give what tests/it/parity.rs asks of the processor. Lower precisions have floors: far below what a sound
 //! build gives, and far above what a wrong one does, whose codes agree by chance.
@@ -15,7 +15,7 @@ use serde_json::json;
 use std::{collections::BTreeMap, path::Path};
 use tch::{Kind, Tensor};
 
-/// Allowed difference from the published float32 figures, as in tests/it/parity.rs.
+/// Allowed difference from the published float32 reference values, as in tests/it/parity.rs.
 const TOLERANCE: f64 = 1e-4;
 /// Positions whose logits the generator's fixture keeps.
 const POSITIONS: [i64; 15] = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 100, 127];
@@ -23,13 +23,13 @@ const PREFIXES: [usize; 6] = [4, 8, 16, 32, 64, 128];
 
 /// What a precision is held to.
 struct Limits {
-    /// Share of codes equal to the published ones.
+    /// Fraction of codes equal to the published ones.
     codes: f64,
     /// Largest difference of a decoded pixel, which lie between 0 and 1.
     pixels: f64,
     /// Largest difference of a logit, of the largest logit.
     logits: f64,
-    /// Share of greedily sampled tokens equal to the published ones. One that differs changes all after it.
+    /// Fraction of greedily sampled tokens equal to the published ones. One that differs changes all after it.
     greedy: f64,
 }
 

@@ -6,7 +6,7 @@ use crate::{
     timing::{Work, print, rate_line, unix_seconds},
 };
 use models::{
-    Adversary, Device, FrozenFiles, GeneratorPreset, GeneratorSize, GeneratorTrainer, Precision, StepReport,
+    Device, DiscriminatorKind, FrozenFiles, GeneratorPreset, GeneratorSize, GeneratorTrainer, Precision, StepReport,
     TokenizerPreset, TokenizerTrainer, Trainer,
     measuring::{memory_peaks, wait},
 };
@@ -29,7 +29,7 @@ pub(crate) fn tokenizer(
     let config = config.without_alignment();
     recipe.precision = precision;
     (recipe.perceptual_weight, recipe.alignment_weight) = (0.0, 0.0);
-    (recipe.adversary, recipe.adversarial_start) = (Adversary::Patch, 0);
+    (recipe.discriminator, recipe.adversarial_start) = (DiscriminatorKind::Patch, 0);
     let (encode, decode) = (config.encode_operations()?, config.decode_operations());
     let images = pictures(batch, config.resolution())?;
     let work = Work {

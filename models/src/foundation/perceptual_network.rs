@@ -8,7 +8,7 @@ use super::FrozenFile;
 use crate::{
     ModelError,
     layers::{Convolution, full_float32_convolution},
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use std::path::Path;
 use tch::{Device, Tensor};
@@ -158,10 +158,10 @@ impl PerceptualNetwork {
     }
 
     /// The distance of each image from its target by the [`Self::features`] of both, `[B]`.
-    pub(crate) fn distances(&self, targets: &[Tensor], rebuilt: &[Tensor]) -> Result<Tensor, ModelError> {
+    pub(crate) fn distances(&self, targets: &[Tensor], reconstructed: &[Tensor]) -> Result<Tensor, ModelError> {
         let mut distance: Option<Tensor> = None;
-        for ((target, rebuilt), slice) in targets.iter().zip(rebuilt).zip(&self.slices) {
-            let differences = rebuilt.f_sub(target)?.f_square()?;
+        for ((target, reconstructed), slice) in targets.iter().zip(reconstructed).zip(&self.slices) {
+            let differences = reconstructed.f_sub(target)?.f_square()?;
             let weighted = match self.scores {
                 true => full_float32_convolution(&differences, &slice.linear, None, [1, 1], [0, 0])?,
                 false => differences.f_conv2d(&slice.linear, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)?,
@@ -187,7 +187,7 @@ fn slices(scope: &Scope<'_>, trunk: &Trunk) -> Result<Vec<Vec<Convolution>>, Mod
 fn linear_layers(scope: &Scope<'_>, trunk: &Trunk) -> Result<Vec<Tensor>, ModelError> {
     let layer = |(index, slice): (usize, &&[Shape])| {
         let channels = slice.last().map_or(0, |&(_, channels, ..)| channels);
-        scope.placed(&format!("lin{index}.model.1.weight"), &[1, channels, 1, 1], Start::Ones)
+        scope.placed(&format!("lin{index}.model.1.weight"), &[1, channels, 1, 1], Init::Ones)
     };
     trunk.slices.iter().enumerate().map(layer).collect()
 }

@@ -6,7 +6,7 @@
 use crate::{
     ModelError,
     layers::{Activation, Convolution, LayerNorm, Linear, rotary_table, rotate},
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Kind, Tensor};
 
@@ -98,8 +98,8 @@ pub(crate) struct FrozenBlock {
     qkv: Linear,
     output: Linear,
     norm2: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
+    fc1: Linear,
+    fc2: Linear,
     heads: i64,
     gelu: Gelu,
     /// From [`rotary_table`], with a row for every token.
@@ -121,30 +121,28 @@ impl FrozenBlock {
         };
         let layer = |name: &str, inputs: i64, outputs: i64, gain: Option<&str>| -> Result<Linear, ModelError> {
             let folder = scope.sub(name);
-            let weight = folder.tensor("weight", &[outputs, inputs], Start::WEIGHT)?;
-            let bias = folder.tensor("bias", &[outputs], Start::Zeros)?;
+            let weight = folder.tensor("weight", &[outputs, inputs], Init::WEIGHT)?;
+            let bias = folder.tensor("bias", &[outputs], Init::Zeros)?;
             let Some(gain) = gain else { return linear(&weight, Some(&bias)) };
-            let gain = scope.tensor(gain, &[outputs], Start::Ones)?;
+            let gain = scope.tensor(gain, &[outputs], Init::Ones)?;
             linear(&weight.f_mul(&gain.f_unsqueeze(1)?)?, Some(&bias.f_mul(&gain)?))
         };
         let attention = scope.sub("attn");
-        let mut weight = attention.tensor("qkv.weight", &[3 * width, width], Start::WEIGHT)?;
+        let mut weight = attention.tensor("qkv.weight", &[3 * width, width], Init::WEIGHT)?;
         if rotary.is_some() {
             weight = pairs_side_by_side(&weight, heads)?;
         }
         // A bias of keys would shift all scores of a query alike; the published discriminator sets DINO's to 0, which is no change.
-        let bias = architecture
-            .attention_bias
-            .then(|| attention.tensor("qkv.bias", &[3 * width], Start::Zeros))
-            .transpose()?;
+        let bias =
+            architecture.attention_bias.then(|| attention.tensor("qkv.bias", &[3 * width], Init::Zeros)).transpose()?;
         let scale = |which: usize| architecture.layer_scales.map(|names| names[which]);
         Ok(Self {
             norm1: LayerNorm::with_epsilon(&scope.sub("norm1"), width, norm_epsilon)?,
             qkv: linear(&weight, bias.as_ref())?,
             output: layer("attn.proj", width, width, scale(0))?,
             norm2: LayerNorm::with_epsilon(&scope.sub("norm2"), width, norm_epsilon)?,
-            widen: layer("mlp.fc1", width, hidden, None)?,
-            narrow: layer("mlp.fc2", hidden, width, scale(1))?,
+            fc1: layer("mlp.fc1", width, hidden, None)?,
+            fc2: layer("mlp.fc2", hidden, width, scale(1))?,
             heads,
             gelu,
             rotary: rotary.map(Tensor::shallow_clone),
@@ -171,10 +169,10 @@ impl FrozenBlock {
         let stream = stream.f_add(&self.output.forward(&attended, Activation::None)?)?;
         let normal = self.norm2.forward(&stream)?;
         let hidden = match self.gelu {
-            Gelu::Exact => self.widen.forward(&normal, Activation::GeluExact)?,
-            Gelu::Tanh => self.widen.forward(&normal, Activation::None)?.f_gelu("tanh")?,
+            Gelu::Exact => self.fc1.forward(&normal, Activation::GeluExact)?,
+            Gelu::Tanh => self.fc1.forward(&normal, Activation::None)?.f_gelu("tanh")?,
         };
-        Ok(stream.f_add(&self.narrow.forward(&hidden, Activation::None)?)?)
+        Ok(stream.f_add(&self.fc2.forward(&hidden, Activation::None)?)?)
     }
 }
 
@@ -210,7 +208,7 @@ impl VisionTransformer {
         gradients: bool,
     ) -> Result<Self, ModelError> {
         let &VisionArchitecture { width, registers, patch, .. } = architecture;
-        let token = |name: &str, count: i64| scope.placed(name, &[1, count, width], Start::WEIGHT);
+        let token = |name: &str, count: i64| scope.placed(name, &[1, count, width], Init::WEIGHT);
         let mut prefix = token("cls_token", 1)?;
         let (mut table, mut rotary) = (None, None);
         match architecture.positions {

@@ -1,7 +1,10 @@
 //! What a generator is built from: the published configuration, resolved and checked.
 
 use super::{raw_config::RawConfig, steps::Steps};
-use crate::{ModelError, config_kind, sizes::{GeneratorSize, TransformerSize}};
+use crate::{
+    ModelError, config_kind,
+    sizes::{GeneratorSize, TransformerSize},
+};
 use schemas::{TokenLevels, check_codebook_size};
 use std::path::Path;
 
@@ -21,7 +24,7 @@ pub struct GeneratorData {
     pub tokens_per_image: usize,
 }
 
-/// Shares that training sets to zero.
+/// Fractions that training sets to zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Dropouts {
     /// Of what the first block reads.
@@ -41,7 +44,7 @@ pub(crate) struct Dropouts {
 pub struct GeneratorConfig {
     raw: RawConfig,
     levels: TokenLevels,
-    hidden_width: i64,
+    ffn_dim: i64,
 }
 
 /// Most classes: each has one row of the embedding, so that sets of millions of identities fit, and no product of sizes overflows.
@@ -149,7 +152,7 @@ impl GeneratorConfig {
             return Err(ModelError::setting("ffn_dim_multiplier", found, expected));
         }
         let multiple = raw.multiple_of;
-        let config = Self { levels, hidden_width: (hidden.max(1) + multiple - 1) / multiple * multiple, raw };
+        let config = Self { levels, ffn_dim: (hidden.max(1) + multiple - 1) / multiple * multiple, raw };
         config.check()?;
         Ok(config)
     }
@@ -290,12 +293,12 @@ impl GeneratorConfig {
     }
 
     /// Heads that keys and values have.
-    pub(crate) fn shared_heads(&self) -> i64 {
+    pub(crate) fn kv_heads(&self) -> i64 {
         self.raw.n_kv_head.unwrap_or(self.raw.n_head)
     }
 
-    pub(crate) fn hidden_width(&self) -> i64 {
-        self.hidden_width
+    pub(crate) fn ffn_dim(&self) -> i64 {
+        self.ffn_dim
     }
 
     pub(crate) fn rotary_base(&self) -> f64 {
@@ -306,7 +309,7 @@ impl GeneratorConfig {
         self.raw.norm_eps
     }
 
-    pub(crate) fn first_deviation(&self) -> f64 {
+    pub(crate) fn init_std(&self) -> f64 {
         self.raw.initializer_range
     }
 }
@@ -328,7 +331,7 @@ mod tests {
             (GeneratorSize::Tiny, 352),
         ] {
             let config = GeneratorConfig::of_size(size, IMAGENET).expect("a preset");
-            assert_eq!((config.hidden_width(), config.step_count()), (hidden, 9), "{}", size.name());
+            assert_eq!((config.ffn_dim(), config.step_count()), (hidden, 9), "{}", size.name());
             assert_eq!(GeneratorSize::named(size.name()).expect("own name"), size);
             let again = GeneratorConfig::from_json(&config.to_json(), Path::new("again")).expect("reads");
             assert_eq!(again, config);

@@ -5,13 +5,13 @@ use schemas::Guidance;
 
 /// The scale of every step, known before the first.
 #[derive(Debug)]
-pub(super) struct GuidedSteps {
+pub(super) struct GuidanceScales {
     scales: Vec<Option<f64>>,
     /// First position after the last guided step.
     over_from: i64,
 }
 
-impl GuidedSteps {
+impl GuidanceScales {
     pub(super) fn new(steps: &Steps, guidance: &Guidance) -> Self {
         let scale = |(number, step): (usize, &Step)| guidance.guided_at(number, steps.len(), step.start as usize);
         let scales: Vec<_> = steps.iter().enumerate().map(scale).collect();

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The memory of one batch, allocated once for its shape and written over by the next batch of that shape.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(super) struct KvCache {
     /// `[layers, 2, B, H, N, D]`: keys and values.
     memory: Tensor,
     layers: Vec<LayerCache>,
@@ -21,7 +21,7 @@ pub(super) struct LayerCache {
     filled: Cell<i64>,
 }
 
-impl Cache {
+impl KvCache {
     /// For `[layers, batch, heads, positions, channels of a head]`.
     pub(super) fn new(
         [layers, batch, heads, positions, channels]: [i64; 5],

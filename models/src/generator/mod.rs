@@ -9,16 +9,16 @@
 //! ```
 
 mod block;
-mod cache;
 mod config;
-mod draw;
-mod guided_steps;
+mod guidance_scales;
+mod kv_cache;
 mod operations;
 mod raw_config;
 mod rows;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod token_sampler;
 mod transformer;
 
 pub(crate) use self::{
@@ -27,7 +27,7 @@ pub(crate) use self::{
 };
 pub use config::{GeneratorConfig, GeneratorData};
 
-use self::{cache::Cache, draw::Drawing, guided_steps::GuidedSteps};
+use self::{guidance_scales::GuidanceScales, kv_cache::KvCache, token_sampler::TokenSampler};
 use crate::{
     Device, ModelError, device,
     loaded_model::{LoadableNetwork, LoadedModel},
@@ -52,7 +52,7 @@ pub struct Sampler {
 /// What the sampling of a batch writes to, kept for the next batch of as many samples.
 #[derive(Debug)]
 struct SamplerBuffers {
-    cache: Cache,
+    cache: KvCache,
     /// int64 `[B, N]`.
     tokens: Tensor,
 }
@@ -105,26 +105,26 @@ impl Generator {
     fn sample_on_device(&mut self, batch: &SampleBatch, sampling: &Sampling) -> Result<Tensor, ModelError> {
         sampling.check()?;
         check_classes(batch.classes(), self.config.classes())?;
-        let guided = GuidedSteps::new(self.network.transformer.steps(), &sampling.guidance);
-        if guided.any() && !self.config.has_null_class() {
+        let guidance = GuidanceScales::new(self.network.transformer.steps(), &sampling.guidance);
+        if guidance.any() && !self.config.has_null_class() {
             return Err(ModelError::setting(
                 "guidance scale",
                 sampling.guidance.scale,
                 "1: class_dropout_prob is 0, so there is no null class",
             ));
         }
-        let drawing = Drawing::new(sampling, self.config.codebook_size());
+        let sampler = TokenSampler::new(sampling, self.config.codebook_size());
         let rows = batch.rows() as i64;
         let uniforms = self.uniforms(batch, sampling.seed)?;
-        let classes = self.class_halves(batch, guided.any())?;
-        let mut copies = if guided.any() { 2 } else { 1 };
+        let classes = self.class_halves(batch, guidance.any())?;
+        let mut copies = if guidance.any() { 2 } else { 1 };
         self.prepare_buffers(rows, copies)?;
         let Sampler { transformer, buffers } = &mut self.network;
         let Some(SamplerBuffers { cache, tokens }) = buffers else {
             return Err(ModelError::torch("the sampler has no buffers"));
         };
-        for (step, scale) in transformer.steps().iter().zip(guided.scales()) {
-            if copies == 2 && guided.is_over_at(step) {
+        for (step, scale) in transformer.steps().iter().zip(guidance.scales()) {
+            if copies == 2 && guidance.is_over_at(step) {
                 cache.keep_first(rows)?;
                 copies = 1;
             }
@@ -135,10 +135,10 @@ impl Generator {
             let stream = transformer.step(step, &input, copies, cache)?;
             let measured = tracing::trace_span!(measuring::HEAD).entered();
             let logits = match scale {
-                Some(scale) => guide(&transformer.logits(&stream)?, rows, *scale)?,
+                Some(scale) => classifier_free_guidance(&transformer.logits(&stream)?, rows, *scale)?,
                 None => transformer.logits(&stream.f_narrow(0, 0, rows)?)?,
             };
-            let codes = drawing.draw(logits, &uniforms.f_narrow(1, step.start, step.tokens)?)?;
+            let codes = sampler.draw(logits, &uniforms.f_narrow(1, step.start, step.tokens)?)?;
             drop(measured);
             tokens.f_narrow(1, step.start, step.tokens)?.f_copy_(&codes)?;
         }
@@ -191,9 +191,9 @@ impl Generator {
         }
         self.network.buffers = None;
         let (size, tokens) = (self.config.size(), self.config.tokens_per_image() as i64);
-        let shape = [size.layers as i64, samples, self.config.shared_heads(), tokens, size.head_width()];
+        let shape = [size.layers as i64, samples, self.config.kv_heads(), tokens, size.head_width()];
         let (kind, device) = (self.precision.kind(), self.device.torch());
-        let mut cache = Cache::new(shape, kind, device)?;
+        let mut cache = KvCache::new(shape, kind, device)?;
         cache.restart(samples)?;
         let tokens = Tensor::f_zeros([rows, tokens], (Kind::Int64, device))?;
         self.network.buffers = Some(SamplerBuffers { cache, tokens });
@@ -211,7 +211,7 @@ impl Generator {
 }
 
 /// `null + (class - null) * scale` of logits whose first `rows` rows are the class's: `[2 rows, n, codes]` to `[rows, n, codes]`.
-fn guide(logits: &Tensor, rows: i64, scale: f64) -> Result<Tensor, ModelError> {
+fn classifier_free_guidance(logits: &Tensor, rows: i64, scale: f64) -> Result<Tensor, ModelError> {
     let (class, null) = (logits.f_narrow(0, 0, rows)?, logits.f_narrow(0, rows, rows)?);
     Ok(class.f_sub(&null)?.f_mul_scalar_(scale)?.f_add_(&null)?)
 }

@@ -1,6 +1,6 @@
 //! How many operations a generator takes, counted from its configuration: what a measured time is compared with.
 
-use super::{GeneratorConfig, guided_steps::GuidedSteps, steps::Step};
+use super::{GeneratorConfig, guidance_scales::GuidanceScales, steps::Step};
 use schemas::Guidance;
 
 impl GeneratorConfig {
@@ -14,13 +14,13 @@ impl GeneratorConfig {
     /// layer in guided steps only.
     pub fn sampling_operations(&self, guidance: &Guidance) -> i64 {
         let steps = self.steps();
-        let guided = GuidedSteps::new(&steps, guidance);
+        let guidance_scales = GuidanceScales::new(&steps, guidance);
         let of_step = |(step, scale): (&Step, &Option<f64>)| {
-            let copies = if guided.is_over_at(step) { 1 } else { 2 };
+            let copies = if guidance_scales.is_over_at(step) { 1 } else { 2 };
             let heads = if scale.is_some() { 2 } else { 1 };
             copies * self.block_operations(step) + heads * self.head_operations(step)
         };
-        steps.iter().zip(guided.scales()).map(of_step).sum()
+        steps.iter().zip(guidance_scales.scales()).map(of_step).sum()
     }
 
     /// Numbers in the weights that every step of sampling reads, for however many samples: blocks and output layer. Of embeddings it
@@ -42,8 +42,8 @@ impl GeneratorConfig {
     /// Of one block: projections and output of the attention, and the three matrices of the gated hidden layer.
     pub(super) fn block_weights(&self) -> i64 {
         let size = self.size();
-        let projected = (size.heads + 2 * self.shared_heads()) * size.head_width();
-        size.width * projected + size.width * size.width + 3 * size.width * self.hidden_width()
+        let projected = (size.heads + 2 * self.kv_heads()) * size.head_width();
+        size.width * projected + size.width * size.width + 3 * size.width * self.ffn_dim()
     }
 
     fn head_weights(&self) -> i64 {

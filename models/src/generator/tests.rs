@@ -1,6 +1,6 @@
-//! The network against figures of the published code, and cached decoding against the full pass.
+//! The network against reference values of the published code, and cached decoding against the full pass.
 
-use super::{GeneratorConfig, Transformer, cache::Cache, draw::Drawing};
+use super::{GeneratorConfig, Transformer, kv_cache::KvCache, token_sampler::TokenSampler};
 use crate::parameters::{ParameterStore, Parameters, with_random_numbers};
 use schemas::{RandomStream, Sampling};
 use serde_json::json;
@@ -105,10 +105,10 @@ fn logits_loss_and_gradients_are_those_of_the_published_code() {
 }
 
 /// A small configuration with levels of its own; `single` is absent where every step is one token.
-fn small(tokens: usize, single: Option<usize>, shared_heads: Option<i64>) -> GeneratorConfig {
+fn small(tokens: usize, single: Option<usize>, kv_heads: Option<i64>) -> GeneratorConfig {
     on_one_thread();
     let mut config = json!({
-        "dim": 32, "n_layer": 3, "n_head": 4, "n_kv_head": shared_heads, "multiple_of": 16, "num_classes": 5,
+        "dim": 32, "n_layer": 3, "n_head": 4, "n_kv_head": kv_heads, "multiple_of": 16, "num_classes": 5,
         "vocab_size": 64, "block_size": tokens, "initializer_range": 0.2,
     });
     if let Some(single) = single {
@@ -120,7 +120,7 @@ fn small(tokens: usize, single: Option<usize>, shared_heads: Option<i64>) -> Gen
 
 #[test]
 fn cached_steps_equal_the_full_pass_at_every_step() {
-    for (tokens, single, shared_heads) in [
+    for (tokens, single, kv_heads) in [
         (8, Some(1), None),
         (8, Some(4), Some(2)),
         (32, Some(2), None),
@@ -130,7 +130,7 @@ fn cached_steps_equal_the_full_pass_at_every_step() {
         (16, None, None),
         (32, None, Some(2)),
     ] {
-        let config = small(tokens, single, shared_heads);
+        let config = small(tokens, single, kv_heads);
         let network = fixed(&config, &random(&config, 3));
         let mut drawn = RandomStream::new(1, "tokens", 0);
         let codes: Vec<i64> = (0..3 * tokens).map(|_| drawn.below(64) as i64).collect();
@@ -138,8 +138,8 @@ fn cached_steps_equal_the_full_pass_at_every_step() {
         let classes = Tensor::from_slice(&[4_i64, 0, 5]);
         let whole = network.forward(&classes, &codes).expect("computed");
         // One sample too many in the memory, and a half that is dropped in the middle.
-        let shape = [3, 4, config.shared_heads(), tokens as i64, 8];
-        let mut cache = Cache::new(shape, Kind::Float, Device::Cpu).expect("allocated");
+        let shape = [3, 4, config.kv_heads(), tokens as i64, 8];
+        let mut cache = KvCache::new(shape, Kind::Float, Device::Cpu).expect("allocated");
         cache.restart(3).expect("emptied");
         let mut samples = 3;
         for (number, step) in network.steps().iter().enumerate() {
@@ -196,57 +196,57 @@ fn dropout_follows_from_its_seed() {
     assert_eq!(furthest(&first.detach(), &without.forward(&classes, &tokens).expect("computed").detach()), 0.0);
 }
 
-fn drawing(temperature: f64, top_k: usize, top_p: f64) -> Drawing {
-    Drawing::new(&Sampling { temperature, top_k, top_p, ..Sampling::paper(0) }, 6)
+fn sampler(temperature: f64, top_k: usize, top_p: f64) -> TokenSampler {
+    TokenSampler::new(&Sampling { temperature, top_k, top_p, ..Sampling::paper(0) }, 6)
 }
 
 /// Codes drawn from one row of logits by `count` numbers spread evenly.
-fn shares(drawing: Drawing, logits: &[f32], count: i64) -> Vec<f64> {
+fn fractions(sampler: TokenSampler, logits: &[f32], count: i64) -> Vec<f64> {
     let rows = Tensor::from_slice(logits).view([1, 1, -1]).repeat([1, count, 1]);
     let uniforms = (Tensor::arange(count, (Kind::Float, Device::Cpu)) / count as f64).view([1, -1]);
-    let codes = Vec::<i64>::try_from(drawing.draw(rows, &uniforms).expect("drawn").view([-1])).expect("a vector");
-    let mut shares = vec![0.0; logits.len()];
-    codes.iter().for_each(|&code| shares[code as usize] += 1.0 / count as f64);
-    shares
+    let codes = Vec::<i64>::try_from(sampler.draw(rows, &uniforms).expect("drawn").view([-1])).expect("a vector");
+    let mut fractions = vec![0.0; logits.len()];
+    codes.iter().for_each(|&code| fractions[code as usize] += 1.0 / count as f64);
+    fractions
 }
 
 #[test]
 fn codes_are_drawn_as_often_as_they_are_likely() {
     // Probabilities 0.05, 0.4, 0.1, 0.25, 0.15, 0.05.
-    let logits: Vec<f32> = [0.05_f32, 0.4, 0.1, 0.25, 0.15, 0.05].iter().map(|share| share.ln()).collect();
-    let check = |drawing: Drawing, expected: [f64; 6]| {
-        let (found, total) = (shares(drawing, &logits, 4000), expected.iter().sum::<f64>());
+    let logits: Vec<f32> = [0.05_f32, 0.4, 0.1, 0.25, 0.15, 0.05].iter().map(|fraction| fraction.ln()).collect();
+    let check = |sampler: TokenSampler, expected: [f64; 6]| {
+        let (found, total) = (fractions(sampler, &logits, 4000), expected.iter().sum::<f64>());
         for (found, expected) in found.iter().zip(expected) {
-            assert!((found - expected / total).abs() < 1.5 / 4000.0, "{drawing:?}: {found} {}", expected / total);
+            assert!((found - expected / total).abs() < 1.5 / 4000.0, "{sampler:?}: {found} {}", expected / total);
         }
     };
-    check(drawing(1.0, 0, 1.0), [0.05, 0.4, 0.1, 0.25, 0.15, 0.05]);
-    check(drawing(1.0, 2, 1.0), [0.0, 0.4, 0.0, 0.25, 0.0, 0.0]);
-    check(drawing(1.0, 1, 0.5), [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    check(sampler(1.0, 0, 1.0), [0.05, 0.4, 0.1, 0.25, 0.15, 0.05]);
+    check(sampler(1.0, 2, 1.0), [0.0, 0.4, 0.0, 0.25, 0.0, 0.0]);
+    check(sampler(1.0, 1, 0.5), [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
     // The code that passes 0.7 stays; nothing after it.
-    check(drawing(1.0, 0, 0.7), [0.0, 0.4, 0.0, 0.25, 0.15, 0.0]);
+    check(sampler(1.0, 0, 0.7), [0.0, 0.4, 0.0, 0.25, 0.15, 0.0]);
     // The likeliest stays however small p is.
-    check(drawing(1.0, 0, 0.01), [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
-    check(drawing(1.0, 4, 0.9), [0.0, 0.4, 0.1, 0.25, 0.15, 0.0]);
-    check(drawing(0.5, 3, 1.0), [0.0, 0.16, 0.0, 0.0625, 0.0225, 0.0]);
+    check(sampler(1.0, 0, 0.01), [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    check(sampler(1.0, 4, 0.9), [0.0, 0.4, 0.1, 0.25, 0.15, 0.0]);
+    check(sampler(0.5, 3, 1.0), [0.0, 0.16, 0.0, 0.0625, 0.0225, 0.0]);
     // As likely as the last of the five is the sixth.
-    check(drawing(1.0, 5, 1.0), [0.05, 0.4, 0.1, 0.25, 0.15, 0.05]);
+    check(sampler(1.0, 5, 1.0), [0.05, 0.4, 0.1, 0.25, 0.15, 0.05]);
 }
 
 #[test]
 fn random_numbers_draw_codes_as_often_as_they_are_likely() {
-    let (count, shares) = (20_000, [0.05, 0.4, 0.1, 0.25, 0.15, 0.05_f32]);
-    let logits = Tensor::from_slice(&shares).log().view([1, 1, -1]).repeat([1, count, 1]);
+    let (count, fractions) = (20_000, [0.05, 0.4, 0.1, 0.25, 0.15, 0.05_f32]);
+    let logits = Tensor::from_slice(&fractions).log().view([1, 1, -1]).repeat([1, count, 1]);
     let uniforms = Tensor::from_slice(&RandomStream::new(7, "token", 3).uniforms(count as usize)).view([1, -1]);
-    let codes = drawing(1.0, 0, 0.93).draw(logits, &uniforms).expect("drawn").view([-1]);
+    let codes = sampler(1.0, 0, 0.93).draw(logits, &uniforms).expect("drawn").view([-1]);
     let counts = Vec::<i64>::try_from(codes.bincount(None::<Tensor>, 6)).expect("a vector");
     // Of the two codes of 0.05 one stays.
     assert!(counts[0] == 0 || counts[5] == 0, "{counts:?}");
     let found = [counts[0] + counts[5], counts[1], counts[2], counts[3], counts[4]];
-    for (found, share) in found.into_iter().zip(shares) {
-        let share = f64::from(share) / 0.95;
-        let deviation = (share * (1.0 - share) / count as f64).sqrt();
-        assert!((found as f64 / count as f64 - share).abs() < 5.0 * deviation, "{counts:?} {share}");
+    for (found, fraction) in found.into_iter().zip(fractions) {
+        let fraction = f64::from(fraction) / 0.95;
+        let deviation = (fraction * (1.0 - fraction) / count as f64).sqrt();
+        assert!((found as f64 / count as f64 - fraction).abs() < 5.0 * deviation, "{counts:?} {fraction}");
     }
 }
 
@@ -255,8 +255,8 @@ fn logits_that_are_no_numbers_give_no_code() {
     let logits = Tensor::from_slice(&[0.0_f32, f32::NAN, 0.0, 1.0, 2.0, 3.0]).view([1, 2, 3]);
     let uniforms = Tensor::from_slice(&[0.5_f32, 0.5]).view([1, 2]);
     for top_p in [1.0, 0.9] {
-        let drawing = Drawing::new(&Sampling { top_p, ..Sampling::paper(0) }, 3);
-        let codes = drawing.draw(logits.copy(), &uniforms).expect("drawn");
+        let sampler = TokenSampler::new(&Sampling { top_p, ..Sampling::paper(0) }, 3);
+        let codes = sampler.draw(logits.copy(), &uniforms).expect("drawn");
         let codes = Vec::<i64>::try_from(codes.view([-1])).expect("a vector");
         assert_eq!((codes[0], codes[1] >= 0), (-1, true), "{top_p}");
     }

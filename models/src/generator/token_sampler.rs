@@ -10,14 +10,14 @@ use tch::{Kind, Tensor};
 
 /// How codes are drawn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Drawing {
+pub(super) struct TokenSampler {
     temperature: f64,
     /// 0 for all.
     top_k: i64,
     top_p: f64,
 }
 
-impl Drawing {
+impl TokenSampler {
     pub(super) fn new(sampling: &Sampling, codes: usize) -> Self {
         // Asking for all codes is asking for nothing.
         let top_k = if sampling.top_k < codes { sampling.top_k as i64 } else { 0 };

@@ -1,15 +1,15 @@
 //! The generator as a function of its parameters (`Transformer` in autoregressive/models/gpt_har.py).
 
 use super::{
-    block::{Block, Sight, drop_values},
-    cache::Cache,
+    block::{AttentionContext, Block, dropout},
     config::{Dropouts, GeneratorConfig},
+    kv_cache::KvCache,
     steps::{Step, Steps},
 };
 use crate::{
     ModelError,
     layers::{Activation, Linear, RmsNorm, rotary_line},
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Kind, Tensor};
 
@@ -36,7 +36,7 @@ impl Transformer {
     /// In a scope that is trained, with the configuration's dropouts.
     pub(crate) fn new(scope: &Scope<'_>, config: &GeneratorConfig) -> Result<Self, ModelError> {
         let (size, steps) = (config.size(), config.steps());
-        let start = Start::Normal(config.first_deviation());
+        let init = Init::Normal(config.init_std());
         let (codes, width) = (config.codebook_size() as i64, size.width);
         let dropouts = if scope.trainable() { config.dropouts() } else { Dropouts::default() };
         let blocks = (0..size.layers).map(|layer| {
@@ -45,20 +45,20 @@ impl Transformer {
             Block::new(&scope.sub("layers").sub(layer), config, Dropouts { path, ..dropouts })
         });
         let special = config.special_tokens().map(|tokens| -> Result<Tensor, ModelError> {
-            let table = scope.sub("spe_tok_embeddings.special_embeddings").placed("weight", &[tokens, width], start)?;
+            let table = scope.sub("spe_tok_embeddings.special_embeddings").placed("weight", &[tokens, width], init)?;
             Ok(table.f_unsqueeze(0)?)
         });
         Ok(Self {
             class_embedding: scope.sub("cls_embedding.embedding_table").placed(
                 "weight",
                 &[config.class_rows(), width],
-                start,
+                init,
             )?,
-            token_embedding: scope.sub("tok_embeddings").placed("weight", &[codes, width], start)?,
+            token_embedding: scope.sub("tok_embeddings").placed("weight", &[codes, width], init)?,
             special_embedding: special.transpose()?,
             blocks: blocks.collect::<Result<_, _>>()?,
             norm: RmsNorm::new(&scope.sub("norm"), width, config.norm_epsilon())?,
-            head: Linear::without_bias(&scope.sub("output"), width, codes, Start::Zeros)?,
+            head: Linear::without_bias(&scope.sub("output"), width, codes, Init::Zeros)?,
             rotary: scope.constant("rotary", || {
                 rotary_line(steps.tokens(), size.head_width(), config.rotary_base(), scope.device)
             })?,
@@ -84,9 +84,9 @@ impl Transformer {
             input.push(read.f_narrow(1, step.read.start, step.read.end - step.read.start)?);
             input.extend(self.special(step, batch)?);
         }
-        let mut stream = drop_values(Tensor::f_cat(&input, 1)?, self.token_dropout)?;
+        let mut stream = dropout(Tensor::f_cat(&input, 1)?, self.token_dropout)?;
         for block in &self.blocks {
-            stream = block.forward(stream, &self.rotary, Sight::Whole(&self.steps))?;
+            stream = block.forward(stream, &self.rotary, AttentionContext::Whole(&self.steps))?;
         }
         self.logits(&stream)
     }
@@ -96,7 +96,7 @@ impl Transformer {
     /// # Shapes
     /// `input`: what the step reads, int64: classes `[B]` for the first, else tokens `[B / copies, n]`, which stand for `copies`
     /// samples each. Returns float32 `[B, step's tokens, C]`.
-    pub(super) fn step(&self, step: &Step, input: &Tensor, copies: i64, cache: &Cache) -> Result<Tensor, ModelError> {
+    pub(super) fn step(&self, step: &Step, input: &Tensor, copies: i64, cache: &KvCache) -> Result<Tensor, ModelError> {
         let mut stream = if step.is_first() {
             self.embed_classes(input)?
         } else {
@@ -107,7 +107,7 @@ impl Transformer {
         };
         let rotary = self.rotary.f_narrow(1, step.start, step.tokens)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            stream = block.forward(stream, &rotary, Sight::Step(cache.layer(layer)))?;
+            stream = block.forward(stream, &rotary, AttentionContext::Step(cache.layer(layer)))?;
         }
         Ok(stream)
     }

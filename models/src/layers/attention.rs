@@ -7,7 +7,7 @@
 use super::{Linear, linear::Activation, normalization::LAYER_NORM_EPSILON, normalization::LayerNorm, rotary::rotate};
 use crate::{
     ModelError,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Kind, Tensor};
 
@@ -64,9 +64,9 @@ impl Attention {
         gain: &Tensor,
         split: bool,
     ) -> Result<Self, ModelError> {
-        let weight = scope.tensor("qkv.weight", &[3 * channels, channels], Start::WEIGHT)?;
-        let query_bias = scope.tensor("q_bias", &[channels], Start::Zeros)?;
-        let value_bias = scope.tensor("v_bias", &[channels], Start::Zeros)?;
+        let weight = scope.tensor("qkv.weight", &[3 * channels, channels], Init::WEIGHT)?;
+        let query_bias = scope.tensor("q_bias", &[channels], Init::Zeros)?;
+        let value_bias = scope.tensor("v_bias", &[channels], Init::Zeros)?;
         // Keys have no bias: it would shift all scores of a query alike.
         let bias = Tensor::f_cat(&[&query_bias, &query_bias.f_zeros_like()?, &value_bias], 0)?;
         let part = |from: i64, parts: i64| -> Result<Linear, ModelError> {
@@ -81,8 +81,8 @@ impl Attention {
         let key_norm = LayerNorm::new(&scope.sub("k_norm"), channels / heads)?;
         let both = |query: &Tensor, key: &Tensor| Tensor::f_stack(&[query, key], 0)?.f_unsqueeze(1);
         let output_scope = scope.sub("proj");
-        let output_weight = output_scope.tensor("weight", &[channels, channels], Start::WEIGHT)?;
-        let output_bias = output_scope.tensor("bias", &[channels], Start::Zeros)?;
+        let output_weight = output_scope.tensor("weight", &[channels, channels], Init::WEIGHT)?;
+        let output_bias = output_scope.tensor("bias", &[channels], Init::Zeros)?;
         Ok(Self {
             projection,
             norm_weight: both(&query_norm.weight, &key_norm.weight)?,

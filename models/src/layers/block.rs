@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     ModelError,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Kind, Tensor};
 
@@ -33,26 +33,26 @@ pub(crate) struct Block {
     norm1: LayerNorm,
     attention: Attention,
     norm2: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
+    fc1: Linear,
+    fc2: Linear,
     kind: Kind,
 }
 
 impl Block {
     /// `last` where only some tokens' outputs are wanted.
     pub(crate) fn new(scope: &Scope<'_>, channels: i64, heads: i64, last: bool) -> Result<Self, ModelError> {
-        let attention_gain = scope.tensor("gamma_1", &[channels], Start::Ones)?;
-        let hidden_gain = scope.tensor("gamma_2", &[channels], Start::Ones)?;
+        let attention_gain = scope.tensor("gamma_1", &[channels], Init::Ones)?;
+        let hidden_gain = scope.tensor("gamma_2", &[channels], Init::Ones)?;
         let hidden = HIDDEN_RATIO * channels;
         let narrow_scope = scope.sub("mlp.fc2");
-        let narrow_weight = narrow_scope.tensor("weight", &[channels, hidden], Start::WEIGHT)?;
-        let narrow_bias = narrow_scope.tensor("bias", &[channels], Start::Zeros)?;
+        let narrow_weight = narrow_scope.tensor("weight", &[channels, hidden], Init::WEIGHT)?;
+        let narrow_bias = narrow_scope.tensor("bias", &[channels], Init::Zeros)?;
         Ok(Self {
             norm1: LayerNorm::new(&scope.sub("norm1"), channels)?,
             attention: Attention::new(&scope.sub("attn"), channels, heads, &attention_gain, last)?,
             norm2: LayerNorm::new(&scope.sub("norm2"), channels)?,
-            widen: Linear::new(&scope.sub("mlp.fc1"), channels, hidden)?,
-            narrow: Linear::from_tensors(
+            fc1: Linear::new(&scope.sub("mlp.fc1"), channels, hidden)?,
+            fc2: Linear::from_tensors(
                 &narrow_scope,
                 &narrow_weight.f_mul(&hidden_gain.f_unsqueeze(1)?)?,
                 Some(&narrow_bias.f_mul(&hidden_gain)?),
@@ -70,8 +70,8 @@ impl Block {
         if let Some(merge) = merge {
             stream = merge.prepend(&stream)?;
         }
-        let hidden = self.widen.forward(&self.norm2.forward_as(&stream, self.kind)?, Activation::GeluExact)?;
-        let mut stream = add_into(stream, &self.narrow.forward(&hidden, Activation::None)?)?;
+        let hidden = self.fc1.forward(&self.norm2.forward_as(&stream, self.kind)?, Activation::GeluExact)?;
+        let mut stream = add_into(stream, &self.fc2.forward(&hidden, Activation::None)?)?;
         if let Some(merge) = merge {
             stream = merge.embed_level(stream)?;
         }

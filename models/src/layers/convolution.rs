@@ -6,7 +6,7 @@
 use super::add_into;
 use crate::{
     ModelError, kernels,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::Tensor;
 
@@ -52,8 +52,8 @@ impl Convolution {
         (stride, padding): (i64, i64),
         with_bias: bool,
     ) -> Result<Self, ModelError> {
-        let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel], Start::WEIGHT)?;
-        let bias = with_bias.then(|| scope.tensor("bias", &[outputs], Start::Zeros)).transpose()?;
+        let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel], Init::WEIGHT)?;
+        let bias = with_bias.then(|| scope.tensor("bias", &[outputs], Init::Zeros)).transpose()?;
         Self::from_tensors(scope, &weight, bias.as_ref(), stride, [padding; 2])
     }
 
@@ -142,8 +142,8 @@ pub(crate) struct SiluNorm {
 impl SiluNorm {
     pub(crate) fn new(scope: &Scope<'_>, channels: i64) -> Result<Self, ModelError> {
         Ok(Self {
-            weight: scope.place(&scope.tensor("weight", &[channels], Start::Ones)?)?,
-            bias: scope.place(&scope.tensor("bias", &[channels], Start::Zeros)?)?,
+            weight: scope.place(&scope.tensor("weight", &[channels], Init::Ones)?)?,
+            bias: scope.place(&scope.tensor("bias", &[channels], Init::Zeros)?)?,
         })
     }
 

@@ -8,7 +8,7 @@
 use super::full_float32_product;
 use crate::{
     ModelError,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
     torch_switches,
 };
 use tch::{Device, Kind, Tensor};
@@ -42,14 +42,14 @@ pub(crate) struct Linear {
 impl Linear {
     /// The layer `name` of `scope`: `[…, inputs]` to `[…, outputs]`.
     pub(crate) fn new(scope: &Scope<'_>, inputs: i64, outputs: i64) -> Result<Self, ModelError> {
-        let weight = scope.tensor("weight", &[outputs, inputs], Start::WEIGHT)?;
-        let bias = scope.tensor("bias", &[outputs], Start::Zeros)?;
+        let weight = scope.tensor("weight", &[outputs, inputs], Init::WEIGHT)?;
+        let bias = scope.tensor("bias", &[outputs], Init::Zeros)?;
         Self::from_tensors(scope, &weight, Some(&bias))
     }
 
-    /// The same without a bias, with a weight that begins as `start`.
-    pub(crate) fn without_bias(scope: &Scope<'_>, inputs: i64, outputs: i64, start: Start) -> Result<Self, ModelError> {
-        let weight = scope.tensor("weight", &[outputs, inputs], start)?;
+    /// The same without a bias, with a weight drawn as `init`.
+    pub(crate) fn without_bias(scope: &Scope<'_>, inputs: i64, outputs: i64, init: Init) -> Result<Self, ModelError> {
+        let weight = scope.tensor("weight", &[outputs, inputs], init)?;
         Self::from_tensors(scope, &weight, None)
     }
 
@@ -128,9 +128,9 @@ mod tests {
     fn full_float32_is_the_same_layer() {
         let parameters = Parameters::random(4);
         let scope = parameters.root(Device::Cpu, Kind::Float);
-        let weight = scope.tensor("weight", &[48, 32], Start::Normal(1.0)).expect("drawn");
-        let bias = scope.tensor("bias", &[48], Start::Normal(1.0)).expect("drawn");
-        let input = scope.tensor("input", &[2, 7, 32], Start::Normal(1.0)).expect("drawn");
+        let weight = scope.tensor("weight", &[48, 32], Init::Normal(1.0)).expect("drawn");
+        let bias = scope.tensor("bias", &[48], Init::Normal(1.0)).expect("drawn");
+        let input = scope.tensor("input", &[2, 7, 32], Init::Normal(1.0)).expect("drawn");
         let layer = Linear::unpacked(&scope, &weight, Some(&bias)).expect("built").in_full_float32();
         let found = layer.in_rows(&input, &weight).expect("computed");
         let difference = (found - input.linear(&weight, Some(&bias))).abs().max().double_value(&[]);
@@ -141,9 +141,9 @@ mod tests {
     fn a_packed_layer_equals_torchs_own() {
         let parameters = Parameters::random(3);
         let scope = parameters.root(Device::Cpu, Kind::Float);
-        let weight = scope.tensor("weight", &[48, 32], Start::Normal(1.0)).expect("drawn");
-        let bias = scope.tensor("bias", &[48], Start::Normal(1.0)).expect("drawn");
-        let input = scope.tensor("input", &[2, 7, 32], Start::Normal(1.0)).expect("drawn");
+        let weight = scope.tensor("weight", &[48, 32], Init::Normal(1.0)).expect("drawn");
+        let bias = scope.tensor("bias", &[48], Init::Normal(1.0)).expect("drawn");
+        let input = scope.tensor("input", &[2, 7, 32], Init::Normal(1.0)).expect("drawn");
         let layer = Linear::from_tensors(&scope, &weight, Some(&bias)).expect("built");
         assert!(matches!(layer.weight, Weight::Packed(_)), "float32 is packed on every CPU");
         let plain = input.linear(&weight, Some(&bias));

@@ -2,7 +2,7 @@
 
 use crate::{
     ModelError, kernels,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Kind, Tensor};
 
@@ -24,8 +24,8 @@ impl LayerNorm {
 
     /// With another number added to the variance.
     pub(crate) fn with_epsilon(scope: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self, ModelError> {
-        let weight = scope.placed("weight", &[channels], Start::Ones)?;
-        let bias = scope.placed("bias", &[channels], Start::Zeros)?;
+        let weight = scope.placed("weight", &[channels], Init::Ones)?;
+        let bias = scope.placed("bias", &[channels], Init::Zeros)?;
         Ok(Self { weight, bias, epsilon })
     }
 
@@ -59,7 +59,7 @@ pub(crate) struct RmsNorm {
 
 impl RmsNorm {
     pub(crate) fn new(scope: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Self, ModelError> {
-        Ok(Self { weight: scope.placed("weight", &[channels], Start::Ones)?, epsilon })
+        Ok(Self { weight: scope.placed("weight", &[channels], Init::Ones)?, epsilon })
     }
 
     /// As what follows reads it. Where gradients flow it stays float32, so that those of several readers add up in it.

@@ -3,7 +3,7 @@
 
 use crate::{
     ModelError,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Kind, Tensor};
 
@@ -40,7 +40,7 @@ impl Alignment {
     ) -> Result<Self, ModelError> {
         let projection = |name: &str, channels: Option<i64>| {
             let weight = |channels: i64| {
-                let start = Start::Uniform(1.0 / (channels as f64).sqrt());
+                let start = Init::Uniform(1.0 / (channels as f64).sqrt());
                 scope.sub(name).placed("weight", &[foundation_channels, channels, 1, 1], start)
             };
             channels.map(weight).transpose()

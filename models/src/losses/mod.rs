@@ -27,7 +27,7 @@ pub(crate) use self::{
 };
 
 #[cfg(test)]
-pub(crate) mod figures;
+pub(crate) mod reference_values;
 
 use crate::ModelError;
 use tch::{Kind, Tensor};

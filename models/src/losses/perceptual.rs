@@ -14,7 +14,7 @@ use tch::{Device, Tensor};
 const PADDING: i64 = 15;
 
 /// Both images are widened, trimmed by these numbers of pixels, each from 0 to 15, and brought back to their size: so the grid of
-/// the network's poolings falls elsewhere at every step, and no pattern of it gets into the rebuilt images.
+/// the network's poolings falls elsewhere at every step, and no pattern of it gets into the reconstructed images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PerceptualJitter {
     pub(crate) top: i64,
@@ -53,19 +53,19 @@ impl PerceptualLoss {
     }
 
     /// # Shapes
-    /// `target` and `rebuilt`: `[B, 3, H, W]` between 0 and 1; returns a scalar, the mean over the batch. Gradients flow into
-    /// `rebuilt` only.
+    /// `target` and `reconstructed`: `[B, 3, H, W]` between 0 and 1; returns a scalar, the mean over the batch. Gradients flow into
+    /// `reconstructed` only.
     ///
     /// # Errors
     /// When a side is shorter than 16 pixels.
     pub(crate) fn forward(
         &self,
         target: &Tensor,
-        rebuilt: &Tensor,
+        reconstructed: &Tensor,
         jitter: Option<&PerceptualJitter>,
     ) -> Result<Tensor, ModelError> {
         let targets = tch::no_grad(|| self.features(target, jitter))?;
-        Ok(self.0.distances(&targets, &self.features(rebuilt, jitter)?)?.f_mean(None)?)
+        Ok(self.0.distances(&targets, &self.features(reconstructed, jitter)?)?.f_mean(None)?)
     }
 
     fn features(&self, images: &Tensor, jitter: Option<&PerceptualJitter>) -> Result<Vec<Tensor>, ModelError> {

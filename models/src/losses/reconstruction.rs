@@ -1,4 +1,4 @@
-//! How far the rebuilt pixels are from the original ones.
+//! How far the reconstructed pixels are from the original ones.
 
 use crate::ModelError;
 use serde::{Deserialize, Serialize};
@@ -17,11 +17,15 @@ pub enum ReconstructionKind {
 /// The mean distance of pixels, a scalar in float32.
 ///
 /// # Shapes
-/// `target` and `rebuilt`: two tensors of one shape.
-pub(crate) fn distance(kind: ReconstructionKind, target: &Tensor, rebuilt: &Tensor) -> Result<Tensor, ModelError> {
-    let (target, rebuilt) = (target.f_to_kind(Kind::Float)?, rebuilt.f_to_kind(Kind::Float)?);
+/// `target` and `reconstructed`: two tensors of one shape.
+pub(crate) fn distance(
+    kind: ReconstructionKind,
+    target: &Tensor,
+    reconstructed: &Tensor,
+) -> Result<Tensor, ModelError> {
+    let (target, reconstructed) = (target.f_to_kind(Kind::Float)?, reconstructed.f_to_kind(Kind::Float)?);
     Ok(match kind {
-        ReconstructionKind::L1 => rebuilt.f_l1_loss(&target, Reduction::Mean)?,
-        ReconstructionKind::L2 => rebuilt.f_mse_loss(&target, Reduction::Mean)?,
+        ReconstructionKind::L1 => reconstructed.f_l1_loss(&target, Reduction::Mean)?,
+        ReconstructionKind::L2 => reconstructed.f_mse_loss(&target, Reduction::Mean)?,
     })
 }

@@ -160,16 +160,16 @@ impl Moments {
         if other.rows == 0 {
             return Ok(());
         }
-        let share = other.rows as f64 / rows as f64;
+        let fraction = other.rows as f64 / rows as f64;
         let difference = other.mean.f_sub(&self.mean)?;
-        let weighted = difference.f_mul_scalar(self.rows as f64 * share)?;
+        let weighted = difference.f_mul_scalar(self.rows as f64 * fraction)?;
         let size = difference.size1()?;
         for ((start, width), (strip, added)) in strips(size as usize).zip(self.scatter.iter_mut().zip(&other.scatter)) {
             let between =
                 weighted.f_narrow(0, start, width)?.f_outer(&difference.f_narrow(0, start, size - start)?)?;
             *strip = strip.f_add_(added)?.f_add_(&between)?;
         }
-        self.mean = self.mean.f_add(&difference.f_mul_scalar(share)?)?;
+        self.mean = self.mean.f_add(&difference.f_mul_scalar(fraction)?)?;
         self.rows = rows;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! How far rebuilt images are from their originals, by every measure of the published evaluation.
+//! How far reconstructed images are from their originals, by every measure of the published evaluation.
 
 use super::{ms_ssim, psnr::psnr, ssim::StructuralSimilarity};
 use crate::{
@@ -66,27 +66,27 @@ impl ImageComparison {
         &self,
         original: &Tensor,
         original_look: &Look,
-        rebuilt: &Tensor,
+        reconstructed: &Tensor,
     ) -> Result<ComparedImages, ModelError> {
-        if original.size() != rebuilt.size() {
+        if original.size() != reconstructed.size() {
             return Err(ModelError::Data(SchemaError::Shape {
-                what: "rebuilt images",
-                found: format!("{:?}", rebuilt.size()),
+                what: "reconstructed images",
+                found: format!("{:?}", reconstructed.size()),
                 expected: format!("{:?}", original.size()),
             }));
         }
         let (_, _, height, width) = original.size4()?;
-        let multi_scale = ms_ssim::fits(height, width).then(|| ms_ssim::ms_ssim(&self.ssim, original, rebuilt));
+        let multi_scale = ms_ssim::fits(height, width).then(|| ms_ssim::ms_ssim(&self.ssim, original, reconstructed));
         let lpips = match (&self.lpips, original_look) {
             (Some(network), Look(Some(targets))) => {
-                let Look(features) = self.look(rebuilt)?;
+                let Look(features) = self.look(reconstructed)?;
                 features.map(|features| network.distances(targets, &features)).transpose()?
             }
             _ => None,
         };
         Ok(ComparedImages {
-            psnr: psnr(original, rebuilt)?,
-            ssim: self.ssim.similarity(original, rebuilt)?,
+            psnr: psnr(original, reconstructed)?,
+            ssim: self.ssim.similarity(original, reconstructed)?,
             ms_ssim: multi_scale.transpose()?,
             lpips,
         })

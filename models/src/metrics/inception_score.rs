@@ -16,9 +16,9 @@ pub struct InceptionScores {
     pub score: f64,
     /// The score of each split, in order; the last split may be of fewer images.
     pub splits: Vec<f64>,
-    /// Share of images whose likeliest class is that of the image before.
+    /// Fraction of images whose likeliest class is that of the image before.
     pub repeats: f64,
-    /// What that share would be if the order meant nothing: a set is sorted where [`Self::repeats`] is far above it.
+    /// What that fraction would be if the order meant nothing: a set is sorted where [`Self::repeats`] is far above it.
     pub chance: f64,
 }
 
@@ -146,19 +146,19 @@ impl InceptionScore {
             self.end_split()?;
         }
         let frequencies = self.likeliest.f_to_kind(Kind::Double)?.f_div_scalar(self.images as f64)?;
-        let shares = [
+        let fractions = [
             self.repeated.f_to_kind(Kind::Double)?.f_div_scalar((self.images - 1) as f64)?,
             frequencies.f_square()?.f_sum(Kind::Double)?,
         ];
         let scores = Tensor::f_stack(&self.full, 0)?.f_exp()?;
-        let read = Tensor::f_cat(&[Tensor::f_stack(&shares, 0)?, scores], 0)?.f_to_device(tch::Device::Cpu)?;
+        let read = Tensor::f_cat(&[Tensor::f_stack(&fractions, 0)?, scores], 0)?.f_to_device(tch::Device::Cpu)?;
         let mut splits = Vec::<f64>::try_from(read)?;
-        let shares: Vec<f64> = splits.drain(..2).collect();
+        let fractions: Vec<f64> = splits.drain(..2).collect();
         if let Some(broken) = splits.iter().find(|score| !score.is_finite()) {
             return Err(wrong("inception score", broken, "a number: pool features must be finite".to_owned()));
         }
         let score = splits.iter().sum::<f64>() / splits.len() as f64;
-        Ok(InceptionScores { score, splits, repeats: shares[0], chance: shares[1] })
+        Ok(InceptionScores { score, splits, repeats: fractions[0], chance: fractions[1] })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What sets of images score.
 //!
-//! How well images are rebuilt: the measures of the published evaluation (evaluator/evaluator.py), by themselves in training's
+//! How well images are reconstructed: the measures of the published evaluation (evaluator/evaluator.py), by themselves in training's
 //! validation ([`ReconstructionMeter`]) and with the networks that scoring looks through ([`ReconstructionScorer`]). How near a set is
 //! to another one: features of the Inception network, distances between their distributions, the inception score, precision and
 //! recall.
@@ -32,6 +32,6 @@ pub use reconstruction_scorer::ReconstructionScorer;
 pub use token_prediction::{LevelScores, TokenMeter, TokenScores};
 
 #[cfg(test)]
-mod figures;
+mod reference_values;
 #[cfg(test)]
 mod test_images;

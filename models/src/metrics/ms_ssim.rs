@@ -20,10 +20,10 @@ pub(super) fn fits(height: i64, width: i64) -> bool {
 pub(super) fn ms_ssim(
     single: &StructuralSimilarity,
     original: &Tensor,
-    rebuilt: &Tensor,
+    reconstructed: &Tensor,
 ) -> Result<Tensor, ModelError> {
     let (images, channels, ..) = original.size4()?;
-    let (mut x, mut y) = (unit_planes(original)?, unit_planes(rebuilt)?);
+    let (mut x, mut y) = (unit_planes(original)?, unit_planes(reconstructed)?);
     let mut product: Option<Tensor> = None;
     for (scale, weight) in WEIGHTS.into_iter().enumerate() {
         let [similarity, structure] = single.channels(&x, &y)?;

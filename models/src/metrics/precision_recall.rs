@@ -15,9 +15,9 @@ const BLOCK_ROWS: i64 = 4096;
 /// Shares between 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PrecisionRecall {
-    /// Share of the samples that lie within the reference's manifold.
+    /// Fraction of the samples that lie within the reference's manifold.
     pub precision: f64,
-    /// Share of the reference that lies within the samples' manifold.
+    /// Fraction of the reference that lies within the samples' manifold.
     pub recall: f64,
 }
 
@@ -63,9 +63,9 @@ fn in_blocks(
             covered[row] = covered[row].f_logical_or_(&in_samples)?;
         }
     }
-    let share = |of: &[Tensor]| Tensor::f_cat(of, 0)?.f_mean(Kind::Double);
+    let fraction = |of: &[Tensor]| Tensor::f_cat(of, 0)?.f_mean(Kind::Double);
     let finite = reference.radii.f_sum(Kind::Double)?.f_add(&samples.radii.f_sum(Kind::Double)?)?;
-    let read = Tensor::f_stack(&[share(&found)?, share(&covered)?, finite], 0)?.f_to_device(tch::Device::Cpu)?;
+    let read = Tensor::f_stack(&[fraction(&found)?, fraction(&covered)?, finite], 0)?.f_to_device(tch::Device::Cpu)?;
     let read = Vec::<f64>::try_from(read)?;
     if !read[2].is_finite() {
         return Err(wrong(
@@ -212,7 +212,7 @@ mod tests {
     fn shares_are_those_of_the_definition_however_the_sets_are_cut() {
         let (reference, samples) = (vectors("reference", 90, 1.0), vectors("samples", 60, 0.7));
         let expected = by_pairs(&reference, &samples);
-        assert!(expected.iter().all(|share| (0.3..1.0).contains(share)), "something to tell apart: {expected:?}");
+        assert!(expected.iter().all(|fraction| (0.3..1.0).contains(fraction)), "something to tell apart: {expected:?}");
         for block_rows in [1, 2, 7, 70, 4096] {
             let found = in_blocks([&reference, &samples], DIMENSIONS, NEIGHBOURS, Device::Cpu, block_rows);
             let found = found.expect("computed");
@@ -225,11 +225,11 @@ mod tests {
     #[test]
     fn a_set_lies_within_itself_and_nothing_far_away_does() {
         let (near, far) = (vectors("near", 20, 1.0), vec![100.0; 20 * DIMENSIONS]);
-        let shares = |reference, samples| {
+        let fractions = |reference, samples| {
             let found = precision_recall(reference, samples, DIMENSIONS, NEIGHBOURS, Device::Cpu).expect("computed");
             [found.precision, found.recall]
         };
-        assert_eq!(shares(&near, &near), [1.0, 1.0]);
-        assert_eq!(shares(&near, &far), [0.0, 0.0]);
+        assert_eq!(fractions(&near, &near), [1.0, 1.0]);
+        assert_eq!(fractions(&near, &far), [0.0, 0.0]);
     }
 }

@@ -7,12 +7,12 @@ use tch::{Kind, Tensor};
 const PEAK: f64 = 255.0;
 
 /// The ratio of each image in decibels, from the mean squared error over its pixels and channels; infinite for images that are
-/// equal. As the published evaluation, which rounds rebuilt images to 8 bits first; sums of squares are exact here.
+/// equal. As the published evaluation, which rounds reconstructed images to 8 bits first; sums of squares are exact here.
 ///
 /// # Shapes
 /// Both: bytes `[B, 3, H, W]`; returns float64 `[B]`.
-pub(super) fn psnr(original: &Tensor, rebuilt: &Tensor) -> Result<Tensor, ModelError> {
-    let difference = original.f_to_kind(Kind::Float)?.f_sub(&rebuilt.f_to_kind(Kind::Float)?)?;
+pub(super) fn psnr(original: &Tensor, reconstructed: &Tensor) -> Result<Tensor, ModelError> {
+    let difference = original.f_to_kind(Kind::Float)?.f_sub(&reconstructed.f_to_kind(Kind::Float)?)?;
     let mean_square = difference.f_square()?.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Double)?;
     Ok(mean_square.f_div_scalar(PEAK * PEAK)?.f_log10()?.f_mul_scalar(-10.0)?)
 }
@@ -29,8 +29,8 @@ mod tests {
             ((3, 32, 32), &[32.693_397_5, 26.721_574_8, 23.247_913_4][..]),
             ((2, 24, 40), &[32.691_158_3, 26.732_635_5]),
         ] {
-            let (original, rebuilt) = pair(size);
-            let found = values(&psnr(&original, &rebuilt).expect("computed"));
+            let (original, reconstructed) = pair(size);
+            let found = values(&psnr(&original, &reconstructed).expect("computed"));
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-5, "{found} against {expected}");

@@ -1,4 +1,4 @@
-//! Scores of a set of rebuilt images, summed up on the device and read once.
+//! Scores of a set of reconstructed images, summed up on the device and read once.
 
 use super::{codebook_use::CodebookCounter, psnr::psnr, ssim::StructuralSimilarity};
 use crate::{Device, ModelError, device, visual_tokenizer::upload};
@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 pub struct ReconstructionScores {
     /// Images that were compared.
     pub images: u64,
-    /// Mean over images of the peak signal-to-noise ratio, in decibels; infinite when any image is rebuilt without an error.
+    /// Mean over images of the peak signal-to-noise ratio, in decibels; infinite when any image is reconstructed without an error.
     pub psnr: f64,
     /// Mean over images of the structural similarity, at most 1.
     pub ssim: f64,
@@ -20,7 +20,7 @@ pub struct ReconstructionScores {
     pub codebook_by_level: Vec<CodebookUse>,
 }
 
-/// Compares originals with what was rebuilt, batch by batch. Updates wait for no device; only [`Self::finish`] does.
+/// Compares originals with what was reconstructed, batch by batch. Updates wait for no device; only [`Self::finish`] does.
 ///
 /// PSNR and SSIM are those of the published evaluation (`VQGANEvaluator` in evaluator/evaluator.py): of images rounded to 8
 /// bits, for each image and then averaged.
@@ -49,20 +49,20 @@ impl ReconstructionMeter {
         })
     }
 
-    /// Compares the `filled` rows of `original` with as many of `rebuilt`, made from the rows of `tokens`.
+    /// Compares the `filled` rows of `original` with as many of `reconstructed`, made from the rows of `tokens`.
     ///
     /// # Errors
     /// When images or rows do not match, images are smaller than SSIM's window of 11 pixels, or libtorch refuses.
     pub fn update(
         &mut self,
         original: &PixelBatch,
-        rebuilt: &PixelBatch,
+        reconstructed: &PixelBatch,
         tokens: &TokenBatch,
     ) -> Result<(), ModelError> {
         let filled = original.filled();
-        if (rebuilt.filled(), tokens.rows()) != (filled, filled) {
+        if (reconstructed.filled(), tokens.rows()) != (filled, filled) {
             return Err(mismatch(
-                format!("{} images and {} rows of tokens", rebuilt.filled(), tokens.rows()),
+                format!("{} images and {} rows of tokens", reconstructed.filled(), tokens.rows()),
                 format!("{filled} of each"),
             ));
         }
@@ -70,7 +70,7 @@ impl ReconstructionMeter {
         let shape = [filled as i64, tokens.tokens_per_image() as i64];
         self.update_tensors(
             &upload(original, self.device)?.f_narrow(0, 0, filled as i64)?,
-            &upload(rebuilt, self.device)?.f_narrow(0, 0, filled as i64)?,
+            &upload(reconstructed, self.device)?.f_narrow(0, 0, filled as i64)?,
             &device::upload(&codes, &shape, self.device.torch())?,
         )
     }
@@ -78,18 +78,18 @@ impl ReconstructionMeter {
     /// The same with what is on the device already.
     ///
     /// # Shapes
-    /// `original`, `rebuilt`: bytes `[B, 3, H, W]`; `codes`: int64 `[B, L]`.
+    /// `original`, `reconstructed`: bytes `[B, 3, H, W]`; `codes`: int64 `[B, L]`.
     pub(crate) fn update_tensors(
         &mut self,
         original: &Tensor,
-        rebuilt: &Tensor,
+        reconstructed: &Tensor,
         codes: &Tensor,
     ) -> Result<(), ModelError> {
         let _no_grad = tch::no_grad_guard();
-        if original.size() != rebuilt.size() {
-            return Err(mismatch(format!("{:?}", rebuilt.size()), format!("{:?}", original.size())));
+        if original.size() != reconstructed.size() {
+            return Err(mismatch(format!("{:?}", reconstructed.size()), format!("{:?}", original.size())));
         }
-        let scores = [psnr(original, rebuilt)?, self.ssim.similarity(original, rebuilt)?];
+        let scores = [psnr(original, reconstructed)?, self.ssim.similarity(original, reconstructed)?];
         let sums = Tensor::f_stack(&scores, 0)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?;
         self.sums = self.sums.f_add(&sums)?;
         self.codes.add(codes)?;
@@ -123,7 +123,7 @@ impl ReconstructionMeter {
 }
 
 fn mismatch(found: String, expected: String) -> ModelError {
-    ModelError::Data(SchemaError::Shape { what: "rebuilt images", found, expected })
+    ModelError::Data(SchemaError::Shape { what: "reconstructed images", found, expected })
 }
 
 #[cfg(test)]
@@ -143,16 +143,16 @@ mod tests {
     // Expected means: the published evaluator's, with pytorch_msssim 1.0.0, on the same images.
     #[test]
     fn scores_are_means_over_images_however_they_are_batched() {
-        let (original, rebuilt) = pair((3, 32, 32));
+        let (original, reconstructed) = pair((3, 32, 32));
         let codes = [0, 1, 2, 3, 0, 1, 2, 4, 0, 2, 2, 5];
         let part = |images: &Tensor, start, length, padding| batch(&images.narrow(0, start, length), padding);
         let mut whole = meter();
-        whole.update(&batch(&original, 0), &batch(&rebuilt, 0), &tokens(&codes)).expect("compared");
+        whole.update(&batch(&original, 0), &batch(&reconstructed, 0), &tokens(&codes)).expect("compared");
         let whole = whole.finish().expect("scores");
         assert_eq!(whole.images, 3);
         assert!((whole.psnr - 27.554_295_2).abs() < 1e-5, "{}", whole.psnr);
         assert!((whole.ssim - 0.870_767_3).abs() < 1e-5, "{}", whole.ssim);
-        assert_eq!((whole.codebook.distinct, whole.codebook.share), (6, 6.0 / 16.0));
+        assert_eq!((whole.codebook.distinct, whole.codebook.fraction), (6, 6.0 / 16.0));
         assert_eq!(whole.codebook_by_level.iter().map(|level| level.distinct).collect::<Vec<_>>(), [1, 2, 4]);
 
         let mut parts = meter();
@@ -160,7 +160,7 @@ mod tests {
             let codes = tokens(&codes[start as usize * 4..(start + length) as usize * 4]);
             // A decoder gives no padding back.
             parts
-                .update(&part(&original, start, length, padding), &part(&rebuilt, start, length, 0), &codes)
+                .update(&part(&original, start, length, padding), &part(&reconstructed, start, length, 0), &codes)
                 .expect("compared");
         }
         let parts = parts.finish().expect("scores");
@@ -170,9 +170,10 @@ mod tests {
 
     #[test]
     fn what_does_not_match_is_refused() {
-        let (original, rebuilt) = pair((2, 16, 16));
-        let (original, rebuilt) = (batch(&original, 0), batch(&rebuilt, 0));
-        let error = meter().update(&original, &rebuilt, &tokens(&[0; 4])).expect_err("a row of tokens is missing");
+        let (original, reconstructed) = pair((2, 16, 16));
+        let (original, reconstructed) = (batch(&original, 0), batch(&reconstructed, 0));
+        let error =
+            meter().update(&original, &reconstructed, &tokens(&[0; 4])).expect_err("a row of tokens is missing");
         assert!(error.to_string().contains("1 rows of tokens"), "{error}");
         let (wide, _) = pair((2, 16, 20));
         assert!(meter().update(&original, &batch(&wide, 0), &tokens(&[0; 8])).is_err());

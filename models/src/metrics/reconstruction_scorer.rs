@@ -5,8 +5,8 @@ use crate::{ModelError, VisualTokenizer, visual_tokenizer::upload};
 use schemas::{PixelBatch, Rounding, SchemaError, ScoredImages, TokenBatch};
 use tch::Tensor;
 
-/// Encodes images, rebuilds them from their first tokens, and looks at all of it: as the published evaluation (scripts/test_restok.py,
-/// evaluator/evaluator.py), which rounds rebuilt images to the nearest bytes. Owned by one OS thread (`Send`, not `Sync`).
+/// Encodes images, reconstructs them from their first tokens, and looks at all of it: as the published evaluation (scripts/test_restok.py,
+/// evaluator/evaluator.py), which rounds reconstructed images to the nearest bytes. Owned by one OS thread (`Send`, not `Sync`).
 #[derive(Debug)]
 pub struct ReconstructionScorer {
     tokenizer: VisualTokenizer,
@@ -16,7 +16,7 @@ pub struct ReconstructionScorer {
 }
 
 impl ReconstructionScorer {
-    /// `keep`: from how many tokens images are rebuilt, each from 1 to all. All parts are on the tokenizer's device. On CUDA the
+    /// `keep`: from how many tokens images are reconstructed, each from 1 to all. All parts are on the tokenizer's device. On CUDA the
     /// tokenizer's precision also decides whether float32 products, the measures' among them, go through TensorFloat-32: those of the
     /// published evaluation do not ([`Precision::Fp32`](crate::Precision::Fp32)).
     ///
@@ -32,10 +32,14 @@ impl ReconstructionScorer {
             |what, found: String, expected: String| Err(ModelError::Data(SchemaError::Shape { what, found, expected }));
         let tokens = tokenizer.levels().tokens_per_image();
         if let Some(kept) = keep.iter().find(|&&kept| !(1..=tokens).contains(&kept)) {
-            return wrong("tokens to rebuild from", kept.to_string(), format!("1 to {tokens}"));
+            return wrong("tokens to reconstruct from", kept.to_string(), format!("1 to {tokens}"));
         }
         if let Some((index, kept)) = keep.iter().enumerate().find(|&(index, kept)| keep[..index].contains(kept)) {
-            return wrong("tokens to rebuild from", format!("{kept} twice, at {index} again"), "each once".to_owned());
+            return wrong(
+                "tokens to reconstruct from",
+                format!("{kept} twice, at {index} again"),
+                "each once".to_owned(),
+            );
         }
         if let Some(inception) = inception.as_ref().filter(|inception| inception.device() != tokenizer.device()) {
             let found = inception.device().to_string();
@@ -49,8 +53,8 @@ impl ReconstructionScorer {
         &self.tokenizer
     }
 
-    /// The `filled` rows as they are, then as they were rebuilt from each number of tokens in the order in which they were given, and
-    /// their tokens. Images as they are have no measures, rebuilt ones all that apply; nothing has spatial features.
+    /// The `filled` rows as they are, then as they were reconstructed from each number of tokens in the order in which they were given, and
+    /// their tokens. Images as they are have no measures, reconstructed ones all that apply; nothing has spatial features.
     ///
     /// Everything stays on the device in between, and the device is waited for once, at the end.
     ///
@@ -67,10 +71,10 @@ impl ReconstructionScorer {
         let decodable = codes.f_clamp_min(0)?;
         let look = self.comparison.look(&original)?;
         let as_they_are = features(&original)?;
-        let mut rebuilt = Vec::with_capacity(self.keep.len());
+        let mut reconstructed = Vec::with_capacity(self.keep.len());
         for &kept in &self.keep {
             let pixels = self.tokenizer.pixels(&decodable, kept, Rounding::Nearest)?;
-            rebuilt.push((kept, features(&pixels)?, self.comparison.compare(&original, &look, &pixels)?));
+            reconstructed.push((kept, features(&pixels)?, self.comparison.compare(&original, &look, &pixels)?));
         }
 
         let filled = images.filled();
@@ -78,13 +82,13 @@ impl ReconstructionScorer {
         let read = |features: Option<super::inception::ImageFeatures>| {
             features.map_or_else(|| Ok(ScoredImages::default()), |features| features.read(filled))
         };
-        let mut faces = vec![read(as_they_are)?];
-        for (kept, features, compared) in rebuilt {
-            let mut face = read(features)?;
-            face.kept_tokens = u16::try_from(kept).ok();
-            face.measures = compared.read(filled)?;
-            faces.push(face);
+        let mut variants = vec![read(as_they_are)?];
+        for (kept, features, compared) in reconstructed {
+            let mut variant = read(features)?;
+            variant.kept_tokens = u16::try_from(kept).ok();
+            variant.measures = compared.read(filled)?;
+            variants.push(variant);
         }
-        Ok((faces, tokens))
+        Ok((variants, tokens))
     }
 }

@@ -31,7 +31,7 @@ impl StructuralSimilarity {
     ///
     /// # Shapes
     /// Both: bytes `[B, 3, H, W]`, sides of at least 11; returns float64 `[B]`.
-    pub(super) fn similarity(&self, original: &Tensor, rebuilt: &Tensor) -> Result<Tensor, ModelError> {
+    pub(super) fn similarity(&self, original: &Tensor, reconstructed: &Tensor) -> Result<Tensor, ModelError> {
         let (images, channels, height, width) = original.size4()?;
         if height.min(width) < WINDOW as i64 {
             return Err(ModelError::Data(SchemaError::Shape {
@@ -40,7 +40,7 @@ impl StructuralSimilarity {
                 expected: format!("at least {WINDOW} a side, the window of SSIM"),
             }));
         }
-        let (x, y) = (unit_planes(original)?, unit_planes(rebuilt)?);
+        let (x, y) = (unit_planes(original)?, unit_planes(reconstructed)?);
         let (similarity, _) = self.maps(&x, &y)?;
         Ok(similarity.f_view([images, channels, -1])?.f_mean_dim([1_i64, 2].as_slice(), false, Kind::Double)?)
     }
@@ -96,8 +96,8 @@ mod tests {
     use super::*;
     use crate::metrics::test_images::{pair, values};
 
-    fn similarity(original: &Tensor, rebuilt: &Tensor) -> Result<Vec<f64>, ModelError> {
-        Ok(values(&StructuralSimilarity::new(Device::Cpu)?.similarity(original, rebuilt)?))
+    fn similarity(original: &Tensor, reconstructed: &Tensor) -> Result<Vec<f64>, ModelError> {
+        Ok(values(&StructuralSimilarity::new(Device::Cpu)?.similarity(original, reconstructed)?))
     }
 
     // Expected values: pytorch_msssim 1.0.0, `ssim(y, x, data_range=1.0, size_average=False)` on these images over 255.
@@ -106,8 +106,8 @@ mod tests {
         for (size, expected) in
             [((3, 32, 32), &[0.958_039_2, 0.866_454_2, 0.787_808_4][..]), ((2, 24, 40), &[0.952_957_0, 0.871_493_6])]
         {
-            let (original, rebuilt) = pair(size);
-            let found = similarity(&original, &rebuilt).expect("computed");
+            let (original, reconstructed) = pair(size);
+            let found = similarity(&original, &reconstructed).expect("computed");
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn equal_images_are_wholly_similar_and_order_does_not_matter() {
-        let (original, rebuilt) = pair((2, 11, 16));
+        let (original, reconstructed) = pair((2, 11, 16));
         for found in similarity(&original, &original).expect("computed") {
             assert!((found - 1.0).abs() < 1e-6, "{found}");
         }
-        let there = similarity(&original, &rebuilt).expect("computed");
-        let back = similarity(&rebuilt, &original).expect("computed");
+        let there = similarity(&original, &reconstructed).expect("computed");
+        let back = similarity(&reconstructed, &original).expect("computed");
         for (there, back) in there.iter().zip(&back) {
             assert!((there - back).abs() < 1e-6 && *there < 1.0, "{there} and {back}");
         }
@@ -130,8 +130,8 @@ mod tests {
 
     #[test]
     fn images_smaller_than_the_window_are_refused() {
-        let (original, rebuilt) = pair((1, 10, 32));
-        let error = similarity(&original, &rebuilt).expect_err("no window fits");
+        let (original, reconstructed) = pair((1, 10, 32));
+        let error = similarity(&original, &reconstructed).expect_err("no window fits");
         assert!(error.to_string().contains("10 by 32"), "{error}");
     }
 }

@@ -3,9 +3,9 @@
 use schemas::PixelBatch;
 use tch::{Kind, Tensor};
 
-/// Images and what could be rebuilt from them, worse from one to the next: bytes `[B, 3, H, W]`. `size` is (B, H, W).
+/// Images and what could be reconstructed from them, worse from one to the next: bytes `[B, 3, H, W]`. `size` is (B, H, W).
 pub(super) fn pair((images, height, width): (i64, i64, i64)) -> (Tensor, Tensor) {
-    let (mut original, mut rebuilt) = (Vec::new(), Vec::new());
+    let (mut original, mut reconstructed) = (Vec::new(), Vec::new());
     for (b, c) in (0..images).flat_map(|b| (0..3).map(move |c| (b, c))) {
         for (h, w) in (0..height).flat_map(|h| (0..width).map(move |w| (h, w))) {
             let value = match (h / 5 + w / 9 + b) % 3 {
@@ -14,11 +14,11 @@ pub(super) fn pair((images, height, width): (i64, i64, i64)) -> (Tensor, Tensor)
             };
             let noise = (((h * 5 + w * 3 + c * 11 + b * 7) % 41 - 20) * (b + 1)).div_euclid(2);
             original.push(value);
-            rebuilt.push((value + noise).clamp(0, 255));
+            reconstructed.push((value + noise).clamp(0, 255));
         }
     }
     let bytes = |values: &[i64]| Tensor::from_slice(values).to_kind(Kind::Uint8).view([images, 3, height, width]);
-    (bytes(&original), bytes(&rebuilt))
+    (bytes(&original), bytes(&reconstructed))
 }
 
 /// The tensor as a batch that travels, with `padding` rows after it.

@@ -20,7 +20,7 @@ pub struct TokenScores {
 pub struct LevelScores {
     /// Cross-entropy in nats.
     pub loss: f64,
-    /// Share of the tokens that are the likeliest of all codes.
+    /// Fraction of the tokens that are the likeliest of all codes.
     pub accuracy: f64,
 }
 

@@ -1,13 +1,13 @@
 //! Every term of the objective in one run: each is computed, reported and learned from, and a stop changes nothing.
 
 use super::{
-    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, ReconstructionKind, TokenizerRecipe, TokenizerTrainer,
-    Trainer, objective::Objective,
+    AdamWOptions, CosineSchedule, DiscriminatorKind, FrozenFiles, ReconstructionKind, TokenizerRecipe,
+    TokenizerTrainer, Trainer, objective::Objective,
 };
 use crate::{
     Device, Precision, TokenizerConfig,
     foundation::{FoundationKind, FoundationModel, VisionArchitecture},
-    losses::figures::{figures, file},
+    losses::reference_values::{file, reference_values},
 };
 use schemas::{PixelBatch, RandomStream};
 use std::path::Path;
@@ -38,7 +38,7 @@ fn recipe() -> TokenizerRecipe {
         seed: 3,
         precision: Precision::Fp32,
         reconstruction: ReconstructionKind::L1,
-        adversary: Adversary::Dino,
+        discriminator: DiscriminatorKind::Dino,
         adversarial_start: 1,
         learning_rate,
         discriminator_learning_rate: learning_rate,
@@ -50,12 +50,16 @@ fn recipe() -> TokenizerRecipe {
 /// Frozen networks of the public shapes, with weights by a formula. The vision foundation model has two blocks, or the test would
 /// need a gigabyte.
 fn trainer(folder: &Path) -> TokenizerTrainer {
-    let names = &figures()["names"];
+    let names = &reference_values()["names"];
     let frozen = FrozenFiles {
         vgg16: Some(file(folder, "vgg16.safetensors", &names["vgg16"])),
         lpips: Some(file(folder, "lpips.safetensors", &names["lpips"])),
         dino: Some(file(folder, "dino.safetensors", &names["dino"])),
-        foundation_model: Some(file(folder, "dinov3.safetensors", &figures()["foundation"]["dinov3"]["names"])),
+        foundation_model: Some(file(
+            folder,
+            "dinov3.safetensors",
+            &reference_values()["foundation"]["dinov3"]["names"],
+        )),
     };
     let small = VisionArchitecture { width: 128, layers: 2, heads: 4, ..VisionArchitecture::DINOV3_LARGE };
     let (config, recipe) = (config(), recipe());
@@ -110,5 +114,5 @@ fn every_term_is_computed_reported_and_learned_from_and_a_stop_changes_nothing()
         assert_eq!(found.to_bits(), expected.to_bits(), "{name}: {found} {expected}");
     }
     // What only training needs does not stand in the way of the tokenizer.
-    whole.averaged(Precision::Fp32).expect("a tokenizer");
+    whole.ema(Precision::Fp32).expect("a tokenizer");
 }

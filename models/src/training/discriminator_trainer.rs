@@ -1,30 +1,35 @@
 //! The discriminator in training: its tensors, its optimizer, and what it tells the tokenizer.
 
-use super::{Adversary, FrozenFiles, StepReport, TokenizerRecipe, optimizer::AdamW, tensor_lists};
+use super::{
+    DiscriminatorKind, FrozenFiles, StepReport, TokenizerRecipe, learner::Part, optimizer::AdamW, tensor_lists,
+};
 use crate::{
-    Device, ModelError,
+    Device, ModelError, ProcessGroup,
     losses::discriminator::{
         DinoTrunk, Discriminator, DiscriminatorNetwork, View,
         adversarial::{LeCam, discriminator_loss, generator_loss},
     },
     parameters::{ParameterStore, Parameters},
+    process_group::Reducer,
 };
 use schemas::RandomStream;
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tch::{Kind, Tensor};
 
-/// Share that LeCam's running means keep at a step, as published.
+/// Fraction that LeCam's running means keep at a step, as published.
 const LECAM_DECAY: f64 = 0.999;
 /// The published name of the discriminator within the loss module.
 const SCOPE: &str = "discriminator";
 
 /// The discriminator and everything that moves it.
 #[derive(Debug)]
-pub(super) struct AdversaryTrainer {
+pub(super) struct DiscriminatorTrainer {
     network: DiscriminatorNetwork,
     store: ParameterStore,
     optimizer: AdamW,
     recipe: TokenizerRecipe,
+    /// Where several processes train together.
+    shared: Option<(Arc<ProcessGroup>, Reducer)>,
 }
 
 /// A discriminator built for one step, and LeCam's running means where they are asked for.
@@ -33,55 +38,73 @@ struct Built<'a> {
     lecam: Option<LeCam>,
 }
 
-impl AdversaryTrainer {
+impl DiscriminatorTrainer {
     /// `dino`: the frozen network's file, where the recipe's discriminator looks through one.
     pub(super) fn new(recipe: &TokenizerRecipe, dino: Option<&Path>, device: Device) -> Result<Self, ModelError> {
-        let network = match (recipe.adversary, dino) {
-            (Adversary::Patch, _) => DiscriminatorNetwork::Patch,
-            (Adversary::Dino, Some(file)) => DiscriminatorNetwork::Dino(DinoTrunk::load(file, device.torch())?),
-            (Adversary::Dino, None) => return Err(FrozenFiles::missing_dino()),
+        let network = match (recipe.discriminator, dino) {
+            (DiscriminatorKind::Patch, _) => DiscriminatorNetwork::Patch,
+            (DiscriminatorKind::Dino, Some(file)) => DiscriminatorNetwork::Dino(DinoTrunk::load(file, device.torch())?),
+            (DiscriminatorKind::Dino, None) => return Err(FrozenFiles::missing_dino()),
         };
         let store = ParameterStore::new(recipe.seed as i64, device.torch());
         build(Parameters::from_store(&store), &network, recipe.lecam_weight, device)?;
         let optimizer = AdamW::new(&store.trained(), recipe.optimizer)?;
-        Ok(Self { network, store, optimizer, recipe: recipe.clone() })
+        Ok(Self { network, store, optimizer, recipe: recipe.clone(), shared: None })
     }
 
-    /// How one batch is looked at; to be drawn in one order for all that is judged in a step.
-    pub(super) fn draw_view(&self, stream: &mut RandomStream, images: &Tensor) -> Result<View, ModelError> {
-        let (batch, _, height, width) = images.size4()?;
-        Ok(self.network.draw_view(stream, [batch, height, width]))
+    /// From now on, gradients and running estimates are averaged over the processes of `group`, from the weights and the state of rank 0.
+    pub(super) fn distribute(&mut self, group: &Arc<ProcessGroup>) -> Result<(), ModelError> {
+        let (weights, state) = (self.weights(), self.optimizer_state());
+        group.broadcast(weights.values().chain(state.values()))?;
+        let trained: Vec<Tensor> = self.store.trained().into_iter().map(|(_, tensor)| tensor).collect();
+        self.shared = Some((Arc::clone(group), Reducer::new(group, &trained)?));
+        Ok(())
     }
 
-    /// What the tokenizer makes smaller: a scalar whose gradients reach `rebuilt` and stop before the discriminator.
-    pub(super) fn judge(&self, rebuilt: &Tensor, view: &View, device: Device) -> Result<Tensor, ModelError> {
+    /// How one batch of `[images, height, width]` is looked at; to be drawn in one order for all that the discriminator sees in a step.
+    pub(super) fn draw_view(&self, stream: &mut RandomStream, size: [i64; 3]) -> View {
+        self.network.draw_view(stream, size)
+    }
+
+    /// What the tokenizer makes smaller: a scalar whose gradients reach `reconstructed` and stop before the discriminator.
+    pub(super) fn generator_loss(
+        &self,
+        reconstructed: &Tensor,
+        view: &View,
+        device: Device,
+    ) -> Result<Tensor, ModelError> {
         let parameters = Parameters::held_fixed(&self.store);
         let built = build(parameters, &self.network, 0.0, device)?;
-        generator_loss(&built.discriminator.forward(rebuilt, view)?)
+        generator_loss(&built.discriminator.forward(reconstructed, view)?)
     }
 
-    /// Adds the gradients of one micro-batch, `share` of the step.
+    /// Adds the gradients of one micro-batch of the update.
     pub(super) fn learn(
         &self,
         original: (&Tensor, &View),
-        rebuilt: (&Tensor, &View),
+        reconstructed: (&Tensor, &View),
         device: Device,
-        share: f64,
+        part: Part,
         report: &mut StepReport,
     ) -> Result<(), ModelError> {
+        let fraction = part.fraction();
         let built = build(Parameters::from_store(&self.store), &self.network, self.recipe.lecam_weight, device)?;
         let real = built.discriminator.forward(&original.0.detach(), original.1)?;
-        let fake = built.discriminator.forward(&rebuilt.0.detach(), rebuilt.1)?;
+        let fake = built.discriminator.forward(&reconstructed.0.detach(), reconstructed.1)?;
         let mut loss = discriminator_loss(&real, &fake)?;
         if let Some(lecam) = &built.lecam {
             let term = lecam.forward(&real, &fake)?;
-            report.add("lecam_loss", &term, share)?;
+            report.add("lecam_loss", &term, fraction)?;
             loss = loss.f_add(&term.f_mul_scalar(self.recipe.lecam_weight)?)?;
         }
-        report.add("discriminator_loss", &loss, share)?;
-        report.add("logits_real", &real, share)?;
-        report.add("logits_fake", &fake, share)?;
-        Ok(loss.f_mul_scalar(share)?.f_backward()?)
+        report.add("discriminator_loss", &loss, fraction)?;
+        report.add("logits_real", &real, fraction)?;
+        report.add("logits_fake", &fake, fraction)?;
+        let loss = loss.f_mul_scalar(fraction)?;
+        match &self.shared {
+            Some((_, reducer)) if part.is_last() => reducer.backward(&loss),
+            _ => Ok(loss.f_backward()?),
+        }
     }
 
     /// Names of the scalars that a step with a discriminator reports.
@@ -90,9 +113,13 @@ impl AdversaryTrainer {
         ["adversarial_loss", "discriminator_loss", "logits_real", "logits_fake"].into_iter().chain(lecam).collect()
     }
 
-    /// Moves the discriminator after `steps` steps of its own. Where the tokenizer computes in float16, what it rebuilt may have
+    /// Moves the discriminator after `steps` steps of its own. Where the tokenizer computes in float16, what it reconstructed may have
     /// overflowed: then nothing moves.
     pub(super) fn step(&mut self, steps: u64, may_overflow: bool) -> Result<(), ModelError> {
+        if let Some((group, _)) = &self.shared {
+            // LeCam's running means are of the images of one process; the mean of all is what one process would have of all images.
+            self.store.buffers().iter_mut().try_for_each(|(_, buffer)| group.mean(buffer))?;
+        }
         let gradients = self.optimizer.gradients();
         let found_infinite = may_overflow.then(|| tensor_lists::found_infinite(&gradients)).transpose()?;
         drop(tch::no_grad(|| tensor_lists::clip(&gradients, self.recipe.max_grad_norm))?);

@@ -5,7 +5,7 @@ use crate::ModelError;
 use std::collections::BTreeMap;
 use tch::Tensor;
 
-/// Share of the average that update `number`, counted from 1, keeps: rises to `decay` as (1 + t) / (10 + t), and is 0 for the
+/// Fraction of the average that update `number`, counted from 1, keeps: rises to `decay` as (1 + t) / (10 + t), and is 0 for the
 /// first, which takes the weights as they are.
 pub(crate) fn decay_at(number: u64, decay: f64) -> f64 {
     let step = number.saturating_sub(1) as f64;

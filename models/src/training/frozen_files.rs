@@ -1,6 +1,6 @@
 //! Weights of the networks that training listens to and does not change.
 
-use super::{Adversary, TokenizerRecipe};
+use super::{DiscriminatorKind, TokenizerRecipe};
 use crate::{ModelError, TokenizerConfig, weight_file::sha256};
 use std::{
     collections::BTreeMap,
@@ -85,7 +85,7 @@ impl FrozenFiles {
                 Ok((vgg16, file(&self.lpips, "the perceptual loss", "LPIPS' linear layers", "lpips", weight)?))
             })
             .transpose()?;
-        let dino = (recipe.adversarial_weight > 0.0 && recipe.adversary == Adversary::Dino)
+        let dino = (recipe.adversarial_weight > 0.0 && recipe.discriminator == DiscriminatorKind::Dino)
             .then(|| self.dino.as_deref().ok_or_else(Self::missing_dino))
             .transpose()?;
         let foundation_model = name

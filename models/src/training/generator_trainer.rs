@@ -2,16 +2,16 @@
 
 use super::{
     GeneratorRecipe, StepReport, Trainer,
-    learner::{Learner, LearnerOptions},
+    learner::{Learner, LearnerOptions, Part},
 };
 use crate::{
-    Device, Generator, GeneratorConfig, LoadOptions, ModelError, Precision,
+    Device, Generator, GeneratorConfig, LoadOptions, ModelError, Precision, ProcessGroup,
     generator::{DeviceRows, Transformer, check_classes},
     parameters::{ParameterStore, Parameters, with_random_numbers},
     tf32::Tf32Choice,
 };
 use schemas::{RandomStream, SchemaError, TokenBatch};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tch::{Reduction, Tensor};
 
 /// Names of the loss of each level. Codes are 16 bits wide and positions as many at most, so there are no more.
@@ -42,6 +42,7 @@ pub struct GeneratorTrainer {
     recipe: GeneratorRecipe,
     device: Device,
     learner: Learner,
+    group: Option<Arc<ProcessGroup>>,
     _tf32: Option<Tf32Choice>,
 }
 
@@ -76,7 +77,7 @@ impl GeneratorTrainer {
             max_grad_norm: recipe.max_grad_norm,
             ema_decay: recipe.ema_decay,
         };
-        Ok(Self { learner: Learner::new(store, options)?, config, recipe, device, _tf32: tf32 })
+        Ok(Self { learner: Learner::new(store, options)?, group: None, config, recipe, device, _tf32: tf32 })
     }
 
     /// The generator's configuration.
@@ -84,13 +85,13 @@ impl GeneratorTrainer {
         &self.config
     }
 
-    /// Adds the gradients of one micro-batch, `share` of the step.
+    /// Adds the gradients of one micro-batch of the update.
     fn accumulate(
         &self,
         tokens: &TokenBatch,
         classes: &[i32],
         drawn: &mut Drawn,
-        share: f64,
+        part: Part,
         report: &mut StepReport,
     ) -> Result<(), ModelError> {
         check_classes(classes, self.config.classes())?;
@@ -101,18 +102,27 @@ impl GeneratorTrainer {
         // [B, N] in nats.
         let losses = token_losses(&logits, &rows.tokens)?;
         let loss = losses.f_mean(tch::Kind::Float)?;
-        report.add("loss", &loss, share)?;
+        let fraction = part.fraction();
+        report.add("loss", &loss, fraction)?;
         let by_position = losses.detach().f_mean_dim([0_i64].as_slice(), false, tch::Kind::Float)?;
         for (name, bounds) in LEVEL_LOSSES.into_iter().zip(self.config.levels().offsets().windows(2)) {
-            report.add(name, &by_position.f_narrow(0, bounds[0] as i64, (bounds[1] - bounds[0]) as i64)?, share)?;
+            report.add(name, &by_position.f_narrow(0, bounds[0] as i64, (bounds[1] - bounds[0]) as i64)?, fraction)?;
         }
-        self.learner.learn(&loss, share)
+        self.learner.learn(&loss, part)
+    }
+
+    /// Draws what `micro_batches` with as many classes would, and computes nothing.
+    fn pass_over(&self, classes: &[i32], micro_batches: usize, drawn: &mut Drawn) {
+        for _ in 0..micro_batches {
+            self.drop_classes(classes, &mut drawn.classes);
+            drawn.dropout.next_u64();
+        }
     }
 
     /// The classes, some of which have become the null class.
     fn drop_classes(&self, classes: &[i32], drawn: &mut RandomStream) -> Vec<i32> {
-        let (null, share) = (self.config.classes() as i32, self.config.class_dropout());
-        classes.iter().map(|&class| if drawn.uniform() < share { null } else { class }).collect()
+        let (null, fraction) = (self.config.classes() as i32, self.config.class_dropout());
+        classes.iter().map(|&class| if drawn.uniform() < fraction { null } else { class }).collect()
     }
 
     /// The average of the weights as a generator: what is validated and published. With [`Precision::Fp16`] it is rounded to
@@ -120,9 +130,9 @@ impl GeneratorTrainer {
     ///
     /// # Errors
     /// When libtorch refuses.
-    pub fn averaged(&self, stored: Precision) -> Result<Generator, ModelError> {
+    pub fn ema(&self, stored: Precision) -> Result<Generator, ModelError> {
         let options = LoadOptions { device: self.device, precision: Precision::Fp32, name: Some("average".to_owned()) };
-        Generator::from_tensors(self.config.clone(), &self.learner.averaged(stored)?, &options)
+        Generator::from_tensors(self.config.clone(), &self.learner.ema(stored)?, &options)
     }
 }
 
@@ -150,15 +160,20 @@ impl Trainer for GeneratorTrainer {
             let (found, expected) = ("0".to_owned(), "at least 1".to_owned());
             return Err(SchemaError::Shape { what: "batches of a step", found, expected }.into());
         }
-        let mut report = StepReport::default();
+        let mut report = StepReport::shared(self.group.clone());
         let (seed, steps_done) = (self.recipe.seed, self.steps_done());
         let mut drawn = Drawn {
             classes: RandomStream::new(seed, "class dropout", steps_done),
             dropout: RandomStream::new(seed, "dropout", steps_done),
         };
-        let share = 1.0 / batches.len() as f64;
-        for (tokens, classes) in batches {
-            self.accumulate(tokens, classes, &mut drawn, share, &mut report)?;
+        if let Some(group) = &self.group {
+            // The batches of lower ranks come first, and have drawn for as many images each.
+            let before = group.rank() * batches.len();
+            self.pass_over(&batches[0].1, before, &mut drawn);
+        }
+        for (number, (tokens, classes)) in batches.iter().enumerate() {
+            let part = Part { number, of: batches.len() };
+            self.accumulate(tokens, classes, &mut drawn, part, &mut report)?;
         }
         let rate = self.learning_rate();
         self.learner.update(rate, &mut report)?;
@@ -173,8 +188,15 @@ impl Trainer for GeneratorTrainer {
         self.learner.restore(folder, steps_done, BTreeMap::new())
     }
 
+    fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError> {
+        self.learner.share(group, steps_done, BTreeMap::new())?;
+        self.learner.distribute(group)?;
+        self.group = Some(Arc::clone(group));
+        Ok(())
+    }
+
     fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
-        self.averaged(stored)?.save(folder)
+        self.ema(stored)?.save(folder)
     }
 }
 

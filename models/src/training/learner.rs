@@ -1,8 +1,8 @@
 //! What every training has: parameters, the optimizer that moves them, their average, and the files that a run is taken up from.
 
-use super::{AdamWOptions, StepReport, average::Ema, loss_scale::LossScale, optimizer::AdamW, state, tensor_lists};
-use crate::{ModelError, Precision, parameters::ParameterStore, weight_file};
-use std::{collections::BTreeMap, path::Path};
+use super::{AdamWOptions, StepReport, ema::Ema, loss_scale::LossScale, optimizer::AdamW, state, tensor_lists};
+use crate::{ModelError, Precision, ProcessGroup, parameters::ParameterStore, process_group::Reducer, weight_file};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tch::{Kind, Tensor};
 
 const CONFIG_FILE: &str = "config.json";
@@ -19,6 +19,26 @@ pub(super) struct LearnerOptions {
     pub(super) ema_decay: f64,
 }
 
+/// One of the micro-batches that a process makes an update of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// Which, from 0.
+    pub(super) number: usize,
+    /// Of how many.
+    pub(super) of: usize,
+}
+
+impl Part {
+    /// Its weight in the update.
+    pub(super) fn fraction(self) -> f64 {
+        1.0 / self.of as f64
+    }
+
+    pub(super) fn is_last(self) -> bool {
+        self.number + 1 == self.of
+    }
+}
+
 /// Parameters and everything that moves them.
 #[derive(Debug)]
 pub(super) struct Learner {
@@ -29,6 +49,8 @@ pub(super) struct Learner {
     loss_scale: Option<LossScale>,
     max_grad_norm: f64,
     steps_done: u64,
+    /// Where several processes train together.
+    reducer: Option<Reducer>,
 }
 
 impl Learner {
@@ -42,6 +64,7 @@ impl Learner {
             loss_scale: (options.precision == Precision::Fp16).then(|| LossScale::new(device)).transpose()?,
             max_grad_norm: options.max_grad_norm,
             steps_done: 0,
+            reducer: None,
             store,
         })
     }
@@ -65,14 +88,38 @@ impl Learner {
         self.may_overflow().then_some(StepReport::OVERFLOWED).into_iter().chain(["gradient_norm"])
     }
 
-    /// Adds the gradients of `share` of `loss`.
-    pub(super) fn learn(&self, loss: &Tensor, share: f64) -> Result<(), ModelError> {
-        let loss = loss.f_mul_scalar(share)?;
-        match &self.loss_scale {
-            Some(scale) => scale.scaled(&loss)?.f_backward()?,
-            None => loss.f_backward()?,
-        }
+    /// From now on, gradients are averaged over the processes of `group`, all of which call this and [`Self::share`].
+    pub(super) fn distribute(&mut self, group: &Arc<ProcessGroup>) -> Result<(), ModelError> {
+        let trained: Vec<Tensor> = self.store.trained().into_iter().map(|(_, tensor)| tensor).collect();
+        self.reducer = Some(Reducer::new(group, &trained)?);
         Ok(())
+    }
+
+    /// Gives all processes the weights, averages and optimizer states of rank 0, `more` among them, after `steps_done` updates.
+    pub(super) fn share(
+        &mut self,
+        group: &ProcessGroup,
+        steps_done: u64,
+        more: BTreeMap<String, Tensor>,
+    ) -> Result<(), ModelError> {
+        let tensors = [self.weights(), self.average.tensors(), self.state(more)];
+        group.broadcast(tensors.iter().flat_map(BTreeMap::values))?;
+        self.steps_done = steps_done;
+        Ok(())
+    }
+
+    /// Adds the gradients of the micro-batch `part` of this process: of its fraction of `loss`.
+    pub(super) fn learn(&self, loss: &Tensor, part: Part) -> Result<(), ModelError> {
+        let loss = loss.f_mul_scalar(part.fraction())?;
+        let loss = match &self.loss_scale {
+            Some(scale) => scale.scaled(&loss)?,
+            None => loss,
+        };
+        match &self.reducer {
+            // Once an update: what earlier micro-batches added is averaged with it.
+            Some(reducer) if part.is_last() => reducer.backward(&loss),
+            _ => Ok(loss.f_backward()?),
+        }
     }
 
     /// Moves the parameters by the gradients that were added since the last update, and the average after them.
@@ -96,7 +143,7 @@ impl Learner {
     }
 
     /// The average of the weights, rounded to float16 for [`Precision::Fp16`].
-    pub(super) fn averaged(&self, stored: Precision) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    pub(super) fn ema(&self, stored: Precision) -> Result<BTreeMap<String, Tensor>, ModelError> {
         let mut tensors = self.average.tensors();
         if stored == Precision::Fp16 {
             for tensor in tensors.values_mut() {

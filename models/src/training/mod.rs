@@ -4,10 +4,10 @@
 //! [`crate::parameters::ParameterStore`], computes a loss, and moves the leaves. No step waits for its device: losses stay there
 //! until somebody reads them.
 
-mod adversary;
 #[cfg(test)]
 mod all_terms;
-mod average;
+mod discriminator_trainer;
+mod ema;
 mod frozen_files;
 mod generator_recipe;
 mod generator_trainer;
@@ -31,7 +31,7 @@ pub use generator_trainer::GeneratorTrainer;
 pub(crate) use generator_trainer::token_losses;
 pub use optimizer::AdamWOptions;
 pub use presets::TokenizerPreset;
-pub use recipe::{Adversary, TokenizerRecipe};
+pub use recipe::{DiscriminatorKind, TokenizerRecipe};
 pub use schedule::CosineSchedule;
 pub use step_report::StepReport;
 pub use tokenizer_trainer::TokenizerTrainer;

@@ -64,6 +64,13 @@ impl Objective {
         names
     }
 
+    /// Draws what [`Self::loss`] would, and computes nothing.
+    pub(super) fn pass_over(&self, drawn: &mut RandomStream) {
+        if self.perceptual.is_some() {
+            PerceptualJitter::draw(drawn);
+        }
+    }
+
     /// The weighted sum; each term is reported without its weight. `original`: float32 `[B, 3, side, side]` between 0 and 1.
     pub(super) fn loss(
         &self,
@@ -72,29 +79,29 @@ impl Objective {
         pass: &TrainingPass,
         alignment: Option<&Alignment>,
         drawn: &mut RandomStream,
-        (share, report): (f64, &mut StepReport),
+        (fraction, report): (f64, &mut StepReport),
     ) -> Result<Tensor, ModelError> {
-        let rebuilt = &pass.decoded.pixels;
-        let distance = reconstruction::distance(recipe.reconstruction, original, rebuilt)?;
-        report.add("reconstruction_loss", &distance, share)?;
+        let reconstructed = &pass.decoded.pixels;
+        let distance = reconstruction::distance(recipe.reconstruction, original, reconstructed)?;
+        report.add("reconstruction_loss", &distance, fraction)?;
         let mut total = distance.f_mul_scalar(recipe.reconstruction_weight)?;
         if let Some(perceptual) = &self.perceptual {
             let jitter = PerceptualJitter::draw(drawn);
-            let distance = perceptual.forward(original, rebuilt, Some(&jitter))?;
-            report.add("perceptual_loss", &distance, share)?;
+            let distance = perceptual.forward(original, reconstructed, Some(&jitter))?;
+            report.add("perceptual_loss", &distance, fraction)?;
             total = total.f_add(&distance.f_mul_scalar(recipe.perceptual_weight)?)?;
         }
         let quantized = &pass.quantized;
-        report.add("commitment_loss", &quantized.commitment, share)?;
-        report.add("codebook_loss", &quantized.codebook, share)?;
+        report.add("commitment_loss", &quantized.commitment, fraction)?;
+        report.add("codebook_loss", &quantized.codebook, fraction)?;
         let mut quantizer = quantized.commitment.f_add(&quantized.codebook)?;
         if let Some(entropy) = &quantized.entropy {
-            report.add("entropy_loss", entropy, share)?;
+            report.add("entropy_loss", entropy, fraction)?;
             quantizer = quantizer.f_add(entropy)?;
         }
         total = total.f_add(&quantizer.f_mul_scalar(recipe.quantizer_weight)?)?;
-        if let Some(aligned) = self.aligned(original, pass, alignment, share, report)? {
-            report.add("alignment_loss", &aligned, share)?;
+        if let Some(aligned) = self.aligned(original, pass, alignment, fraction, report)? {
+            report.add("alignment_loss", &aligned, fraction)?;
             total = total.f_add(&aligned.f_mul_scalar(recipe.alignment_weight)?)?;
         }
         Ok(total)
@@ -106,7 +113,7 @@ impl Objective {
         original: &Tensor,
         pass: &TrainingPass,
         alignment: Option<&Alignment>,
-        share: f64,
+        fraction: f64,
         report: &mut StepReport,
     ) -> Result<Option<Tensor>, ModelError> {
         let (Some(foundation), Some(alignment)) = (&self.foundation, alignment) else { return Ok(None) };
@@ -116,7 +123,7 @@ impl Objective {
         let mut sum: Option<Tensor> = None;
         for (name, aligned) in [("encoder_cosine", encoder), ("decoder_cosine", decoder)] {
             let Some(aligned) = aligned.transpose()?.flatten() else { continue };
-            report.add(name, &aligned.cosine, share)?;
+            report.add(name, &aligned.cosine, fraction)?;
             sum = Some(match sum {
                 None => aligned.loss,
                 Some(other) => other.f_add(&aligned.loss)?,

@@ -37,7 +37,7 @@ pub struct AdamWOptions {
     pub beta1: f64,
     /// Decay of the mean of their squares.
     pub beta2: f64,
-    /// Share of a weight, times the rate, that every step takes away. Norms, biases, embeddings and tokens are left alone.
+    /// Fraction of a weight, times the rate, that every step takes away. Norms, biases, embeddings and tokens are left alone.
     pub weight_decay: f64,
 }
 

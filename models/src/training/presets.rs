@@ -1,7 +1,10 @@
 //! Recipes by name: which tokenizer, how it is trained, and on how many images at once.
 
-use super::{AdamWOptions, Adversary, CosineSchedule, ReconstructionKind, TokenizerRecipe};
-use crate::{ModelError, Precision, TokenizerConfig, sizes::{TOKENIZER_PRESETS, TokenizerSize}};
+use super::{AdamWOptions, CosineSchedule, DiscriminatorKind, ReconstructionKind, TokenizerRecipe};
+use crate::{
+    ModelError, Precision, TokenizerConfig,
+    sizes::{TOKENIZER_PRESETS, TokenizerSize},
+};
 use schemas::SchemaError;
 
 /// A recipe with everything that belongs to it.
@@ -56,7 +59,7 @@ fn tiny() -> TokenizerPreset {
         reconstruction_weight: 20.0,
         perceptual_weight: 0.0,
         alignment_weight: 0.0,
-        adversary: Adversary::Patch,
+        discriminator: DiscriminatorKind::Patch,
         adversarial_weight: 0.0,
         learning_rate,
         discriminator_learning_rate: learning_rate,

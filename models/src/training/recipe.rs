@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Who tells reconstructions from originals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Adversary {
+pub enum DiscriminatorKind {
     /// Heads over the features of a frozen DINO ViT-S/16, with differentiable augmentation.
     Dino,
     /// A small convolutional network over patches of pixels.
@@ -38,7 +38,8 @@ pub struct TokenizerRecipe {
     /// Cosine distance that alignment lets pass.
     pub alignment_margin: f64,
     /// Which discriminator.
-    pub adversary: Adversary,
+    #[serde(rename = "adversary")]
+    pub discriminator: DiscriminatorKind,
     /// Weight of the discriminator's opinion in the tokenizer's loss.
     pub adversarial_weight: f64,
     /// First step with a discriminator.
@@ -73,7 +74,7 @@ impl TokenizerRecipe {
             quantizer_weight: 1.0,
             alignment_weight: 1.0,
             alignment_margin: 0.25,
-            adversary: Adversary::Dino,
+            discriminator: DiscriminatorKind::Dino,
             adversarial_weight: 0.5,
             adversarial_start,
             lecam_weight: 0.001,

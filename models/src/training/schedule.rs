@@ -24,8 +24,8 @@ impl CosineSchedule {
         }
         let length = self.steps.saturating_sub(self.warmup_steps).max(1);
         let progress = (done - self.warmup_steps) as f64 / length as f64;
-        let share = (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0);
-        self.end + (self.peak - self.end) * share
+        let fraction = (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0);
+        self.end + (self.peak - self.end) * fraction
     }
 }
 

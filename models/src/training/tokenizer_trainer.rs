@@ -2,13 +2,13 @@
 
 use super::{
     FrozenFiles, StepReport, TokenizerRecipe, Trainer,
-    adversary::AdversaryTrainer,
-    learner::{Learner, LearnerOptions},
+    discriminator_trainer::DiscriminatorTrainer,
+    learner::{Learner, LearnerOptions, Part},
     objective::Objective,
     state,
 };
 use crate::{
-    Device, LoadOptions, ModelError, Precision, TokenizerConfig, VisualTokenizer, device,
+    Device, LoadOptions, ModelError, Precision, ProcessGroup, TokenizerConfig, VisualTokenizer, device,
     losses::{Alignment, NestedDropout},
     parameters::{ParameterStore, Parameters},
     tf32::Tf32Choice,
@@ -16,7 +16,7 @@ use crate::{
     weight_file,
 };
 use schemas::{PixelBatch, RandomStream};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use tch::{Kind, Tensor};
 
 const DISCRIMINATOR_FILE: &str = "discriminator.safetensors";
@@ -30,7 +30,8 @@ pub struct TokenizerTrainer {
     learner: Learner,
     nested_dropout: Option<NestedDropout>,
     objective: Objective,
-    adversary: Option<AdversaryTrainer>,
+    discriminator: Option<DiscriminatorTrainer>,
+    group: Option<Arc<ProcessGroup>>,
     _tf32: Option<Tf32Choice>,
 }
 
@@ -81,13 +82,14 @@ impl TokenizerTrainer {
         Ok(Self {
             learner: Learner::new(store, options)?,
             nested_dropout: NestedDropout::of(&config)?,
-            adversary: (recipe.adversarial_weight > 0.0)
-                .then(|| AdversaryTrainer::new(&recipe, dino, device))
+            discriminator: (recipe.adversarial_weight > 0.0)
+                .then(|| DiscriminatorTrainer::new(&recipe, dino, device))
                 .transpose()?,
             objective,
             config,
             recipe,
             device,
+            group: None,
             _tf32: tf32,
         })
     }
@@ -102,17 +104,39 @@ impl TokenizerTrainer {
         self.steps_done().checked_sub(self.recipe.adversarial_start)
     }
 
-    /// Adds the gradients of one micro-batch, `share` of the step: the tokenizer's, and the discriminator's by the same images.
+    /// Draws what `micro_batches` like `batch` would, and computes nothing.
+    fn pass_over(&self, batch: &PixelBatch, micro_batches: usize, drawn: &mut Drawn) {
+        let size = [batch.rows() as i64, batch.height() as i64, batch.width() as i64];
+        for _ in 0..micro_batches {
+            for nested_dropout in self.nested_dropout.iter().flat_map(|one| std::iter::repeat_n(one, batch.rows())) {
+                nested_dropout.draw(&mut drawn.kept);
+            }
+            self.objective.pass_over(&mut drawn.objective);
+            if let Some(discriminator) = self.active_discriminator() {
+                (0..3).for_each(|_| {
+                    drop(discriminator.draw_view(&mut drawn.objective, size));
+                });
+            }
+        }
+    }
+
+    /// Where it has begun to learn.
+    fn active_discriminator(&self) -> Option<&DiscriminatorTrainer> {
+        self.discriminator.as_ref().filter(|_| self.adversarial_steps().is_some())
+    }
+
+    /// Adds the gradients of one micro-batch of the update: the tokenizer's, and the discriminator's by the same images.
     fn accumulate(
         &self,
         batch: &PixelBatch,
         drawn: &mut Drawn,
-        share: f64,
+        part: Part,
         report: &mut StepReport,
     ) -> Result<(), ModelError> {
+        let fraction = part.fraction();
         let pixels = upload(batch, self.device)?;
         let original = pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
-        let kept = self.kept(batch.rows(), &mut drawn.kept, share, report)?;
+        let kept = self.kept(batch.rows(), &mut drawn.kept, fraction, report)?;
         let (networks, alignment) =
             build(self.learner.store(), &self.objective, &self.config, &self.recipe, self.device)?;
         let kept = kept.as_ref().map_or(Kept::First(self.config.levels().tokens_per_image() as i64), Kept::Where);
@@ -120,19 +144,22 @@ impl TokenizerTrainer {
         let pass = networks.train(&pixels, kept, with_image_tokens, self.recipe.precision.kind())?;
         let drawn = &mut drawn.objective;
         let mut total =
-            self.objective.loss(&self.recipe, &original, &pass, alignment.as_ref(), drawn, (share, &mut *report))?;
-        let rebuilt = &pass.decoded.pixels;
-        let adversary = self.adversary.as_ref().filter(|_| self.adversarial_steps().is_some());
-        if let Some(adversary) = adversary {
-            let verdict = adversary.judge(rebuilt, &adversary.draw_view(drawn, rebuilt)?, self.device)?;
-            report.add("adversarial_loss", &verdict, share)?;
-            total = total.f_add(&verdict.f_mul_scalar(self.recipe.adversarial_weight)?)?;
+            self.objective.loss(&self.recipe, &original, &pass, alignment.as_ref(), drawn, (fraction, &mut *report))?;
+        let reconstructed = &pass.decoded.pixels;
+        let discriminator = self.active_discriminator();
+        let (images, _, height, width) = original.size4()?;
+        let size = [images, height, width];
+        if let Some(discriminator) = discriminator {
+            let view = discriminator.draw_view(drawn, size);
+            let adversarial = discriminator.generator_loss(reconstructed, &view, self.device)?;
+            report.add("adversarial_loss", &adversarial, fraction)?;
+            total = total.f_add(&adversarial.f_mul_scalar(self.recipe.adversarial_weight)?)?;
         }
-        report.add("total_loss", &total, share)?;
-        self.learner.learn(&total, share)?;
-        if let Some(adversary) = adversary {
-            let views = [adversary.draw_view(drawn, &original)?, adversary.draw_view(drawn, rebuilt)?];
-            adversary.learn((&original, &views[0]), (rebuilt, &views[1]), self.device, share, report)?;
+        report.add("total_loss", &total, fraction)?;
+        self.learner.learn(&total, part)?;
+        if let Some(discriminator) = discriminator {
+            let views = [discriminator.draw_view(drawn, size), discriminator.draw_view(drawn, size)];
+            discriminator.learn((&original, &views[0]), (reconstructed, &views[1]), self.device, part, report)?;
         }
         Ok(())
     }
@@ -142,14 +169,14 @@ impl TokenizerTrainer {
         &self,
         images: usize,
         drawn: &mut RandomStream,
-        share: f64,
+        fraction: f64,
         report: &mut StepReport,
     ) -> Result<Option<Tensor>, ModelError> {
         let Some(nested_dropout) = &self.nested_dropout else { return Ok(None) };
         let latent_tokens = self.config.levels().tokens_per_image();
         let lengths: Vec<i64> = (0..images).map(|_| nested_dropout.draw(drawn) as i64).collect();
         let lengths = device::upload(&lengths, &[lengths.len() as i64, 1, 1], self.device.torch())?;
-        report.add("kept_tokens", &lengths, share)?;
+        report.add("kept_tokens", &lengths, fraction)?;
         let positions =
             Tensor::f_arange(latent_tokens as i64, (Kind::Int64, self.device.torch()))?.f_view([1, -1, 1])?;
         Ok(Some(positions.f_lt_tensor(&lengths)?))
@@ -160,7 +187,7 @@ impl TokenizerTrainer {
     /// # Errors
     /// When the discriminator's batch norm cannot cut such batches into equal groups.
     pub fn check_batch_size(&self, images: usize) -> Result<(), ModelError> {
-        self.adversary.as_ref().map_or(Ok(()), |adversary| adversary.check_batch_size(images))
+        self.discriminator.as_ref().map_or(Ok(()), |discriminator| discriminator.check_batch_size(images))
     }
 
     /// The average of the weights as a tokenizer: what is validated and published. With [`Precision::Fp16`] it is rounded to float16,
@@ -168,8 +195,8 @@ impl TokenizerTrainer {
     ///
     /// # Errors
     /// When libtorch refuses.
-    pub fn averaged(&self, stored: Precision) -> Result<VisualTokenizer, ModelError> {
-        let tensors = self.learner.averaged(stored)?;
+    pub fn ema(&self, stored: Precision) -> Result<VisualTokenizer, ModelError> {
+        let tensors = self.learner.ema(stored)?;
         let options = LoadOptions { device: self.device, precision: Precision::Fp32, name: Some("average".to_owned()) };
         VisualTokenizer::from_tensors(self.config.clone(), &tensors, &options)
     }
@@ -177,12 +204,13 @@ impl TokenizerTrainer {
     /// A copy of everything that is trained, the discriminator's part under its own names.
     #[cfg(test)]
     pub(super) fn tensors(&self) -> BTreeMap<String, Tensor> {
-        let all = self.learner.weights().into_iter().chain(self.adversary.iter().flat_map(AdversaryTrainer::weights));
+        let all =
+            self.learner.weights().into_iter().chain(self.discriminator.iter().flat_map(DiscriminatorTrainer::weights));
         all.map(|(name, tensor)| (name, tensor.detach().copy())).collect()
     }
 
-    fn adversary_state(&self) -> BTreeMap<String, Tensor> {
-        self.adversary.iter().flat_map(AdversaryTrainer::optimizer_state).collect()
+    fn discriminator_state(&self) -> BTreeMap<String, Tensor> {
+        self.discriminator.iter().flat_map(DiscriminatorTrainer::optimizer_state).collect()
     }
 }
 
@@ -201,47 +229,60 @@ impl Trainer for TokenizerTrainer {
     /// Those of the discriminator come with its first step.
     fn scalars(&self) -> Vec<&'static str> {
         let mut names = self.objective.scalars(&self.config);
-        names.extend(self.adversary.iter().flat_map(AdversaryTrainer::scalars));
+        names.extend(self.discriminator.iter().flat_map(DiscriminatorTrainer::scalars));
         names.extend(self.nested_dropout.is_some().then_some("kept_tokens"));
         names.extend(self.learner.scalars());
         names
     }
 
     fn step(&mut self, batches: &[Self::Batch]) -> Result<StepReport, ModelError> {
-        let mut report = StepReport::default();
+        let mut report = StepReport::shared(self.group.clone());
         let steps_done = self.steps_done();
         let mut drawn = Drawn {
             kept: RandomStream::new(self.recipe.seed, "nested dropout", steps_done),
             objective: RandomStream::new(self.recipe.seed, "objective", steps_done),
         };
-        let share = 1.0 / batches.len() as f64;
-        for batch in batches {
-            self.accumulate(batch, &mut drawn, share, &mut report)?;
+        if let (Some(group), Some(batch)) = (&self.group, batches.first()) {
+            // The batches of lower ranks come first.
+            self.pass_over(batch, group.rank() * batches.len(), &mut drawn);
+        }
+        for (number, batch) in batches.iter().enumerate() {
+            self.accumulate(batch, &mut drawn, Part { number, of: batches.len() }, &mut report)?;
         }
         let (rate, adversarial_steps) = (self.learning_rate(), self.adversarial_steps());
         self.learner.update(rate, &mut report)?;
-        if let (Some(adversary), Some(steps)) = (&mut self.adversary, adversarial_steps) {
-            adversary.step(steps, self.learner.may_overflow())?;
+        if let (Some(discriminator), Some(steps)) = (&mut self.discriminator, adversarial_steps) {
+            discriminator.step(steps, self.learner.may_overflow())?;
         }
         Ok(report)
     }
 
     fn save(&self, folder: &Path) -> Result<(), ModelError> {
-        if let Some(adversary) = &self.adversary {
-            weight_file::write(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
+        if let Some(discriminator) = &self.discriminator {
+            weight_file::write(&folder.join(DISCRIMINATOR_FILE), &discriminator.weights())?;
         }
-        self.learner.save(folder, &self.config.to_json(), self.adversary_state())
+        self.learner.save(folder, &self.config.to_json(), self.discriminator_state())
     }
 
     fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError> {
-        if let Some(adversary) = &self.adversary {
-            state::restore(&folder.join(DISCRIMINATOR_FILE), &adversary.weights())?;
+        if let Some(discriminator) = &self.discriminator {
+            state::restore(&folder.join(DISCRIMINATOR_FILE), &discriminator.weights())?;
         }
-        self.learner.restore(folder, steps_done, self.adversary_state())
+        self.learner.restore(folder, steps_done, self.discriminator_state())
+    }
+
+    fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError> {
+        self.learner.share(group, steps_done, BTreeMap::new())?;
+        self.learner.distribute(group)?;
+        if let Some(discriminator) = &mut self.discriminator {
+            discriminator.distribute(group)?;
+        }
+        self.group = Some(Arc::clone(group));
+        Ok(())
     }
 
     fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
-        self.averaged(stored)?.save(folder)
+        self.ema(stored)?.save(folder)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What every network that is trained has in common, an update at a time.
 
 use super::StepReport;
-use crate::{ModelError, Precision};
-use std::path::Path;
+use crate::{ModelError, Precision, ProcessGroup};
+use std::{path::Path, sync::Arc};
 
 /// A network in training: its parameters, the optimizer that moves them, and their moving average.
 pub trait Trainer {
@@ -38,6 +38,13 @@ pub trait Trainer {
     /// # Errors
     /// When a file is missing, damaged or of another network.
     fn restore(&mut self, folder: &Path, steps_done: u64) -> Result<(), ModelError>;
+
+    /// From now on trains together with the other processes of `group`, from the weights and the state of rank 0 after `steps_done` updates. All
+    /// of them call this, with trainers of the same configuration and recipe; each makes updates of as many batches of its own.
+    ///
+    /// # Errors
+    /// When networks differ, or a process is lost or silent.
+    fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError>;
 
     /// Writes the average of the weights into `folder` as others load it, its numbers as `stored` has them.
     ///

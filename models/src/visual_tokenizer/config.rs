@@ -5,7 +5,10 @@ use super::{
     hierarchy,
     raw_config::{RawConfig, RawVqModel},
 };
-use crate::{ModelError, config_kind, sizes::{TINY_TOKENIZER, TokenizerSize, TransformerSize}};
+use crate::{
+    ModelError, config_kind,
+    sizes::{TINY_TOKENIZER, TokenizerSize, TransformerSize},
+};
 use schemas::{TokenLevels, check_codebook_size};
 use std::path::Path;
 

@@ -143,10 +143,10 @@ pub(super) fn pooling_matrix(level_sizes: &[usize], side: usize, residual: bool)
         let mut averages = vec![0.0_f64; size * tokens];
         for (cell, average) in averages.chunks_exact_mut(tokens).enumerate() {
             let (rows, columns) = (window(cell / width, height, side), window(cell % width, width, side));
-            let share = 1.0 / (rows.len() * columns.len()) as f64;
+            let weight = 1.0 / (rows.len() * columns.len()) as f64;
             for token in rows.flat_map(|row| columns.clone().map(move |column| row * side + column)) {
                 for (sum, value) in average.iter_mut().zip(&rest[token * tokens..(token + 1) * tokens]) {
-                    *sum += share * value;
+                    *sum += weight * value;
                 }
             }
         }
@@ -170,8 +170,8 @@ pub(super) fn flat_pooling_matrix(latent_tokens: usize, image_tokens: usize) -> 
     let mut matrix = vec![0.0; latent_tokens * image_tokens];
     for (latent, row) in matrix.chunks_exact_mut(image_tokens).enumerate() {
         let window = window(latent, latent_tokens, image_tokens);
-        let share = 1.0 / window.len() as f32;
-        row[window].fill(share);
+        let weight = 1.0 / window.len() as f32;
+        row[window].fill(weight);
     }
     matrix
 }
@@ -180,7 +180,7 @@ pub(super) fn flat_pooling_matrix(latent_tokens: usize, image_tokens: usize) -> 
 /// unless the levels are residual. `[side * side, latent tokens]`.
 pub(super) fn spreading_matrix(level_sizes: &[usize], side: usize, residual: bool) -> Vec<f32> {
     let latent_tokens: usize = level_sizes.iter().sum();
-    let share = if residual { 1.0 } else { 1.0 / level_sizes.len() as f32 };
+    let weight = if residual { 1.0 } else { 1.0 / level_sizes.len() as f32 };
     let mut matrix = vec![0.0; side * side * latent_tokens];
     let mut start = 0;
     for &size in level_sizes {
@@ -188,7 +188,7 @@ pub(super) fn spreading_matrix(level_sizes: &[usize], side: usize, residual: boo
         let (row_of, column_of) = (nearest(height as i64, side as i64), nearest(width as i64, side as i64));
         for token in 0..side * side {
             let cell = row_of[token / side] as usize * width + column_of[token % side] as usize;
-            matrix[token * latent_tokens + start + cell] += share;
+            matrix[token * latent_tokens + start + cell] += weight;
         }
         start += size;
     }

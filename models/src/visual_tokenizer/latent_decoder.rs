@@ -10,7 +10,7 @@ use super::{
 use crate::{
     ModelError,
     layers::{Activation, Block, Convolution, LayerNorm, Linear, Segment, Stage, rotary_table},
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
     sizes::TransformerSize,
 };
 use tch::{Kind, Tensor};
@@ -79,7 +79,7 @@ impl LatentDecoder {
     pub(super) fn new(scope: &Scope<'_>, root: &Scope<'_>, config: &TokenizerConfig) -> Result<Self, ModelError> {
         let options = config.options();
         let TransformerSize { width, layers, heads } = config.decoder;
-        let start = Start::Normal((width as f64).powf(-0.5));
+        let start = Init::Normal((width as f64).powf(-0.5));
         let (side, level_sizes) = (config.decoder_grid, config.levels.sizes());
         let latent_tokens = options.num_latent_tokens as i64;
         let embed = scope.sub("decoder_embed");
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use crate::{
         DeviceChoice,
-        losses::figures::{Of, figures, integers, same, signed, weight},
+        losses::reference_values::{Of, integers, reference_values, same, signed, weight},
         parameters::{ParameterStore, Parameters},
         weight_file::WeightFile,
     };
@@ -250,7 +250,7 @@ mod tests {
         LatentDecoder::new(&root.sub("decoder"), &root, config).expect("built")
     }
 
-    /// The fixture's weights in training; the feature token, which it lacks, by the formula of the figures.
+    /// The fixture's weights in training; the feature token, which it lacks, by the formula of the reference values.
     fn store(config: &TokenizerConfig) -> ParameterStore {
         let (store, weights) = (ParameterStore::new(1, Device::Cpu), weights());
         build(&Parameters::from_store(&store), config);
@@ -329,8 +329,8 @@ mod tests {
 
     #[test]
     fn features_and_their_gradients_equal_the_published_ones() {
-        let (figures, config) = (figures(), config(true));
-        let cases = figures["decoder_features"].as_array().expect("cases");
+        let (reference_values, config) = (reference_values(), config(true));
+        let cases = reference_values["decoder_features"].as_array().expect("cases");
         assert_eq!(cases.len(), 2);
         for case in cases {
             let (store, lengths) = (store(&config), integers(&case["kept"]));

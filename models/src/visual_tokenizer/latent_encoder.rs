@@ -8,7 +8,7 @@ use super::{
 use crate::{
     ModelError,
     layers::{Activation, Block, Convolution, LayerNorm, Linear, Merge, Segment, Stage, rotary_table},
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
     sizes::TransformerSize,
 };
 use tch::{Kind, Tensor};
@@ -84,7 +84,7 @@ impl LatentEncoder {
             Ok(LatentStart::Pooled(matrix))
         };
         let latent_start = if options.learnable_latent_tokens {
-            let learned = root.placed("latent_tokens", &[latent_tokens as i64, width], Start::Normal(deviation))?;
+            let learned = root.placed("latent_tokens", &[latent_tokens as i64, width], Init::Normal(deviation))?;
             LatentStart::Learned(learned.f_unsqueeze(0)?)
         } else if options.latent_hierarchy {
             pooled(&|| hierarchy::pooling_matrix(level_sizes, side, options.residual_latent_tokens))?
@@ -93,7 +93,7 @@ impl LatentEncoder {
         };
 
         let level_embeddings = (0..hierarchy::level_embeddings(config))
-            .map(|level| scope.sub("level_embedding").placed(&level.to_string(), &[1, width], Start::Normal(deviation)))
+            .map(|level| scope.sub("level_embedding").placed(&level.to_string(), &[1, width], Init::Normal(deviation)))
             .collect::<Result<Vec<_>, _>>()?;
         let image_levels = hierarchy::image_levels(config)?;
         let merging = hierarchy::merging_blocks(config);
@@ -248,14 +248,14 @@ fn segment(scope: &Scope<'_>, run: &LevelRun) -> Result<Segment, ModelError> {
 
 /// A 1x1 convolution's weights as a linear layer.
 pub(super) fn pointwise(scope: &Scope<'_>, inputs: i64, outputs: i64) -> Result<Linear, ModelError> {
-    let weight = scope.tensor("weight", &[outputs, inputs, 1, 1], Start::WEIGHT)?.f_view([outputs, inputs])?;
-    Linear::from_tensors(scope, &weight, Some(&scope.tensor("bias", &[outputs], Start::Zeros)?))
+    let weight = scope.tensor("weight", &[outputs, inputs, 1, 1], Init::WEIGHT)?.f_view([outputs, inputs])?;
+    Linear::from_tensors(scope, &weight, Some(&scope.tensor("bias", &[outputs], Init::Zeros)?))
 }
 
 /// The embedding of each latent token's level, `[1, L, C]`.
 pub(super) fn latent_levels(scope: &Scope<'_>, level_sizes: &[usize], width: i64) -> Result<Tensor, ModelError> {
     let scope = scope.sub("latent_token_level_embedding");
-    let start = Start::Normal((width as f64).powf(-0.5));
+    let start = Init::Normal((width as f64).powf(-0.5));
     let rows = level_sizes.iter().enumerate().map(|(level, &size)| -> Result<Tensor, ModelError> {
         Ok(scope.placed(&level.to_string(), &[1, width], start)?.f_expand([size as i64, -1], false)?)
     });

@@ -165,7 +165,7 @@ fn pixel_decoder(size: &PixelNetworkSize, grid: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{TokenizerSize, TokenizerPreset};
+    use crate::{TokenizerPreset, TokenizerSize};
 
     fn near(found: i64, billions: f64) {
         let found = found as f64 / 1e9;

@@ -4,7 +4,7 @@ use super::config::TokenizerConfig;
 use crate::{
     ModelError,
     layers::full_float32_product,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -56,7 +56,7 @@ impl Quantizer {
         let options = config.options();
         let codes = options.codebook_size;
         let shape = [codes as i64, options.token_size];
-        let codebook = scope.placed("embedding.weight", &shape, Start::Uniform(1.0 / codes as f64))?;
+        let codebook = scope.placed("embedding.weight", &shape, Init::Uniform(1.0 / codes as f64))?;
         let codebook = if options.use_l2_norm { normalized(&codebook)? } else { codebook };
         let squares = codebook.f_square()?.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?;
         Ok(Self {
@@ -178,7 +178,7 @@ fn entropy_loss(distances: &Tensor) -> Result<Tensor, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{TokenizerSize, TokenizerConfig, parameters::Parameters};
+    use crate::{TokenizerConfig, TokenizerSize, parameters::Parameters};
 
     #[test]
     fn a_vector_that_is_no_number_gets_no_code() {
@@ -186,7 +186,7 @@ mod tests {
         let parameters = Parameters::random(5);
         let scope = parameters.root(tch::Device::Cpu, Kind::Float);
         let quantizer = Quantizer::new(&scope.sub("quantize"), &config).expect("built");
-        let z = scope.tensor("z", &[2, 128, 8], Start::Normal(1.0)).expect("drawn");
+        let z = scope.tensor("z", &[2, 128, 8], Init::Normal(1.0)).expect("drawn");
         for (row, broken) in [(0, f64::NAN), (1, f64::INFINITY)] {
             z.get(row).get(7).get(3).f_fill_(broken).map(drop).expect("written");
         }

@@ -2,8 +2,8 @@
 
 use crate::{fixture, generating, images, on_device, tokenizer};
 use models::{
-    Generator, GeneratorConfig, GeneratorData, GeneratorSize, ModelError, Precision, TokenizerSize, TensorProblem,
-    TokenizerConfig, TokenizerPreset, VisualTokenizer,
+    Generator, GeneratorConfig, GeneratorData, GeneratorSize, ModelError, Precision, TensorProblem, TokenizerConfig,
+    TokenizerPreset, TokenizerSize, VisualTokenizer,
 };
 use schemas::{Rounding, TokenBatch, sha256_hex};
 use std::{
@@ -137,12 +137,12 @@ fn a_prefix_does_not_loosen_what_must_fit() {
 #[test]
 fn a_model_in_company_is_refused_with_the_command_that_leaves_it_alone() {
     // torch's AveragedModel; a Lightning module with its losses; weights and their average under their own names.
-    let averaged = folder_of(&fixture(), |tensors| {
+    let ema = folder_of(&fixture(), |tensors| {
         *tensors = under("module.", tensors);
         tensors.insert("n_averaged".to_owned(), Tensor::from(7_i64));
     });
     says(
-        &load(averaged.path()).expect_err("must not load"),
+        &load(ema.path()).expect_err("must not load"),
         &[
             "n_averaged is not part of this model",
             "312 of 313 names begin with module.",

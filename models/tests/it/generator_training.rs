@@ -10,7 +10,7 @@ use std::path::Path;
 
 const TOKENS: usize = 16;
 
-fn config() -> GeneratorConfig {
+pub(super) fn config() -> GeneratorConfig {
     let config = serde_json::json!({
         "dim": 32, "n_layer": 2, "n_head": 2, "multiple_of": 16, "num_classes": 4, "vocab_size": 32,
         "block_size": TOKENS, "ar_token_num": 2, "spe_token_num": 15, "attn_dropout_p": 0.1, "drop_path_rate": 0.1,
@@ -18,7 +18,7 @@ fn config() -> GeneratorConfig {
     GeneratorConfig::from_json(&config.to_string(), Path::new("test")).expect("a sound configuration")
 }
 
-fn recipe() -> GeneratorRecipe {
+pub(super) fn recipe() -> GeneratorRecipe {
     GeneratorRecipe {
         seed: 7,
         precision: Precision::Fp32,
@@ -29,7 +29,7 @@ fn recipe() -> GeneratorRecipe {
     }
 }
 
-fn batch(rows: usize, seed: u64) -> (TokenBatch, Vec<i32>) {
+pub(super) fn batch(rows: usize, seed: u64) -> (TokenBatch, Vec<i32>) {
     let mut drawn = RandomStream::new(seed, "tokens", 0);
     let codes = (0..rows * TOKENS).map(|_| drawn.below(32) as i16).collect();
     let classes = (0..rows).map(|row| (row % 4) as i32).collect();
@@ -41,7 +41,7 @@ fn value(report: &StepReport, name: &str) -> f64 {
     scalars.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).expect("reported")
 }
 
-fn trainer(config: GeneratorConfig, recipe: GeneratorRecipe) -> GeneratorTrainer {
+pub(super) fn trainer(config: GeneratorConfig, recipe: GeneratorRecipe) -> GeneratorTrainer {
     GeneratorTrainer::new(config, recipe, device()).expect("built")
 }
 
@@ -59,7 +59,7 @@ fn a_hundred_steps_on_four_rows_bring_the_loss_below_a_tenth() {
     assert!(last < losses[0] / 10.0, "from {} to {last}", losses[0]);
 
     // The average has learned them too, and says so level by level.
-    let generator = trainer.averaged(Precision::Fp32).expect("a generator");
+    let generator = trainer.ema(Precision::Fp32).expect("a generator");
     let mut meter = TokenMeter::new(&generator).expect("a meter");
     let halves = [batch(4, 3), batch(4, 4)];
     meter.update(&generator, &halves[0].0, &halves[0].1).expect("scored");
@@ -182,12 +182,12 @@ fn the_average_saves_and_loads_as_a_generator() {
     }
     let (tokens, classes) = batch(4, 8);
     for precision in [Precision::Fp16, Precision::Fp32] {
-        let averaged = trainer.averaged(precision).expect("a generator");
+        let ema = trainer.ema(precision).expect("a generator");
         let folder = tempfile::tempdir().expect("a folder");
-        averaged.save(folder.path()).expect("saved");
+        ema.save(folder.path()).expect("saved");
         let loaded = Generator::load(folder.path(), on_device(Precision::Fp32)).expect("loaded");
         let (left, right) =
-            (averaged.logits(&tokens, &classes).expect("logits"), loaded.logits(&tokens, &classes).expect("logits"));
+            (ema.logits(&tokens, &classes).expect("logits"), loaded.logits(&tokens, &classes).expect("logits"));
         assert_eq!((left - right).abs().max().double_value(&[]), 0.0, "{precision}");
     }
 }

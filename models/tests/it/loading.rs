@@ -1,6 +1,6 @@
 use crate::{fixture, images, noise, on_device, tokenizer};
 use models::{
-    DeviceChoice, ModelError, Precision, TokenizerSize, TensorProblem, TokenizerConfig, VisualTokenizer, initialise,
+    DeviceChoice, ModelError, Precision, TensorProblem, TokenizerConfig, TokenizerSize, VisualTokenizer, initialise,
 };
 use std::{
     collections::BTreeMap,
@@ -204,7 +204,8 @@ fn a_cuda_device_is_had_or_refused_with_advice() {
 #[test]
 fn weights_of_another_size_are_refused() {
     let folder = folder(|_| {});
-    fs::write(folder.path().join("config.json"), TokenizerConfig::preset(TokenizerSize::Small).to_json()).expect("written");
+    fs::write(folder.path().join("config.json"), TokenizerConfig::preset(TokenizerSize::Small).to_json())
+        .expect("written");
     let error = refused(folder.path()).to_string();
     assert!(error.contains("decoder.blocks.0.attn.k_norm.bias has shape [16], expected [64]"), "{error}");
 }

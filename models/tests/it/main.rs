@@ -2,6 +2,7 @@
 
 /// Equal to the published implementation's numbers.
 mod parity;
+mod process_group;
 mod training;
 
 /// The generator: its samples, and its training.

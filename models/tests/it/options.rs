@@ -1,5 +1,5 @@
 use crate::{noise, on_device};
-use models::{ModelError, Precision, TokenizerSize, TokenizerConfig, TransformerSize, VisualTokenizer};
+use models::{ModelError, Precision, TokenizerConfig, TokenizerSize, TransformerSize, VisualTokenizer};
 use schemas::TokenBatch;
 use serde_json::{Value, json};
 use std::path::Path;

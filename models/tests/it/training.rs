@@ -2,7 +2,7 @@
 
 use super::{device, on_device};
 use models::{
-    AdamWOptions, Adversary, CosineSchedule, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe,
+    AdamWOptions, CosineSchedule, DiscriminatorKind, FrozenFiles, Precision, TokenizerConfig, TokenizerRecipe,
     TokenizerTrainer, Trainer,
 };
 use schemas::{PixelBatch, RandomStream};
@@ -42,7 +42,7 @@ fn recipe() -> TokenizerRecipe {
 }
 
 /// Discs of their own colour and place on grounds of their own colour.
-fn images(count: usize, seed: u64) -> PixelBatch {
+pub(super) fn images(count: usize, seed: u64) -> PixelBatch {
     let mut pixels = Vec::with_capacity(count * SIDE * SIDE * 3);
     for image in 0..count {
         let mut drawn = RandomStream::new(seed, "disc", image as u64);
@@ -63,7 +63,7 @@ fn value(report: &models::StepReport, name: &str) -> f64 {
     scalars.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).expect("reported")
 }
 
-fn trainer() -> TokenizerTrainer {
+pub(super) fn trainer() -> TokenizerTrainer {
     TokenizerTrainer::new(config(), recipe(), &FrozenFiles::default(), device()).expect("built")
 }
 
@@ -129,8 +129,12 @@ fn a_run_stopped_and_taken_up_again_equals_one_never_stopped() {
 /// The discriminator begins at the third step: one side of the stop has it and the other goes on with it.
 #[test]
 fn so_does_a_run_with_a_discriminator_and_accumulation() {
-    let adversarial =
-        TokenizerRecipe { adversary: Adversary::Patch, adversarial_weight: 0.5, adversarial_start: 2, ..recipe() };
+    let adversarial = TokenizerRecipe {
+        discriminator: DiscriminatorKind::Patch,
+        adversarial_weight: 0.5,
+        adversarial_start: 2,
+        ..recipe()
+    };
     assert_resumes(&adversarial, 2);
 }
 
@@ -170,11 +174,11 @@ fn the_average_is_a_tokenizer_that_saves_and_loads() {
         trainer.step(std::slice::from_ref(&batch)).expect("a step");
     }
     let size = |precision| {
-        let averaged = trainer.averaged(precision).expect("a tokenizer");
+        let ema = trainer.ema(precision).expect("a tokenizer");
         let folder = tempfile::tempdir().expect("a folder");
-        averaged.save(folder.path()).expect("saved");
+        ema.save(folder.path()).expect("saved");
         let loaded = models::VisualTokenizer::load(folder.path(), on_device(Precision::Fp32)).expect("loaded");
-        let (left, right) = (averaged.encode(&batch).expect("codes"), loaded.encode(&batch).expect("codes"));
+        let (left, right) = (ema.encode(&batch).expect("codes"), loaded.encode(&batch).expect("codes"));
         assert_eq!(left.codes(), right.codes(), "{precision}");
         std::fs::metadata(folder.path().join("model.safetensors")).expect("a file").len()
     };

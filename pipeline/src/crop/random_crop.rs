@@ -13,9 +13,9 @@ use std::ops::RangeInclusive;
 pub struct RandomCrop {
     /// Side of the window in pixels.
     pub size: usize,
-    /// Smallest share of the shorter side that the window spans, above 0.
+    /// Smallest fraction of the shorter side that the window spans, above 0.
     pub smallest_scale: f64,
-    /// Largest share of the shorter side that the window spans, at most 1.
+    /// Largest fraction of the shorter side that the window spans, at most 1.
     pub largest_scale: f64,
     /// Whether every second window, on average, is mirrored.
     pub flip: bool,

@@ -90,8 +90,8 @@ impl Image {
         if self.maximum == white {
             return value;
         }
-        let share = f64::from(value) / f64::from(self.maximum) * f64::from(white);
-        share.round_ties_even().min(white.into()) as u16
+        let fraction = f64::from(value) / f64::from(self.maximum) * f64::from(white);
+        fraction.round_ties_even().min(white.into()) as u16
     }
 
     fn raw_values<'bytes>(

@@ -125,29 +125,29 @@ impl Gathered {
             scores.check(rows.len())?;
             check_numbers(scores, &rows, unit)?;
         }
-        let ScoredBatch { faces, tokens } = scores.unwrap_or_default();
-        Ok(ScoredUnit { rows, faces, tokens, rejected })
+        let ScoredBatch { variants, tokens } = scores.unwrap_or_default();
+        Ok(ScoredUnit { rows, variants, tokens, rejected })
     }
 }
 
 /// A number that is none would make every sum it enters none.
 fn check_numbers(scores: &ScoredBatch, rows: &[ScoredRow], unit: u32) -> Result<(), PipelineError> {
     let images = rows.len();
-    let wrong = |row: usize, what: &str, found: f64, face: usize| {
+    let wrong = |row: usize, what: &str, found: f64, variant: usize| {
         let image_id = &rows[row].image_id;
         let problem = format!(
-            "{what} is {found} in row {row} of unit {unit}, image {image_id:?}, variant {face}: expected a number. A network in half \
+            "{what} is {found} in row {row} of unit {unit}, image {image_id:?}, variant {variant}: expected a number. A network in half \
              precision may have overflowed"
         );
         PipelineError::Encoder { device: "of a scorer".to_owned(), problem, temporary: false }
     };
-    for (number, face) in scores.faces.iter().enumerate() {
-        for (what, values) in [("a pool feature", &face.pool), ("a spatial feature", &face.spatial)] {
+    for (number, variant) in scores.variants.iter().enumerate() {
+        for (what, values) in [("a pool feature", &variant.pool), ("a spatial feature", &variant.spatial)] {
             if let Some(place) = values.iter().position(|value| !value.is_finite()) {
                 return Err(wrong(place * images / values.len(), what, f64::from(values[place]), number));
             }
         }
-        for (row, measures) in face.measures.iter().enumerate() {
+        for (row, measures) in variant.measures.iter().enumerate() {
             // Two equal images are infinitely many decibels apart from noise: that is a number here.
             let said = [Some(measures.psnr), Some(measures.ssim), measures.ms_ssim, measures.lpips];
             for (what, value) in ["psnr", "ssim", "ms_ssim", "lpips"].into_iter().zip(said) {

@@ -1,4 +1,4 @@
-//! What a scorer said of a unit, as one Parquet file: a row for each face and image, faces after each other, images in order.
+//! What a scorer said of a unit, as one Parquet file: a row for each variant and image, variants after each other, images in order.
 //!
 //! | Column | Type | |
 //! |---|---|---|
@@ -9,7 +9,7 @@
 //! | `pool` | list of 2,048 float32, nullable | |
 //! | `spatial` | list of 2,023 float32, nullable | |
 //! | `psnr`, `ssim`, `ms_ssim`, `lpips` | float64, nullable | |
-//! | `tokens` | list of int16, nullable | on rows of the first face; no such column where nothing was encoded |
+//! | `tokens` | list of int16, nullable | on rows of the first variant; no such column where nothing was encoded |
 //!
 //! Nothing is compressed and features have no dictionary. Their mantissas are noise to a codec; LZ4, Snappy and Zstandard find a quarter
 //! to a third in the signs and zeros, and take twice to three times as long to write the file, which is read once or twice.
@@ -39,8 +39,8 @@ pub(super) const KEY_SCORING: &str = "restok.scoring";
 pub(super) const KEY_UNITS: &str = "restok.units";
 /// Metadata key of the number of images that could not be read.
 pub(super) const KEY_REJECTED: &str = "restok.rejected";
-/// Metadata key of the faces: a JSON list of the tokens that each was rebuilt from, null for images as they are.
-pub(super) const KEY_FACES: &str = "restok.faces";
+/// Metadata key of the variants: a JSON list of the tokens that each was reconstructed from, null for images as they are.
+pub(super) const KEY_VARIANTS: &str = "restok.faces";
 
 /// Rows of a page, so that none of features is much above the usual 1 MiB.
 const PAGE_ROWS: usize = 128;
@@ -81,7 +81,7 @@ fn list_of(element: DataType, length: usize) -> DataType {
 /// A unit as the bytes of its file. The same unit and identity always give the same bytes; `uri` is for errors.
 ///
 /// # Errors
-/// When a face does not fit the rows, or the Parquet library fails.
+/// When a variant does not fit the rows, or the Parquet library fails.
 pub(super) fn encode(
     scored: &ScoredUnit,
     unit: u32,
@@ -89,7 +89,7 @@ pub(super) fn encode(
     uri: &str,
 ) -> Result<Bytes, PipelineError> {
     let wrong = |source: ParquetError| PipelineError::Parquet { uri: uri.to_owned(), source };
-    let kept: Vec<Option<u16>> = scored.faces.iter().map(|face| face.kept_tokens).collect();
+    let kept: Vec<Option<u16>> = scored.variants.iter().map(|variant| variant.kept_tokens).collect();
     let metadata = metadata(&kept, unit, scored.rejected, identity);
     let tokens_per_image = scored.tokens.as_ref().map(schemas::TokenBatch::tokens_per_image);
     let schema = scored_schema(tokens_per_image);
@@ -105,8 +105,8 @@ pub(super) fn encode(
         .set_key_value_metadata(Some(metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect()))
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(wrong)?;
-    // A face at a time, so that the columns' copy of the features is never more than that.
-    for number in 0..scored.faces.len() {
+    // A variant at a time, so that the columns' copy of the features is never more than that.
+    for number in 0..scored.variants.len() {
         let columns = face_columns(scored, number, &schema)?;
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|error| wrong(error.into()))?;
         writer.write(&batch).map_err(wrong)?;
@@ -115,14 +115,15 @@ pub(super) fn encode(
 }
 
 fn metadata(kept: &[Option<u16>], unit: u32, rejected: u64, identity: &FileIdentity) -> BTreeMap<String, String> {
-    let faces: Vec<String> = kept.iter().map(|kept| kept.map_or("null".to_owned(), |kept| kept.to_string())).collect();
+    let variants: Vec<String> =
+        kept.iter().map(|kept| kept.map_or("null".to_owned(), |kept| kept.to_string())).collect();
     [
         (KEY_SCHEMA_VERSION, SCHEMA_VERSION.to_string()),
         (KEY_SCORING, identity.key.clone()),
         (KEY_UNIT, unit.to_string()),
         (KEY_UNITS, identity.units.to_string()),
         (KEY_REJECTED, rejected.to_string()),
-        (KEY_FACES, format!("[{}]", faces.join(","))),
+        (KEY_VARIANTS, format!("[{}]", variants.join(","))),
         (KEY_DEVICE_KIND, identity.device_kind.clone()),
         ("restok.libtorch", identity.libtorch.clone()),
         ("restok.decoder", crate::decoder_versions().to_owned()),
@@ -133,19 +134,19 @@ fn metadata(kept: &[Option<u16>], unit: u32, rejected: u64, identity: &FileIdent
     .collect()
 }
 
-/// The columns of one face, in the order of the schema.
+/// The columns of one variant, in the order of the schema.
 fn face_columns(scored: &ScoredUnit, number: usize, schema: &Schema) -> Result<Vec<ArrayRef>, PipelineError> {
-    let (rows, face) = (&scored.rows, &scored.faces[number]);
-    face.check(rows.len())?;
-    let kept = face.kept_tokens.map(i16::try_from).transpose().map_err(|_| schemas::SchemaError::Shape {
+    let (rows, variant) = (&scored.rows, &scored.variants[number]);
+    variant.check(rows.len())?;
+    let kept = variant.kept_tokens.map(i16::try_from).transpose().map_err(|_| schemas::SchemaError::Shape {
         what: "kept tokens",
-        found: format!("{:?}", face.kept_tokens),
+        found: format!("{:?}", variant.kept_tokens),
         expected: format!("at most {}", i16::MAX),
     })?;
     let measures = |value: fn(&ImageMeasures) -> Option<f64>| -> ArrayRef {
-        match face.measures.is_empty() {
+        match variant.measures.is_empty() {
             true => Arc::new(Float64Array::new_null(rows.len())),
-            false => Arc::new(Float64Array::from_iter(face.measures.iter().map(value))),
+            false => Arc::new(Float64Array::from_iter(variant.measures.iter().map(value))),
         }
     };
     let mut columns: Vec<ArrayRef> = vec![
@@ -153,8 +154,8 @@ fn face_columns(scored: &ScoredUnit, number: usize, schema: &Schema) -> Result<V
         Arc::new(Int32Array::from_iter(rows.iter().map(|row| row.label))),
         Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.format))),
         Arc::new(Int16Array::from(vec![kept; rows.len()])),
-        list(schema, "pool", Float32Array::from(face.pool.clone()), rows.len())?,
-        list(schema, "spatial", Float32Array::from(face.spatial.clone()), rows.len())?,
+        list(schema, "pool", Float32Array::from(variant.pool.clone()), rows.len())?,
+        list(schema, "spatial", Float32Array::from(variant.spatial.clone()), rows.len())?,
         measures(|measures| Some(measures.psnr)),
         measures(|measures| Some(measures.ssim)),
         measures(|measures| measures.ms_ssim),

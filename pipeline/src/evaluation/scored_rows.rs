@@ -1,6 +1,6 @@
 //! The file of a unit read back, with every shape checked.
 
-use super::scored_file::{KEY_FACES, KEY_REJECTED, KEY_SCORING, KEY_UNITS, scored_schema};
+use super::scored_file::{KEY_REJECTED, KEY_SCORING, KEY_UNITS, KEY_VARIANTS, scored_schema};
 use crate::{
     PipelineError,
     parquet_batches::{self, ParquetBatches},
@@ -60,9 +60,9 @@ pub(super) fn decode(
     }
     let rejected = number(&metadata, KEY_REJECTED).map_err(wrong)?;
     let kept: Vec<Option<u16>> = metadata
-        .get(KEY_FACES)
-        .and_then(|faces| serde_json::from_str(faces).ok())
-        .ok_or_else(|| wrong(format!("its {KEY_FACES} is {:?}, expected a list", metadata.get(KEY_FACES))))?;
+        .get(KEY_VARIANTS)
+        .and_then(|variants| serde_json::from_str(variants).ok())
+        .ok_or_else(|| wrong(format!("its {KEY_VARIANTS} is {:?}, expected a list", metadata.get(KEY_VARIANTS))))?;
     let tokens_per_image = check_schema(builder.schema()).map_err(wrong)?;
     let rows = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     if rows.checked_rem(kept.len()).unwrap_or(rows) != 0 {
@@ -72,7 +72,7 @@ pub(super) fn decode(
     let mut reading = Reading {
         unit: ScoredUnit {
             rows: Vec::new(),
-            faces: kept
+            variants: kept
                 .into_iter()
                 .map(|kept_tokens| ScoredImages { kept_tokens, ..ScoredImages::default() })
                 .collect(),
@@ -145,7 +145,7 @@ impl Reading {
         let float = |name: &str| Ok::<_, String>(column(name)?.as_primitive::<Float64Type>());
         let [psnr, ssim, ms_ssim, lpips] = [float("psnr")?, float("ssim")?, float("ms_ssim")?, float("lpips")?];
         for index in 0..batch.num_rows() {
-            if self.place >= self.images * self.unit.faces.len() {
+            if self.place >= self.images * self.unit.variants.len() {
                 return Err(format!("more rows than the {} that its footer says", self.place));
             }
             let (number, row) = (self.place / self.images, self.place % self.images);
@@ -161,18 +161,18 @@ impl Reading {
             } else if self.unit.rows[row] != found {
                 return Err(format!("another image {}: {found:?}, expected {:?}", place(), self.unit.rows[row]));
             }
-            let face = &mut self.unit.faces[number];
+            let variant = &mut self.unit.variants[number];
             let kept = kept.is_valid(index).then(|| kept.value(index));
-            if kept.map(i32::from) != face.kept_tokens.map(i32::from) {
-                return Err(format!("{kept:?} kept tokens {}, expected {:?}", place(), face.kept_tokens));
+            if kept.map(i32::from) != variant.kept_tokens.map(i32::from) {
+                return Err(format!("{kept:?} kept tokens {}, expected {:?}", place(), variant.kept_tokens));
             }
-            extend::<Float32Type>(&mut face.pool, pool, index);
-            extend::<Float32Type>(&mut face.spatial, spatial, index);
+            extend::<Float32Type>(&mut variant.pool, pool, index);
+            extend::<Float32Type>(&mut variant.spatial, spatial, index);
             let value = |column: &arrow_array::Float64Array| column.is_valid(index).then(|| column.value(index));
             match (value(psnr), value(ssim)) {
                 (Some(psnr), Some(ssim)) => {
                     let (ms_ssim, lpips) = (value(ms_ssim), value(lpips));
-                    face.measures.push(ImageMeasures { psnr, ssim, ms_ssim, lpips });
+                    variant.measures.push(ImageMeasures { psnr, ssim, ms_ssim, lpips });
                 }
                 (None, None) => {}
                 _ => return Err(format!("one of psnr and ssim without the other {}", place())),
@@ -186,10 +186,10 @@ impl Reading {
 
     fn finish(self, tokens_per_image: Option<usize>) -> Result<ScoredUnit, String> {
         let Self { mut unit, images, place, codes } = self;
-        if place != images * unit.faces.len() {
-            return Err(format!("{place} rows, expected {images} of {} variants", unit.faces.len()));
+        if place != images * unit.variants.len() {
+            return Err(format!("{place} rows, expected {images} of {} variants", unit.variants.len()));
         }
-        unit.faces.iter().try_for_each(|face| face.check(images)).map_err(|error| error.to_string())?;
+        unit.variants.iter().try_for_each(|variant| variant.check(images)).map_err(|error| error.to_string())?;
         if let Some(tokens_per_image) = tokens_per_image {
             let tokens = TokenBatch::try_new(codes, tokens_per_image).map_err(|error| error.to_string())?;
             if tokens.rows() != images {
@@ -223,15 +223,19 @@ mod tests {
     fn hostile_features_are_read_or_refused_by_name() {
         let row = |number: usize| ScoredRow { image_id: format!("{number:06}"), label: None, format: "PNG".to_owned() };
         let measured = ImageMeasures { psnr: 20.0, ssim: 0.5, ms_ssim: None, lpips: Some(0.25) };
-        let faces = [None, Some(4)].map(|kept_tokens| ScoredImages {
+        let variants = [None, Some(4)].map(|kept_tokens| ScoredImages {
             kept_tokens,
             pool: vec![0.5; 2 * ScoredImages::POOL],
             spatial: Vec::new(),
             measures: if kept_tokens.is_some() { vec![measured; 2] } else { Vec::new() },
         });
         let tokens = TokenBatch::try_new((0..8).collect(), 4).expect("codes");
-        let scored =
-            ScoredUnit { rows: (0..2).map(row).collect(), faces: faces.into(), tokens: Some(tokens), rejected: 1 };
+        let scored = ScoredUnit {
+            rows: (0..2).map(row).collect(),
+            variants: variants.into(),
+            tokens: Some(tokens),
+            rejected: 1,
+        };
         let identity = FileIdentity {
             key: "a-key".to_owned(),
             units: 3,

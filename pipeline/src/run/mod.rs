@@ -47,7 +47,7 @@ pub struct Run {
     pub limits: Limits,
     /// Which of several processes this one is.
     pub process: ProcessRank,
-    /// Largest share of rejected images, 0 to 1, over the whole output; above it the output is not finalized.
+    /// Largest fraction of rejected images, 0 to 1, over the whole output; above it the output is not finalized.
     pub max_reject_rate: f64,
     /// Longest pause before anything is read, so that a thousand processes do not start in the same second. How long this one
     /// waits follows from its rank.
@@ -264,5 +264,5 @@ fn planned_images(plan: &Plan) -> Option<u64> {
 
 /// A process's share of the start jitter: the same for the same rank, spread evenly over all ranks.
 fn start_pause(jitter: Duration, process: ProcessRank) -> Duration {
-    jitter.mul_f64(f64::from(process.rank) / f64::from(process.world.max(1)))
+    jitter.mul_f64(f64::from(process.rank) / f64::from(process.world_size.max(1)))
 }

@@ -59,8 +59,8 @@ impl Attempts {
             return false;
         }
         // Jitter of one half keeps many workers from coming back together. A hasher's random key is randomness enough.
-        let share = (RandomState::new().hash_one(self.made) % 1024) as f64 / 1024.0;
-        tokio::time::sleep(self.pause.mul_f64(0.5 + 0.5 * share)).await;
+        let fraction = (RandomState::new().hash_one(self.made) % 1024) as f64 / 1024.0;
+        tokio::time::sleep(self.pause.mul_f64(0.5 + 0.5 * fraction)).await;
         self.pause = self.pause.mul_f64(PAUSE_GROWTH).min(self.policy.longest_pause);
         true
     }

@@ -20,7 +20,7 @@ enum Fault {
 /// Features from sums of pixels: equal pictures have equal features, and a change of any pixel changes them.
 #[derive(Clone, Debug)]
 pub struct FakeScorer {
-    faces: Vec<Option<u16>>,
+    variants: Vec<Option<u16>>,
     tokens_per_image: Option<usize>,
     device_kind: String,
     fault: Option<(u64, Fault)>,
@@ -37,13 +37,13 @@ impl FakeScorer {
     /// A scorer of images as they are: pool and spatial features.
     pub fn new() -> Self {
         let device_kind = "fake".to_owned();
-        Self { faces: vec![None], tokens_per_image: None, device_kind, fault: None, batches: Arc::default() }
+        Self { variants: vec![None], tokens_per_image: None, device_kind, fault: None, batches: Arc::default() }
     }
 
-    /// A scorer of images as they are and as they were rebuilt from these numbers of tokens: pool features, measures, codes.
-    pub fn rebuilding(kept: &[u16], tokens_per_image: usize) -> Self {
-        let faces = std::iter::once(None).chain(kept.iter().copied().map(Some)).collect();
-        Self { faces, tokens_per_image: Some(tokens_per_image), ..Self::new() }
+    /// A scorer of images as they are and as they were reconstructed from these numbers of tokens: pool features, measures, codes.
+    pub fn reconstructing(kept: &[u16], tokens_per_image: usize) -> Self {
+        let variants = std::iter::once(None).chain(kept.iter().copied().map(Some)).collect();
+        Self { variants, tokens_per_image: Some(tokens_per_image), ..Self::new() }
     }
 
     /// Says another kind of device. Its features differ too, as those of another GPU might.
@@ -92,13 +92,13 @@ impl FakeScorer {
         self.features(picture, 0, ScoredImages::POOL)
     }
 
-    fn features(&self, picture: &[u8], face: u64, count: usize) -> Vec<f32> {
+    fn features(&self, picture: &[u8], variant: u64, count: usize) -> Vec<f32> {
         let weighted = picture.iter().zip(1_u64..).map(|(&value, place)| u64::from(value) * place);
-        let sum = weighted.sum::<u64>() + face * 131 + self.device_kind.len() as u64;
+        let sum = weighted.sum::<u64>() + variant * 131 + self.device_kind.len() as u64;
         (1..=count as u64).map(|place| (sum * place % 9973) as f32 / 9973.0).collect()
     }
 
-    fn face(&self, batch: &PixelBatch, kept_tokens: Option<u16>) -> ScoredImages {
+    fn variant(&self, batch: &PixelBatch, kept_tokens: Option<u16>) -> ScoredImages {
         let number = kept_tokens.map_or(0, u64::from);
         let pictures = || (0..batch.filled()).map(|row| batch.image(row));
         let pool: Vec<f32> =
@@ -125,25 +125,25 @@ impl FakeScorer {
 
 impl BatchNetwork<PixelBatch, ScoredBatch> for FakeScorer {
     fn run(&mut self, batch: &PixelBatch) -> Result<ScoredBatch, DeviceError> {
-        let mut faces: Vec<ScoredImages> = self.faces.iter().map(|&kept| self.face(batch, kept)).collect();
+        let mut variants: Vec<ScoredImages> = self.variants.iter().map(|&kept| self.variant(batch, kept)).collect();
         let wrong = |message: String| DeviceError { message, temporary: true, source: None };
         let number = self.batches.fetch_add(1, SeqCst);
         match &self.fault {
             Some((at, fault)) if *at == number => match fault {
                 Fault::Fail => return Err(wrong("planted failure".to_owned())),
                 Fault::Block(gate) => gate.wait(),
-                Fault::NoNumber { row } => faces[0].pool[row * ScoredImages::POOL + 5] = f32::NAN,
-                Fault::RowMissing => faces[0].pool.truncate((batch.filled() - 1) * ScoredImages::POOL),
+                Fault::NoNumber { row } => variants[0].pool[row * ScoredImages::POOL + 5] = f32::NAN,
+                Fault::RowMissing => variants[0].pool.truncate((batch.filled() - 1) * ScoredImages::POOL),
             },
             _ => {}
         }
         let tokens = self.tokens_per_image.map(|tokens| {
-            let codes = faces[0].pool.chunks_exact(ScoredImages::POOL);
+            let codes = variants[0].pool.chunks_exact(ScoredImages::POOL);
             let codes = codes.flat_map(|image| image[..tokens].iter().map(|value| (value * 97.0) as i16)).collect();
             TokenBatch::try_new(codes, tokens)
         });
         let tokens = tokens.transpose().map_err(|error| wrong(error.to_string()))?;
-        Ok(ScoredBatch { faces, tokens })
+        Ok(ScoredBatch { variants, tokens })
     }
 
     fn device_kind(&self) -> String {

@@ -17,7 +17,7 @@ use futures::{
 use schemas::{RandomStream, RejectReason};
 use std::sync::Arc;
 
-/// Images after which the share of rejects is judged where nobody knows how many there are.
+/// Images after which the fraction of rejects is judged where nobody knows how many there are.
 const TRIAL_IMAGES: u64 = 10_000;
 
 /// What becomes of every image.

@@ -17,14 +17,14 @@
 //! way; decoded are [`Limits::decode_ahead_images`] views and [`TrainingImagesOptions::prefetch_batches`] batches.
 
 mod batches;
-mod evaluation;
 mod frozen_source;
 mod position;
 mod prefetched_batches;
+mod validation;
 mod windows;
 
-pub use evaluation::{EvaluationImages, EvaluationImagesOptions};
 pub use position::DataPosition;
+pub use validation::{ValidationImages, ValidationImagesOptions};
 
 use crate::{DecodeLimits, Limits, PipelineError, SourceOptions, Storage, crop::RandomCrop, prefetcher::OwnRuntime};
 use batches::Recipe;
@@ -72,7 +72,7 @@ pub struct TrainingImagesOptions {
     pub shuffle_bytes: u64,
     /// Batches made ahead of the one in use.
     pub prefetch_batches: usize,
-    /// Largest share of broken images, 0 to 1.
+    /// Largest fraction of broken images, 0 to 1.
     pub max_reject_rate: f64,
     /// Limits on fetching and decoding.
     pub limits: Limits,

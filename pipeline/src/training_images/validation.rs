@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What to evaluate on.
 #[derive(Clone, Debug)]
-pub struct EvaluationImagesOptions {
+pub struct ValidationImagesOptions {
     /// The source; its `max_images` takes only the first ones.
     pub source: SourceOptions,
     /// A crop of one view.
@@ -24,13 +24,13 @@ pub struct EvaluationImagesOptions {
     pub batch_size: usize,
     /// Batches made ahead of the one in use.
     pub prefetch_batches: usize,
-    /// Largest share of broken images, 0 to 1.
+    /// Largest fraction of broken images, 0 to 1.
     pub max_reject_rate: f64,
     /// Limits on fetching and decoding.
     pub limits: Limits,
 }
 
-impl EvaluationImagesOptions {
+impl ValidationImagesOptions {
     /// With the defaults: two batches ahead, at most 1 % broken.
     pub fn new(source: SourceOptions, crop: Crop, batch_size: usize) -> Self {
         let (prefetch_batches, max_reject_rate, limits) = (2, 0.01, Limits::default());
@@ -40,16 +40,16 @@ impl EvaluationImagesOptions {
 
 /// Batches of a source, once, in its own order, whatever the number of threads. Broken images are counted and passed over.
 #[derive(Debug)]
-pub struct EvaluationImages {
+pub struct ValidationImages {
     batches: PrefetchedBatches,
 }
 
-impl EvaluationImages {
+impl ValidationImages {
     /// Lists the source and begins to read.
     ///
     /// # Errors
     /// When the options contradict themselves, or the source cannot be listed or is empty.
-    pub fn open(options: &EvaluationImagesOptions) -> Result<Self, PipelineError> {
+    pub fn open(options: &ValidationImagesOptions) -> Result<Self, PipelineError> {
         let runtime = OwnRuntime::start()?;
         let (source, limits) = (options.source.clone(), options.limits.clone());
         let source = runtime.wait(async move { FrozenSource::open(&source, &limits).await })?;
@@ -60,7 +60,7 @@ impl EvaluationImages {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn with_storage(storage: Storage, options: &EvaluationImagesOptions) -> Result<Self, PipelineError> {
+    pub fn with_storage(storage: Storage, options: &ValidationImagesOptions) -> Result<Self, PipelineError> {
         let runtime = OwnRuntime::start()?;
         let (source, limits) = (options.source.clone(), options.limits.clone());
         let source = runtime.wait(async move { FrozenSource::list(storage, "", &source, &limits).await })?;
@@ -70,9 +70,9 @@ impl EvaluationImages {
     fn start(
         runtime: OwnRuntime,
         source: FrozenSource,
-        options: &EvaluationImagesOptions,
+        options: &ValidationImagesOptions,
     ) -> Result<Self, PipelineError> {
-        let EvaluationImagesOptions { crop, batch_size, prefetch_batches, max_reject_rate, ref limits, .. } = *options;
+        let ValidationImagesOptions { crop, batch_size, prefetch_batches, max_reject_rate, ref limits, .. } = *options;
         let crop = TrainingCrop::Center(crop);
         check_common(crop, batch_size, max_reject_rate)?;
         let recipe = Recipe {

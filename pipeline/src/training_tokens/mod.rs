@@ -24,13 +24,13 @@
 //! window is all files, or as many as fit.
 
 mod batches;
-mod evaluation;
 mod file;
 mod tables;
+mod validation;
 mod windows;
 
-pub use evaluation::{EvaluationTokens, EvaluationTokensOptions, TokenEvaluationBatch};
 pub use tables::{TokenTable, TokenTables};
+pub use validation::{TokenEvaluationBatch, ValidationTokens, ValidationTokensOptions};
 
 use crate::{DataPosition, PipelineError, prefetcher::Prefetcher};
 use batches::{Recipe, make_batches};

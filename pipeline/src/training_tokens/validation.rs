@@ -10,7 +10,7 @@ use std::{mem::take, sync::Arc};
 
 /// What to evaluate on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EvaluationTokensOptions {
+pub struct ValidationTokensOptions {
     /// Images, from the first one on; fewer where there are no more.
     pub images: u64,
     /// Rows of a batch.
@@ -21,7 +21,7 @@ pub struct EvaluationTokensOptions {
     pub prefetch_batches: usize,
 }
 
-impl EvaluationTokensOptions {
+impl ValidationTokensOptions {
     /// With the default: two batches ahead.
     pub fn new(images: u64, batch_rows: usize, classes: usize) -> Self {
         Self { images, batch_rows, classes, prefetch_batches: 2 }
@@ -41,17 +41,17 @@ pub struct TokenEvaluationBatch {
 ///
 /// Reads only the files that these images are in, one ahead. Dropping it ends its work.
 #[derive(Debug)]
-pub struct EvaluationTokens {
+pub struct ValidationTokens {
     batches: Prefetcher<TokenEvaluationBatch>,
 }
 
-impl EvaluationTokens {
+impl ValidationTokens {
     /// Begins to read.
     ///
     /// # Errors
     /// When the options contradict themselves.
-    pub fn start(tables: &TokenTables, options: &EvaluationTokensOptions) -> Result<Self, PipelineError> {
-        let EvaluationTokensOptions { images, batch_rows, classes, prefetch_batches } = *options;
+    pub fn start(tables: &TokenTables, options: &ValidationTokensOptions) -> Result<Self, PipelineError> {
+        let ValidationTokensOptions { images, batch_rows, classes, prefetch_batches } = *options;
         super::check_common(batch_rows, classes)?;
         if images == 0 {
             return Err(settings_error("validation on 0 images, expected at least 1".to_owned()));

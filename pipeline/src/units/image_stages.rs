@@ -169,7 +169,7 @@ impl<A: Send + 'static> ImageStages<A> {
         Ok(())
     }
 
-    /// Decodes an image on the pool; it is gone, and with it its share of the fetch budget, when that returns.
+    /// Decodes an image on the pool; it is gone, and with it its part of the fetch budget, when that returns.
     fn decode<I: Send + 'static, R: Send + 'static>(
         &self,
         image: I,

@@ -3,12 +3,13 @@
 use super::ProcessRank;
 use schemas::sha256_hex;
 
-/// All units in the order in which this process takes them: first its own (`unit % world == rank`), ascending; then everybody
+/// All units in the order in which this process takes them: first its own (`unit % world_size == rank`), ascending; then everybody
 /// else's, shuffled by rank, so that processes that have run out of their own rarely reach for the same one.
 ///
 /// Doing a unit twice is harmless, only wasteful: the first writer wins and the other finds the same bytes there.
 pub(crate) fn unit_order(units: u32, process: ProcessRank) -> Vec<u32> {
-    let (own, mut others): (Vec<u32>, Vec<u32>) = (0..units).partition(|unit| unit % process.world == process.rank);
+    let (own, mut others): (Vec<u32>, Vec<u32>) =
+        (0..units).partition(|unit| unit % process.world_size == process.rank);
     others.sort_by_cached_key(|unit| sha256_hex(format!("{}/{unit}", process.rank).as_bytes()));
     own.into_iter().chain(others).collect()
 }
@@ -43,7 +44,7 @@ mod tests {
         #[test]
         fn every_process_takes_every_unit_once_its_own_first(units in 0_u32..200, world in 1_u32..9, rank in 0_u32..9) {
             prop_assume!(rank < world);
-            let order = unit_order(units, ProcessRank { rank, world, origin: RankOrigin::Options });
+            let order = unit_order(units, ProcessRank { rank, world_size: world, origin: RankOrigin::Options });
             let own = (0..units).filter(|unit| unit % world == rank).count();
             prop_assert!(order[..own].iter().all(|unit| unit % world == rank));
             prop_assert!(order[..own].is_sorted());
@@ -55,7 +56,8 @@ mod tests {
 
     #[test]
     fn processes_steal_in_different_orders() {
-        let stolen = |rank| unit_order(30, ProcessRank { rank, world: 3, origin: RankOrigin::Options })[10..].to_vec();
+        let stolen =
+            |rank| unit_order(30, ProcessRank { rank, world_size: 3, origin: RankOrigin::Options })[10..].to_vec();
         assert_ne!(
             stolen(0).iter().filter(|unit| **unit % 3 == 2).collect::<Vec<_>>(),
             stolen(1).iter().filter(|unit| **unit % 3 == 2).collect::<Vec<_>>()

@@ -1,7 +1,7 @@
 //! Which of several processes this one is.
 //!
 //! Scheduling, restarts and placement belong to whatever started the process; all that is needed from it is a rank and a
-//! world. They only order the work (see [`super::order`]): no name and no byte of an output depends on them.
+//! world size. They only order the work (see [`super::order`]): no name and no byte of an output depends on them.
 
 use crate::PipelineError;
 use std::fmt;
@@ -12,17 +12,17 @@ pub struct ProcessRank {
     /// Number of this process, from 0.
     pub rank: u32,
     /// Number of processes.
-    pub world: u32,
+    pub world_size: u32,
     /// What said so.
     pub origin: RankOrigin,
 }
 
-/// What a rank and world were taken from.
+/// What a rank and world size were taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankOrigin {
-    /// `rank` and `world`.
+    /// `rank` and `world_size`.
     Options,
-    /// `JOB_COMPLETION_INDEX` of a Kubernetes indexed job, and `world`.
+    /// `JOB_COMPLETION_INDEX` of a Kubernetes indexed job, and `world_size`.
     Kubernetes,
     /// `SLURM_ARRAY_TASK_ID` of a Slurm array.
     SlurmArray,
@@ -37,8 +37,8 @@ pub enum RankOrigin {
 impl fmt::Display for RankOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Options => "`rank` and `world`",
-            Self::Kubernetes => "JOB_COMPLETION_INDEX and `world`",
+            Self::Options => "`rank` and `world-size`",
+            Self::Kubernetes => "JOB_COMPLETION_INDEX and `world-size`",
             Self::SlurmArray => "SLURM_ARRAY_TASK_ID",
             Self::SlurmStep => "SLURM_PROCID",
             Self::Torchrun => "RANK and WORLD_SIZE",
@@ -49,24 +49,24 @@ impl fmt::Display for RankOrigin {
 
 impl fmt::Display for ProcessRank {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "rank {} of {} (from {})", self.rank, self.world, self.origin)
+        write!(formatter, "rank {} of {} (from {})", self.rank, self.world_size, self.origin)
     }
 }
 
 impl ProcessRank {
     /// One process alone.
-    pub const ALONE: Self = Self { rank: 0, world: 1, origin: RankOrigin::Alone };
+    pub const ALONE: Self = Self { rank: 0, world_size: 1, origin: RankOrigin::Alone };
 
-    /// Finds rank and world: the options `rank` and `world` first, then Kubernetes, Slurm arrays, Slurm steps, torchrun.
+    /// Finds rank and world size: the options `rank` and `world_size` first, then Kubernetes, Slurm arrays, Slurm steps, torchrun.
     ///
-    /// `lookup` reads one environment variable; an empty one counts as absent. `world` may be given alone where the
+    /// `lookup` reads one environment variable; an empty one counts as absent. `world_size` may be given alone where the
     /// scheduler gives the rank: Kubernetes tells an index but not how many there are.
     ///
     /// # Errors
-    /// When a variable is no number, a world is missing or 0, or the rank is not below the world.
+    /// When a variable is no number, a world size is missing or 0, or the rank is not below the world size.
     pub fn detect(
         rank: Option<u32>,
-        world: Option<u32>,
+        world_size: Option<u32>,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, PipelineError> {
         let number = |name: &str| -> Result<Option<u32>, PipelineError> {
@@ -76,58 +76,59 @@ impl ProcessRank {
             }
         };
         if let Some(rank) = rank {
-            let world = world.ok_or_else(|| settings("`rank` needs `world`, the number of processes".to_owned()))?;
-            return Self::checked(rank, world, RankOrigin::Options);
+            let world_size =
+                world_size.ok_or_else(|| settings("`rank` needs `world-size`, the number of processes".to_owned()))?;
+            return Self::checked(rank, world_size, RankOrigin::Options);
         }
         if let Some(rank) = number("JOB_COMPLETION_INDEX")? {
-            let world = world.ok_or_else(|| {
+            let world_size = world_size.ok_or_else(|| {
                 settings(format!(
                     "JOB_COMPLETION_INDEX={rank} gives this process's index, but Kubernetes does not say how many there are: \
-                     add `world` with the job's `completions`"
+                     add `world-size` with the job's `completions`"
                 ))
             })?;
-            return Self::checked(rank, world, RankOrigin::Kubernetes);
+            return Self::checked(rank, world_size, RankOrigin::Kubernetes);
         }
         if let Some(id) = number("SLURM_ARRAY_TASK_ID")? {
             let first = number("SLURM_ARRAY_TASK_MIN")?.unwrap_or(0);
-            let count = match world {
-                Some(world) => Some(world),
+            let count = match world_size {
+                Some(world_size) => Some(world_size),
                 None => number("SLURM_ARRAY_TASK_COUNT")?,
             };
-            let world = count.ok_or_else(|| {
-                settings("SLURM_ARRAY_TASK_ID is set, SLURM_ARRAY_TASK_COUNT is not: add `world`".to_owned())
+            let world_size = count.ok_or_else(|| {
+                settings("SLURM_ARRAY_TASK_ID is set, SLURM_ARRAY_TASK_COUNT is not: add `world-size`".to_owned())
             })?;
             let rank = id
                 .checked_sub(first)
                 .ok_or_else(|| settings(format!("SLURM_ARRAY_TASK_ID={id} is below SLURM_ARRAY_TASK_MIN={first}")))?;
-            return Self::checked(rank, world, RankOrigin::SlurmArray);
+            return Self::checked(rank, world_size, RankOrigin::SlurmArray);
         }
         for (rank_name, world_name, origin) in
             [("SLURM_PROCID", "SLURM_NTASKS", RankOrigin::SlurmStep), ("RANK", "WORLD_SIZE", RankOrigin::Torchrun)]
         {
             if let Some(rank) = number(rank_name)? {
-                let world = match world {
-                    Some(world) => Some(world),
+                let world_size = match world_size {
+                    Some(world_size) => Some(world_size),
                     None => number(world_name)?,
                 };
-                let world =
-                    world.ok_or_else(|| settings(format!("{rank_name} is set, {world_name} is not: add `world`")))?;
-                return Self::checked(rank, world, origin);
+                let world_size = world_size
+                    .ok_or_else(|| settings(format!("{rank_name} is set, {world_name} is not: add `world-size`")))?;
+                return Self::checked(rank, world_size, origin);
             }
         }
-        match world {
+        match world_size {
             None | Some(1) => Ok(Self::ALONE),
-            Some(world) => {
-                Err(settings(format!("`world` {world} needs `rank`, and no scheduler's variable gives one")))
+            Some(world_size) => {
+                Err(settings(format!("`world-size` {world_size} needs `rank`, and no scheduler's variable gives one")))
             }
         }
     }
 
-    fn checked(rank: u32, world: u32, origin: RankOrigin) -> Result<Self, PipelineError> {
-        if rank >= world {
-            return Err(settings(format!("rank {rank} (from {origin}) must be below the world of {world}")));
+    fn checked(rank: u32, world_size: u32, origin: RankOrigin) -> Result<Self, PipelineError> {
+        if rank >= world_size {
+            return Err(settings(format!("rank {rank} (from {origin}) must be below the world size of {world_size}")));
         }
-        Ok(Self { rank, world, origin })
+        Ok(Self { rank, world_size, origin })
     }
 }
 
@@ -139,8 +140,12 @@ fn settings(problem: String) -> PipelineError {
 mod tests {
     use super::*;
 
-    fn detect(rank: Option<u32>, world: Option<u32>, variables: &[(&str, &str)]) -> Result<ProcessRank, PipelineError> {
-        ProcessRank::detect(rank, world, |name| {
+    fn detect(
+        rank: Option<u32>,
+        world_size: Option<u32>,
+        variables: &[(&str, &str)],
+    ) -> Result<ProcessRank, PipelineError> {
+        ProcessRank::detect(rank, world_size, |name| {
             variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -164,10 +169,13 @@ mod tests {
             (5, 6, RankOrigin::Torchrun),
         ];
         let options = detect(Some(0), Some(9), &variables).expect("options");
-        assert_eq!((options.rank, options.world, options.origin), (0, 9, RankOrigin::Options));
-        for (variables_of_it, (rank, world, origin)) in [1, 3, 2, 2].into_iter().zip(expected) {
+        assert_eq!((options.rank, options.world_size, options.origin), (0, 9, RankOrigin::Options));
+        for (variables_of_it, (rank, world_size, origin)) in [1, 3, 2, 2].into_iter().zip(expected) {
             let world_option = (origin == RankOrigin::Kubernetes).then_some(8);
-            assert_eq!(detect(None, world_option, &variables).expect("detected"), ProcessRank { rank, world, origin });
+            assert_eq!(
+                detect(None, world_option, &variables).expect("detected"),
+                ProcessRank { rank, world_size, origin }
+            );
             variables.drain(..variables_of_it);
         }
         assert_eq!(detect(None, None, &variables).expect("alone"), ProcessRank::ALONE);
@@ -175,11 +183,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
-        for (rank, world, variables, word) in [
-            (Some(1), None, vec![], "`world`"),
-            (Some(2), Some(2), vec![], "below the world of 2"),
+        for (rank, world_size, variables, word) in [
+            (Some(1), None, vec![], "`world-size`"),
+            (Some(2), Some(2), vec![], "below the world size of 2"),
             (None, Some(4), vec![], "`rank`"),
-            (None, None, vec![("JOB_COMPLETION_INDEX", "0")], "`world`"),
+            (None, None, vec![("JOB_COMPLETION_INDEX", "0")], "`world-size`"),
             (None, None, vec![("RANK", "zero"), ("WORLD_SIZE", "2")], "RANK=\"zero\""),
             (None, None, vec![("SLURM_PROCID", "0")], "SLURM_NTASKS"),
             (
@@ -189,7 +197,7 @@ mod tests {
                 "below",
             ),
         ] {
-            let error = detect(rank, world, &variables).expect_err(word).to_string();
+            let error = detect(rank, world_size, &variables).expect_err(word).to_string();
             assert!(error.contains(word), "{error}");
         }
         assert_eq!(detect(None, None, &[("RANK", "")]).expect("empty is absent"), ProcessRank::ALONE);

@@ -127,7 +127,7 @@ async fn any_number_of_workers_and_of_processes_makes_the_same_set() {
     let (_, shared) = memory_output();
     for rank in 0..3 {
         let mut run = run_with(&plan, &shared, &[sampler(), sampler()]);
-        run.common.process = ProcessRank { rank, world: 3, origin: RankOrigin::Options };
+        run.common.process = ProcessRank { rank, world_size: 3, origin: RankOrigin::Options };
         run.common.limits.units_in_flight = 2;
         generate(run).await.expect("a share");
     }

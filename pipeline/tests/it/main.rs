@@ -1,7 +1,6 @@
 //! What the pipeline owes to the world outside it, one file a promise.
 
 mod decode_hostile_files; // whatever the bytes are, an image of its size or a typed reject
-mod evaluation_images; // the source once, in its own order, the last batch padded
 mod generate; // samples and decoded tokens: the same set from any number of workers and after any death
 mod hostile_sources;
 mod plan; // every input in exactly one unit, and the same listing always the same plan
@@ -31,4 +30,5 @@ mod training_images; // the same batches whatever the timing, and exactly on fro
 mod training_support; // options and streams for the tests of training images
 mod training_tokens; // every image once an epoch, one view drawn, exactly on from any batch, no scan before the first
 mod training_tokens_refused; // tables that a generator must not be trained on, each refused by name
+mod validation_images; // the source once, in its own order, the last batch padded
 mod verify_damage; // verify finds each kind of damage, and names the file it is in

@@ -140,7 +140,7 @@ async fn several_processes_share_the_units_and_the_last_one_finalizes() {
     let (_, output) = memory_output();
     let runs = (0..3).map(|rank| {
         let mut run = run_of(&plan, &source, &output, &encoder());
-        run.common.process = ProcessRank { rank, world: 3, origin: RankOrigin::Options };
+        run.common.process = ProcessRank { rank, world_size: 3, origin: RankOrigin::Options };
         tokenize(run)
     });
     let reports = futures::future::try_join_all(runs).await.expect("three runs at once");

@@ -258,7 +258,7 @@ async fn the_start_is_spread_by_rank_and_can_be_stopped() {
     let (_, output) = memory_output();
     let mut run = run_of(&plan, &source, &output, &encoder());
     run.common.start_jitter = Duration::from_secs(60);
-    run.common.process = pipeline::ProcessRank { rank: 1, world: 2, origin: pipeline::RankOrigin::Options };
+    run.common.process = pipeline::ProcessRank { rank: 1, world_size: 2, origin: pipeline::RankOrigin::Options };
     let cancel = run.common.cancel.clone();
     let mut running = background(tokenize(run));
     tokio::time::sleep(Duration::from_secs(29)).await;

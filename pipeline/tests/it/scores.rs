@@ -44,7 +44,7 @@ fn record(evaluation: &str) -> EvaluationRecord {
     }
 }
 
-/// An evaluation of rebuilt images: a line for each number of kept tokens.
+/// An evaluation of reconstructed images: a line for each number of kept tokens.
 fn curve(evaluation: &str) -> Vec<EvaluationRecord> {
     let line = |kept: u16| EvaluationRecord {
         protocol: Protocol::Rfid,

@@ -21,11 +21,11 @@ struct Scene {
     reference: BTreeMap<String, Bytes>,
 }
 
-/// Four units of rebuilt pictures, and their files undisturbed.
+/// Four units of reconstructed pictures, and their files undisturbed.
 async fn scene(name: &str) -> Scene {
     let set = open(&png_folder(name, 14, SIZE).await, 4).await;
     assert_eq!(set.units(), 4);
-    let scorer = FakeScorer::rebuilding(&[1, 4], 4);
+    let scorer = FakeScorer::reconstructing(&[1, 4], 4);
     let (_, output) = memory_output();
     let report = score_with(&set, &output, &scorer).await.expect("an undisturbed run");
     assert_eq!((report.units, report.units_here, report.units_left), (4, 4, 0));
@@ -39,21 +39,21 @@ async fn scene(name: &str) -> Scene {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_said_reads_back_with_all_faces_and_codes() {
+async fn scores_read_back_with_all_variants_and_codes() {
     let scene = scene("faces").await;
     let output = copy_of(&scene.reference).await;
     let units = read_all(&scene.set, &output).await;
     let unit = &units[3];
-    assert_eq!((unit.rows.len(), unit.faces.len()), (2, 3));
-    assert_eq!(unit.faces.iter().map(|face| face.kept_tokens).collect::<Vec<_>>(), [None, Some(1), Some(4)]);
-    assert!(unit.faces.iter().all(|face| face.pool.len() == 2 * 2048 && face.spatial.is_empty()));
-    assert_eq!(unit.faces.iter().map(|face| face.measures.len()).collect::<Vec<_>>(), [0, 2, 2]);
-    let measures = unit.faces[1].measures[0];
-    assert_eq!(measures.psnr, 20.0 + f64::from(unit.faces[1].pool[0]));
-    assert_eq!((measures.ms_ssim, measures.lpips), (None, Some(f64::from(unit.faces[1].pool[2]))));
+    assert_eq!((unit.rows.len(), unit.variants.len()), (2, 3));
+    assert_eq!(unit.variants.iter().map(|variant| variant.kept_tokens).collect::<Vec<_>>(), [None, Some(1), Some(4)]);
+    assert!(unit.variants.iter().all(|variant| variant.pool.len() == 2 * 2048 && variant.spatial.is_empty()));
+    assert_eq!(unit.variants.iter().map(|variant| variant.measures.len()).collect::<Vec<_>>(), [0, 2, 2]);
+    let measures = unit.variants[1].measures[0];
+    assert_eq!(measures.psnr, 20.0 + f64::from(unit.variants[1].pool[0]));
+    assert_eq!((measures.ms_ssim, measures.lpips), (None, Some(f64::from(unit.variants[1].pool[2]))));
     let tokens = unit.tokens.as_ref().expect("codes");
     assert_eq!((tokens.rows(), tokens.tokens_per_image()), (2, 4));
-    assert_eq!(tokens.codes()[0], (unit.faces[0].pool[0] * 97.0) as i16);
+    assert_eq!(tokens.codes()[0], (unit.variants[0].pool[0] * 97.0) as i16);
     let file = ScoredTables::open(output, KEY, 4).expect("a key").file(3).await.expect("there");
     assert_eq!(file.metadata["restok.device_kind"], "fake");
     assert_eq!(file.rows, *unit);
@@ -109,7 +109,7 @@ async fn two_processes_share_the_units_and_either_may_finish_alone() {
     let (_, output) = memory_output();
     let part = |rank| {
         let run = run_of(&scene.set, &output, &scene.scorer);
-        score(ScoreRun { process: ProcessRank { rank, world: 2, origin: RankOrigin::Options }, ..run })
+        score(ScoreRun { process: ProcessRank { rank, world_size: 2, origin: RankOrigin::Options }, ..run })
     };
     let (left, right) = tokio::join!(part(0), part(1));
     let (left, right) = (left.expect("one"), right.expect("the other"));
@@ -163,7 +163,7 @@ async fn features_of_another_device_that_were_there_first_are_kept_and_those_of_
         let (_, output) = memory_output();
         // Ours stands in front of its first batch while theirs is written.
         let gate = Gate::default();
-        let blocked = FakeScorer::rebuilding(&[1, 4], 4).block_at(0, &gate);
+        let blocked = FakeScorer::reconstructing(&[1, 4], 4).block_at(0, &gate);
         let mut run = run_of(&scene.set, &output, &blocked);
         run.limits.units_in_flight = 1;
         let mut running = background(score(run));
@@ -207,7 +207,7 @@ async fn a_drained_run_says_so_and_goes_on_later() {
     let scene = scene("drained").await;
     let (_, output) = memory_output();
     let gate = Gate::default();
-    let blocked = FakeScorer::rebuilding(&[1, 4], 4).block_at(3, &gate);
+    let blocked = FakeScorer::reconstructing(&[1, 4], 4).block_at(3, &gate);
     let run = run_of(&scene.set, &output, &blocked);
     let cancel = run.cancel.clone();
     let mut running = background(score(run));

@@ -30,7 +30,7 @@ async fn the_same_pictures_give_the_same_rows_in_every_form_and_division() {
     let folder = scored(&png_folder("forms-folder", COUNT, SIZE).await, 4).await;
     let scorer = FakeScorer::new();
     let expected: Vec<f32> = (0..COUNT).flat_map(|number| scorer.pool(&pixels_of(number, SIZE))).collect();
-    assert!(folder.faces[0].pool == expected, "features in the order of the set");
+    assert!(folder.variants[0].pool == expected, "features in the order of the set");
     assert!(folder.rows.iter().zip(0..).all(|(row, number)| {
         (row.image_id.as_str(), row.label, row.format.as_str()) == (format!("{number:06}").as_str(), None, "png")
     }));
@@ -43,7 +43,7 @@ async fn the_same_pictures_give_the_same_rows_in_every_form_and_division() {
         ("in one unit", archives.uri("deflated.npz"), 100),
     ] {
         let found = scored(&url, unit_size).await;
-        assert!(found.faces == folder.faces, "{form}: other features");
+        assert!(found.variants == folder.variants, "{form}: other features");
         let labelled = matches!(form, "tar" | "parquet");
         for (row, number) in found.rows.iter().zip(0_i32..) {
             assert_eq!(row.image_id, format!("{number:06}"), "{form}");
@@ -66,10 +66,10 @@ async fn archives_larger_than_a_piece_are_read_from_any_unit_on() {
             let (_, output) = memory_output();
             // Odd units first, then even ones: what is inflated must be begun anew.
             let mut run = run_of(&set, &output, &FakeScorer::new());
-            run.process = ProcessRank { rank: 1, world: 2, origin: RankOrigin::Options };
+            run.process = ProcessRank { rank: 1, world_size: 2, origin: RankOrigin::Options };
             run.limits.units_in_flight = 1;
             assert_eq!(score(run).await.expect("scored").images_here, count, "{name}");
-            assert!(joined(read_all(&set, &output).await).faces[0].pool == expected, "{name} of {size} pixels");
+            assert!(joined(read_all(&set, &output).await).variants[0].pool == expected, "{name} of {size} pixels");
         }
     }
 }
@@ -79,16 +79,16 @@ async fn a_crop_is_taken_of_files_and_of_arrays_alike_and_makes_mixed_sizes_one(
     let folder = png_folder("crop-folder", 5, SIZE).await;
     let npz = put(&memory("crop-npz"), "a.npz", npz_stored(5, SIZE)).await;
     let crop = Some(Crop::TorchvisionCenter { size: 12 });
-    let mut faces = Vec::new();
+    let mut variants = Vec::new();
     for url in [folder, npz] {
         let options = ImageSetOptions { crop, ..ImageSetOptions::new(url) };
         let set = ImageSet::open(&options, &limits()).await.expect("a set").into();
         let (_, output) = memory_output();
         score_with(&set, &output, &FakeScorer::new()).await.expect("scored");
         assert_eq!(set.shape(), (12, 12));
-        faces.push(joined(read_all(&set, &output).await).faces);
+        variants.push(joined(read_all(&set, &output).await).variants);
     }
-    assert!(faces[0] == faces[1] && !faces[0].is_empty());
+    assert!(variants[0] == variants[1] && !variants[0].is_empty());
 
     let mixed = memory("mixed");
     for (number, size) in [(0, SIZE), (1, SIZE), (2, SIZE + 4)] {
@@ -140,7 +140,7 @@ async fn broken_pictures_are_counted_and_passed_over_and_the_first_whole_one_giv
     let set = ImageSet::open(&options, &limits()).await.expect("a set").into();
     let (_, output) = memory_output();
     score_with(&set, &output, &FakeScorer::new()).await.expect("nothing to score");
-    let expected = ScoredUnit { rows: Vec::new(), faces: Vec::new(), tokens: None, rejected: 1 };
+    let expected = ScoredUnit { rows: Vec::new(), variants: Vec::new(), tokens: None, rejected: 1 };
     assert_eq!(read_all(&set, &output).await, [expected]);
 }
 

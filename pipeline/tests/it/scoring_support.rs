@@ -165,12 +165,12 @@ pub(crate) fn joined(units: Vec<ScoredUnit>) -> ScoredUnit {
     for unit in units {
         all.rows.extend(unit.rows);
         all.rejected += unit.rejected;
-        if all.faces.is_empty() {
-            all.faces = unit.faces;
+        if all.variants.is_empty() {
+            all.variants = unit.variants;
             continue;
         }
-        for (face, more) in all.faces.iter_mut().zip(unit.faces) {
-            face.append(more).expect("the same face");
+        for (variant, more) in all.variants.iter_mut().zip(unit.variants) {
+            variant.append(more).expect("the same variant");
         }
     }
     all

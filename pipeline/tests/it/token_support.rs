@@ -6,8 +6,8 @@ use crate::run_support::{
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, memory::InMemory, path::Path};
 use pipeline::{
-    DataPosition, EvaluationTokens, Limits, Storage, TableReader, TokenEvaluationBatch, TokenTables,
-    TokenTrainingBatch, TrainingTokens, TrainingTokensOptions, testing::returns,
+    DataPosition, Limits, Storage, TableReader, TokenEvaluationBatch, TokenTables, TokenTrainingBatch, TrainingTokens,
+    TrainingTokensOptions, ValidationTokens, testing::returns,
 };
 use schemas::{MANIFEST_PATH, Manifest, Plan, PlanSettings, SourceLayout, TokenRows, sha256_hex, tokens_path};
 use std::{collections::HashMap, sync::Arc};
@@ -151,7 +151,7 @@ pub(crate) fn next(tokens: &mut TrainingTokens) -> TokenTrainingBatch {
     returns("the next batch of tokens", || tokens.next()).expect("a batch")
 }
 
-pub(crate) fn next_evaluation(tokens: &mut EvaluationTokens) -> Option<TokenEvaluationBatch> {
+pub(crate) fn next_evaluation(tokens: &mut ValidationTokens) -> Option<TokenEvaluationBatch> {
     returns("the next batch of tokens to validate on", || tokens.next()).expect("a batch or the end")
 }
 

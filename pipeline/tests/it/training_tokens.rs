@@ -5,7 +5,7 @@ use crate::{
     token_support::*,
 };
 use pipeline::{
-    DataPosition, EvaluationTokens, EvaluationTokensOptions, Limits, Storage, TokenTables, TrainingTokensOptions,
+    DataPosition, Limits, Storage, TokenTables, TrainingTokensOptions, ValidationTokens, ValidationTokensOptions,
     testing::{Fault, FaultRule, FaultStore, Operation, returns, wait_until},
 };
 use std::{
@@ -202,7 +202,7 @@ async fn dropping_the_tokens_ends_all_work_even_while_a_store_is_silent() {
         let tables = tables_over(vec![storage]);
         let mut tokens = start(&tables, &options(2, memory_bytes), DataPosition::default());
         let evaluation =
-            EvaluationTokens::start(&tables, &EvaluationTokensOptions::new(9, 4, CLASSES)).expect("options");
+            ValidationTokens::start(&tables, &ValidationTokensOptions::new(9, 4, CLASSES)).expect("options");
         if files > 0 {
             next(&mut tokens);
         }
@@ -219,9 +219,9 @@ async fn validation_takes_the_first_images_in_order_with_their_first_view_and_re
     let expected: Vec<_> = rows(&[&ten, &one]).await.into_iter().filter(|(_, row)| row.view == 0).collect();
     let tables = tables(&[&ten, &one]);
     for (images, batch_rows) in [(1, 4), (8, 4), (IMAGES, 5), (IMAGES + 3, 100), (1000, 7)] {
-        let options = EvaluationTokensOptions::new(images as u64, batch_rows, CLASSES);
+        let options = ValidationTokensOptions::new(images as u64, batch_rows, CLASSES);
         for _ in 0..2 {
-            let mut tokens = EvaluationTokens::start(&tables, &options).expect("options");
+            let mut tokens = ValidationTokens::start(&tables, &options).expect("options");
             let mut found = Vec::new();
             while let Some(batch) = next_evaluation(&mut tokens) {
                 assert!(found.len().is_multiple_of(batch_rows), "only the last batch is short");
@@ -236,7 +236,7 @@ async fn validation_takes_the_first_images_in_order_with_their_first_view_and_re
     let (faults, storage) = behind_faults(&Output::new("out", TEN_CROP).await);
     faults.inject(FaultRule::new(Operation::Get, Fault::Denied).on("tokens/").skip(1).forever());
     let tables = tables_over(vec![storage]);
-    let mut tokens = EvaluationTokens::start(&tables, &EvaluationTokensOptions::new(3, 4, CLASSES)).expect("options");
+    let mut tokens = ValidationTokens::start(&tables, &ValidationTokensOptions::new(3, 4, CLASSES)).expect("options");
     assert_eq!(next_evaluation(&mut tokens).expect("one file is enough").labels.len(), 3);
     assert!(next_evaluation(&mut tokens).is_none(), "the end");
 }

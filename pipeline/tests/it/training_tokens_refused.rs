@@ -5,8 +5,8 @@ use crate::{
     token_support::*,
 };
 use pipeline::{
-    DataPosition, EvaluationTokens, EvaluationTokensOptions, PipelineError, Storage, TokenTables, TrainingTokens,
-    TrainingTokensOptions, testing::returns,
+    DataPosition, PipelineError, Storage, TokenTables, TrainingTokens, TrainingTokensOptions, ValidationTokens,
+    ValidationTokensOptions, testing::returns,
 };
 use schemas::{MANIFEST_PATH, SUCCESS_PATH, TokenBatch, TokenLevels, TokenRows};
 
@@ -20,7 +20,7 @@ fn refused(outputs: &[&Output]) -> String {
 fn training_error(output: &Output, classes: usize) -> PipelineError {
     let tables = tables(&[output]);
     let mut validation =
-        EvaluationTokens::start(&tables, &EvaluationTokensOptions::new(1000, 4, classes)).expect("options");
+        ValidationTokens::start(&tables, &ValidationTokensOptions::new(1000, 4, classes)).expect("options");
     let validation_error = loop {
         match returns("the next batch to validate on", || validation.next()) {
             Ok(batch) => assert!(batch.is_some(), "validation has seen all and found nothing"),
@@ -269,8 +269,8 @@ async fn options_that_contradict_themselves_are_refused() {
         let error = started.expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
     }
-    let options = EvaluationTokensOptions::new(0, 4, CLASSES);
-    let error = EvaluationTokens::start(&tables, &options).expect_err("nothing to see").to_string();
+    let options = ValidationTokensOptions::new(0, 4, CLASSES);
+    let error = ValidationTokens::start(&tables, &options).expect_err("nothing to see").to_string();
     assert!(error.contains("0 images"), "{error}");
 }
 

@@ -6,7 +6,7 @@ use crate::{
     training_support::{BROKEN, IMAGES, LAYOUTS, source},
 };
 use pipeline::{
-    DecodeLimits, EvaluationImages, EvaluationImagesOptions, Limits, PipelineError, SourceOptions, crop_views,
+    DecodeLimits, Limits, PipelineError, SourceOptions, ValidationImages, ValidationImagesOptions, crop_views,
     decode_image, testing::returns,
 };
 use schemas::{Crop, PixelBatch, RejectReason, SourceLayout};
@@ -14,16 +14,16 @@ use std::collections::BTreeMap;
 
 const CROP: Crop = Crop::TorchvisionCenter { size: 8 };
 
-fn options(layout: SourceLayout, batch_size: usize) -> EvaluationImagesOptions {
+fn options(layout: SourceLayout, batch_size: usize) -> ValidationImagesOptions {
     let source = SourceOptions { layout: Some(layout), ..SourceOptions::new("") };
-    EvaluationImagesOptions { max_reject_rate: 0.5, ..EvaluationImagesOptions::new(source, CROP, batch_size) }
+    ValidationImagesOptions { max_reject_rate: 0.5, ..ValidationImagesOptions::new(source, CROP, batch_size) }
 }
 
-fn next(images: &mut EvaluationImages) -> Result<Option<PixelBatch>, PipelineError> {
+fn next(images: &mut ValidationImages) -> Result<Option<PixelBatch>, PipelineError> {
     returns("the next batch of images to validate on", || images.next())
 }
 
-fn all(images: &mut EvaluationImages) -> Result<Vec<PixelBatch>, PipelineError> {
+fn all(images: &mut ValidationImages) -> Result<Vec<PixelBatch>, PipelineError> {
     std::iter::from_fn(|| next(images).transpose()).collect()
 }
 
@@ -47,8 +47,8 @@ async fn one_pass_gives_every_image_in_order_and_pads_the_last_batch() {
         let source = source(layout).await;
         for (batch_size, threads) in [(4, 1), (4, 3), (37, 2), (100, 2)] {
             let limits = Limits { decode_threads: threads, ..Limits::default() };
-            let options = EvaluationImagesOptions { limits, ..options(layout, batch_size) };
-            let mut images = EvaluationImages::with_storage(source.clone(), &options).expect("the source opens");
+            let options = ValidationImagesOptions { limits, ..options(layout, batch_size) };
+            let mut images = ValidationImages::with_storage(source.clone(), &options).expect("the source opens");
             let batches = all(&mut images).expect("a pass");
             let views: Vec<_> =
                 batches.iter().flat_map(|batch| (0..batch.filled()).map(|row| batch.image(row).to_vec())).collect();
@@ -69,7 +69,7 @@ async fn a_limit_takes_the_first_images_of_the_listing() {
     for layout in LAYOUTS {
         let mut options = options(layout, 8);
         options.source.max_images = Some(20);
-        let mut images = EvaluationImages::with_storage(source(layout).await, &options).expect("the source opens");
+        let mut images = ValidationImages::with_storage(source(layout).await, &options).expect("the source opens");
         let batches = all(&mut images).expect("a pass");
         let filled: usize = batches.iter().map(PixelBatch::filled).sum();
         assert_eq!(filled, expected(20).len(), "{layout}");
@@ -80,8 +80,8 @@ async fn a_limit_takes_the_first_images_of_the_listing() {
 #[tokio::test]
 async fn too_many_broken_images_are_an_error_and_not_a_lower_score() {
     for layout in LAYOUTS {
-        let options = EvaluationImagesOptions { max_reject_rate: 0.01, ..options(layout, 8) };
-        let mut images = EvaluationImages::with_storage(source(layout).await, &options).expect("the source opens");
+        let options = ValidationImagesOptions { max_reject_rate: 0.01, ..options(layout, 8) };
+        let mut images = ValidationImages::with_storage(source(layout).await, &options).expect("the source opens");
         let error = all(&mut images).expect_err("10 of 47 are broken");
         assert!(matches!(error, PipelineError::RejectRate { .. }), "{error:?}");
     }

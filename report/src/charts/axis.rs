@@ -10,7 +10,7 @@ pub(crate) enum Span {
     /// From 0.
     FromZero,
     /// From 0 to 1.
-    Share,
+    Fraction,
     /// By powers, from the least to the greatest.
     Logarithmic,
     /// By doublings, a tick for each that occurs.
@@ -42,7 +42,7 @@ impl Axis {
             Span::Data => Self::linear(least, greatest, true),
             Span::Exact => Self::linear(least, greatest, false),
             Span::FromZero => Self::linear(least.min(0.0), greatest.max(0.0), true),
-            Span::Share => Self::linear(0.0, 1.0, true),
+            Span::Fraction => Self::linear(0.0, 1.0, true),
             Span::Logarithmic => Self::powers(least, greatest),
             Span::Doubling => {
                 values.dedup();
@@ -134,7 +134,7 @@ mod tests {
         assert_ticks(&exact, &[2000.0, 4000.0]);
         assert_eq!((exact.place(25.0), exact.place(5500.0)), (Some(0.0), Some(1.0)));
         assert_ticks(&axis(&[3.0], Span::FromZero), &[0.0, 1.0, 2.0, 3.0]);
-        assert_ticks(&axis(&[0.4], Span::Share), &[0.0, 0.25, 0.5, 0.75, 1.0]);
+        assert_ticks(&axis(&[0.4], Span::Fraction), &[0.0, 0.25, 0.5, 0.75, 1.0]);
     }
 
     #[test]

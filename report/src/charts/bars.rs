@@ -1,4 +1,4 @@
-//! A chart of shares: a bar a row, each within its whole.
+//! A chart of fractions: a bar a row, each within its whole.
 
 use maud::{Markup, html};
 
@@ -16,7 +16,7 @@ pub(crate) struct Bar {
     /// What it is of.
     pub(crate) label: String,
     /// How much of the whole, 0 to 1.
-    pub(crate) share: f64,
+    pub(crate) fraction: f64,
     /// The most that it could be, 0 to 1, where that is less than the whole.
     pub(crate) most: Option<f64>,
     /// The number as text.
@@ -56,16 +56,16 @@ impl BarChart {
 fn draw(row: usize, bar: &Bar) -> Markup {
     let middle = ROW * (row as f64 + 0.5) + 2.0;
     let top = middle - BAR_HEIGHT / 2.0;
-    let length = |share: f64| {
-        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
-        (share * (BAR_RIGHT - BAR_LEFT) * 10.0).round() / 10.0
+    let length = |fraction: f64| {
+        let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+        (fraction * (BAR_RIGHT - BAR_LEFT) * 10.0).round() / 10.0
     };
     html! {
         g.bar {
             title { (bar.told) }
             text.label x=(BAR_LEFT - 8.0) y=(middle + 4.0) text-anchor="end" { (bar.label) }
             rect.whole x=(BAR_LEFT) y=(top) width=(BAR_RIGHT - BAR_LEFT) height=(BAR_HEIGHT) rx="2" {}
-            rect.part x=(BAR_LEFT) y=(top) width=(length(bar.share)) height=(BAR_HEIGHT) rx="2" {}
+            rect.part x=(BAR_LEFT) y=(top) width=(length(bar.fraction)) height=(BAR_HEIGHT) rx="2" {}
             @if let Some(most) = bar.most {
                 line.most x1=(BAR_LEFT + length(most)) x2=(BAR_LEFT + length(most)) y1=(top - 2.0) y2=(top + BAR_HEIGHT + 2.0) {}
             }
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn a_bar_is_as_long_as_its_share_of_the_whole() {
-        let bar = |share: f64, most: Option<f64>| Bar {
+        let bar = |fraction: f64, most: Option<f64>| Bar {
             label: "level <0>".to_owned(),
-            share,
+            fraction,
             most,
             value: "50 %".to_owned(),
             told: "512 of 1,024".to_owned(),

@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_line_goes_through_its_points_and_each_tells_its_number() {
-        let svg = chart(&[(0.0, 0.0), (5.0, 0.5), (10.0, 1.0)], Span::Share);
+        let svg = chart(&[(0.0, 0.0), (5.0, 0.5), (10.0, 1.0)], Span::Fraction);
         assert!(svg.contains("d=\"M46 194L202 102L358 10\""), "{svg}");
         assert_eq!(svg.matches("<circle class=\"dot\"").count(), 3);
         assert!(svg.contains("<title>a&quot;b: 0.5 at 5 step</title>"), "{svg}");
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_line_is_broken_where_there_is_no_number() {
-        let svg = chart(&[(0.0, 0.0), (5.0, f64::NAN), (7.0, 1.0), (10.0, 1.0)], Span::Share);
+        let svg = chart(&[(0.0, 0.0), (5.0, f64::NAN), (7.0, 1.0), (10.0, 1.0)], Span::Fraction);
         assert!(svg.contains("d=\"M46 194M264.4 10L358 10\""), "{svg}");
         let svg = chart(&[(1.0, 0.0), (2.0, 10.0), (3.0, 100.0)], Span::Logarithmic);
         assert_eq!(svg.matches("<circle").count(), 2, "0 has no place on a logarithmic axis");

@@ -98,7 +98,7 @@ pub(crate) struct StageLog {
     /// Things that went through it until each moment.
     pub(crate) items: Vec<u64>,
     /// Seconds that it was at work until each moment, summed over everything that works at once in it. Work is counted when it is
-    /// done: a share of less time than a piece of work takes says nothing.
+    /// done: a utilization over less time than a piece of work takes says nothing.
     pub(crate) busy_seconds: Vec<f64>,
 }
 

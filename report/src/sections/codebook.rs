@@ -19,9 +19,9 @@ pub(super) fn section(inspection: &Inspection) -> Markup {
         let seen = level.codes.min(size as u64) as f64 / size.max(1) as f64;
         Bar {
             label: name(level),
-            share: level.share,
+            fraction: level.fraction,
             most: (seen < 1.0).then_some(seen),
-            value: percent(level.share),
+            value: percent(level.fraction),
             told: format!("{}: {} of {} codes occur", name(level), count(level.distinct), count(size as u64)),
         }
     });
@@ -29,7 +29,7 @@ pub(super) fn section(inspection: &Inspection) -> Markup {
         let (whole, most) = ((size as f64).log2(), most_bits(level, size));
         Bar {
             label: name(level),
-            share: level.entropy_bits / whole,
+            fraction: level.entropy_bits / whole,
             most: (most < whole).then_some(most / whole),
             value: format!("{:.2} bits", level.entropy_bits),
             told: format!("{}: {:.3} of at most {most:.3} bits", name(level), level.entropy_bits),
@@ -43,7 +43,7 @@ pub(super) fn section(inspection: &Inspection) -> Markup {
                 count(level.tokens_per_image as u64),
                 count(level.codes),
                 count(level.distinct),
-                percent(level.share),
+                percent(level.fraction),
                 format!("{:.2}", level.entropy_bits),
                 format!("{:.2}", most_bits(level, size)),
             ]

@@ -77,17 +77,17 @@ fn groups<'a>(names: &[&'a str]) -> Vec<Group<'a>> {
     take("Terms of the loss", None, &|name| Some(name.strip_suffix("_loss")?.replace('_', " ")));
     take("Loss by level", None, &level("loss_level_"));
     take("Validation loss by level", None, &level("validation_loss_level_"));
-    take("Validation accuracy", Some(Span::Share), &named(&[("validation_accuracy", "all tokens")]));
-    take("Validation accuracy by level", Some(Span::Share), &level("validation_accuracy_level_"));
+    take("Validation accuracy", Some(Span::Fraction), &named(&[("validation_accuracy", "all tokens")]));
+    take("Validation accuracy by level", Some(Span::Fraction), &level("validation_accuracy_level_"));
     take("Validation PSNR, dB", None, &named(&[("validation_psnr", "PSNR")]));
     take("Validation SSIM", None, &named(&[("validation_ssim", "SSIM")]));
-    take("Share of the codebook used", Some(Span::Share), &named(&[("validation_codebook_used", "all levels")]));
-    take("Share of the codebook used by level", Some(Span::Share), &level("validation_codebook_used_level_"));
+    take("Share of the codebook used", Some(Span::Fraction), &named(&[("validation_codebook_used", "all levels")]));
+    take("Share of the codebook used by level", Some(Span::Fraction), &level("validation_codebook_used_level_"));
     take("Entropy of the codes, bits", Some(Span::FromZero), &named(&[("validation_codebook_entropy", "entropy")]));
     take("Learning rate", Some(Span::FromZero), &named(&[("learning_rate", "rate")]));
     take("Norm of the gradient", None, &named(&[("gradient_norm", "norm")]));
     take("Images a second", Some(Span::FromZero), &named(&[("images_per_second", "images")]));
-    take("Share of the time that data was waited for", Some(Span::Share), &named(&[("data_wait_share", "waiting")]));
+    take("Share of the time that data was waited for", Some(Span::Fraction), &named(&[("data_wait_share", "waiting")]));
     let others = left.into_iter().map(|name| (name.replace('_', " "), vec![(name, name.replace('_', " "))], None));
     groups.extend(others);
     groups

@@ -94,8 +94,8 @@ fn charts(log: &RunLog) -> Markup {
         }
         let capacity = stage.capacity.max(1) as f64;
         let rates = rates(&log.seconds, &stage.busy_seconds, &stage.items);
-        let shares = rates.into_iter().map(|(seconds, rate)| (seconds, (rate / capacity).min(1.0)));
-        Line { name: stage.stage.clone(), points: at_unit(shares.collect()) }
+        let fractions = rates.into_iter().map(|(seconds, rate)| (seconds, (rate / capacity).min(1.0)));
+        Line { name: stage.stage.clone(), points: at_unit(fractions.collect()) }
     });
     let stages = log.stages.iter().map(|stage| {
         let items: Vec<f64> = stage.items.iter().map(|items| *items as f64).collect();
@@ -112,7 +112,7 @@ fn charts(log: &RunLog) -> Markup {
         h4 { "Run of " (readable(&log.started)) @if log.world > 1 { ", rank " (log.rank) } }
         div.charts {
             (chart("Images a second", Span::FromZero, vec![rate]).render())
-            (chart("Share of the time that each stage was busy", Span::Share, busy.collect()).render())
+            (chart("Share of the time that each stage was busy", Span::Fraction, busy.collect()).render())
             (chart("What each stage did a second", scale(&stages), stages).render())
         }
         details { summary { "The stages in numbers" } (table(&["stage", "at once", "did", "of", "a second", "busy"], &stage_rows(log))) }

@@ -14,8 +14,8 @@ pub(super) fn section(tables: &Tables) -> Markup {
         .rejected
         .iter()
         .map(|(reason, number)| {
-            let share = |whole: u64| percent(*number as f64 / whole.max(1) as f64);
-            vec![reason.to_string(), count(*number), share(rejected), share(row_counts.listed)]
+            let fraction = |whole: u64| percent(*number as f64 / whole.max(1) as f64);
+            vec![reason.to_string(), count(*number), fraction(rejected), fraction(row_counts.listed)]
         })
         .collect();
     let named: Vec<Vec<String>> = tables

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use schemas::EvaluationRecord;
 use std::collections::BTreeMap;
 
-/// What a curve is of: an evaluation, its set, and the tokenizer that rebuilt it. Two evaluations of one set are two curves: what differs
+/// What a curve is of: an evaluation, its set, and the tokenizer that reconstructed it. Two evaluations of one set are two curves: what differs
 /// between them may be anything, from the crop to the extractor.
 type Curve<'a> = (&'a str, &'a str, Option<&'a str>);
 
@@ -68,7 +68,7 @@ fn levels(record: &EvaluationRecord) -> Markup {
             record.scores.codes_used_by_level.get(level).map_or(String::new(), |codes| format!(", {codes} codes used"));
         Bar {
             label: format!("level {level}"),
-            share: if whole > 0.0 { bits / whole } else { 0.0 },
+            fraction: if whole > 0.0 { bits / whole } else { 0.0 },
             most: None,
             value: format!("{bits:.2} bits"),
             told: format!("level {level}: {bits:.3} bits{used}"),

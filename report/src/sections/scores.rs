@@ -70,7 +70,7 @@ pub(super) fn section(records: &[EvaluationRecord]) -> Markup {
 
 fn lines_of(protocol_: Protocol, lines: &[&EvaluationRecord]) -> Markup {
     let columns = columns(lines.iter().copied());
-    let rebuilt = lines.iter().any(|record| record.kept_tokens.is_some());
+    let reconstructed = lines.iter().any(|record| record.kept_tokens.is_some());
     html! {
         h4 { "Protocol " code { (protocol_) } }
         div.scroll {
@@ -79,7 +79,7 @@ fn lines_of(protocol_: Protocol, lines: &[&EvaluationRecord]) -> Markup {
                     tr {
                         th scope="col" { "set" }
                         th scope="col" { "images" }
-                        @if rebuilt { th scope="col" { "tokens kept" } }
+                        @if reconstructed { th scope="col" { "tokens kept" } }
                         @for column in &columns { th scope="col" { (column.name) } }
                         th scope="col" { "protocol" }
                     }
@@ -89,12 +89,12 @@ fn lines_of(protocol_: Protocol, lines: &[&EvaluationRecord]) -> Markup {
                         tr {
                             td title=(record.source) { (end_of(&record.source)) }
                             td { (count(record.images)) }
-                            @if rebuilt { td { (record.kept_tokens.map_or(String::new(), |kept| kept.to_string())) } }
+                            @if reconstructed { td { (record.kept_tokens.map_or(String::new(), |kept| kept.to_string())) } }
                             @for column in &columns { td { (column.text(record)) } }
                             td { (protocol(record)) }
                         }
                         @if !record.deviations.is_empty() {
-                            tr.deviation { td colspan=(columns.len() + 3 + usize::from(rebuilt)) { div { (record.deviations.join("; ")) } } }
+                            tr.deviation { td colspan=(columns.len() + 3 + usize::from(reconstructed)) { div { (record.deviations.join("; ")) } } }
                         }
                     }
                 }

@@ -69,7 +69,7 @@ fn terms(record: &EvaluationRecord) -> Terms<'_> {
 fn comparable<'a>(sweep: &Sweep, records: &'a [EvaluationRecord]) -> (Vec<Option<&'a EvaluationRecord>>, usize) {
     let mut groups: BTreeMap<Terms<'_>, Vec<Option<&EvaluationRecord>>> = BTreeMap::new();
     let mut lines = 0;
-    // Of what was rebuilt from tokens, the set is not what was scored.
+    // Of what was reconstructed from tokens, the set is not what was scored.
     for record in records.iter().filter(|record| record.kept_tokens.is_none()) {
         let Some(place) = sweep.points.iter().position(|point| is_of(record, point)) else { continue };
         lines += 1;

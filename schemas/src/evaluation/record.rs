@@ -13,9 +13,9 @@ pub struct Scores {
     pub sfid: Option<f64>,
     /// Inception score.
     pub inception_score: Option<f64>,
-    /// Share of samples within the reference's manifold.
+    /// Fraction of samples within the reference's manifold.
     pub precision: Option<f64>,
-    /// Share of the reference within the samples' manifold.
+    /// Fraction of the reference within the samples' manifold.
     pub recall: Option<f64>,
     /// Mean peak signal-to-noise ratio in decibels.
     pub psnr: Option<f64>,
@@ -91,7 +91,7 @@ pub struct EvaluationRecord {
     pub max_images: Option<u64>,
     /// How they were cropped; absent for images as they are.
     pub crop: Option<String>,
-    /// Tokens that they were rebuilt from; absent where nothing was rebuilt.
+    /// Tokens that they were reconstructed from; absent where nothing was reconstructed.
     pub kept_tokens: Option<u16>,
     /// The tokenizer, where it is known.
     pub tokenizer: Option<String>,
@@ -107,7 +107,7 @@ pub struct EvaluationRecord {
     pub guidance: Option<f64>,
     /// Schedule of guidance.
     pub guidance_schedule: Option<String>,
-    /// Share of the likeliest codes.
+    /// Fraction of the likeliest codes.
     pub top_p: Option<f64>,
     /// Number of the likeliest codes; 0 for all.
     pub top_k: Option<u64>,

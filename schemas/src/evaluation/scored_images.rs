@@ -1,11 +1,11 @@
-//! What the networks of a protocol say of images: features, and for rebuilt images how far they are from their originals.
+//! What the networks of a protocol say of images: features, and for reconstructed images how far they are from their originals.
 
 use crate::{SchemaError, TokenBatch};
 
-/// What is said of some images, in their order: as they are, or as they were rebuilt from their first tokens.
+/// What is said of some images, in their order: as they are, or as they were reconstructed from their first tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScoredImages {
-    /// Tokens that the images were rebuilt from; absent for images as they are.
+    /// Tokens that the images were reconstructed from; absent for images as they are.
     pub kept_tokens: Option<u16>,
     /// Pool features, `[images, ScoredImages::POOL]`, row-major; empty where no extractor ran.
     pub pool: Vec<f32>,
@@ -57,7 +57,7 @@ impl ScoredImages {
     }
 }
 
-/// How far a rebuilt image is from its original.
+/// How far a reconstructed image is from its original.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ImageMeasures {
     /// Peak signal-to-noise ratio in decibels.
@@ -70,11 +70,11 @@ pub struct ImageMeasures {
     pub lpips: Option<f64>,
 }
 
-/// What a scorer says of a batch: of the images as they are, and of each form in which they were rebuilt.
+/// What a scorer says of a batch: of the images as they are, and of each variant in which they were reconstructed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScoredBatch {
-    /// The faces, always as many and in the same order; each with all filled rows of the batch.
-    pub faces: Vec<ScoredImages>,
+    /// The variants, always as many and in the same order; each with all filled rows of the batch.
+    pub variants: Vec<ScoredImages>,
     /// Codes of the images, where they were encoded.
     pub tokens: Option<TokenBatch>,
 }
@@ -85,11 +85,11 @@ impl ScoredBatch {
     /// # Errors
     /// When nothing is said, or something is there that does not fit it.
     pub fn check(&self, images: usize) -> Result<(), SchemaError> {
-        if self.faces.is_empty() {
+        if self.variants.is_empty() {
             let expected = "at least one".to_owned();
-            return Err(SchemaError::Shape { what: "faces of scored images", found: "none".to_owned(), expected });
+            return Err(SchemaError::Shape { what: "variants of scored images", found: "none".to_owned(), expected });
         }
-        self.faces.iter().try_for_each(|face| face.check(images))?;
+        self.variants.iter().try_for_each(|variant| variant.check(images))?;
         match &self.tokens {
             Some(tokens) if tokens.rows() != images => Err(SchemaError::Shape {
                 what: "codes of scored images",
@@ -106,12 +106,12 @@ impl ScoredBatch {
     /// When the two were made differently.
     pub fn append(&mut self, other: Self) -> Result<(), SchemaError> {
         let different =
-            |found: String, expected: String| SchemaError::Shape { what: "faces of a batch", found, expected };
-        if self.faces.len() != other.faces.len() {
-            return Err(different(other.faces.len().to_string(), self.faces.len().to_string()));
+            |found: String, expected: String| SchemaError::Shape { what: "variants of a batch", found, expected };
+        if self.variants.len() != other.variants.len() {
+            return Err(different(other.variants.len().to_string(), self.variants.len().to_string()));
         }
-        for (face, more) in self.faces.iter_mut().zip(other.faces) {
-            face.append(more)?;
+        for (variant, more) in self.variants.iter_mut().zip(other.variants) {
+            variant.append(more)?;
         }
         self.tokens = match (self.tokens.take(), other.tokens) {
             (None, None) => None,
@@ -149,8 +149,8 @@ pub struct ScoredRow {
 pub struct ScoredUnit {
     /// The images.
     pub rows: Vec<ScoredRow>,
-    /// As they are, and in each rebuilt form; each with all rows. None where the unit has no rows.
-    pub faces: Vec<ScoredImages>,
+    /// As they are, and in each reconstructed variant; each with all rows. None where the unit has no rows.
+    pub variants: Vec<ScoredImages>,
     /// Their codes, where they were encoded.
     pub tokens: Option<TokenBatch>,
     /// Images of the unit that could not be read.
@@ -162,13 +162,13 @@ mod tests {
     use super::*;
 
     fn batch(kept: &[Option<u16>], images: usize, tokens: Option<usize>) -> ScoredBatch {
-        let face = |&kept_tokens| ScoredImages {
+        let variant = |&kept_tokens| ScoredImages {
             kept_tokens,
             pool: vec![1.0; images * ScoredImages::POOL],
             ..ScoredImages::default()
         };
         let codes = |tokens| TokenBatch::try_new(vec![0; images * tokens], tokens).expect("whole rows");
-        ScoredBatch { faces: kept.iter().map(face).collect(), tokens: tokens.map(codes) }
+        ScoredBatch { variants: kept.iter().map(variant).collect(), tokens: tokens.map(codes) }
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn batches_made_differently_are_refused() {
         for (other, words) in [
-            (batch(&[None], 1, None), "faces of a batch: found 1, expected 2"),
+            (batch(&[None], 1, None), "variants of a batch: found 1, expected 2"),
             (batch(&[None, Some(8)], 1, None), "kept tokens of a batch: found Some(8), expected Some(4)"),
             (batch(&[None, Some(4)], 1, None), "found no codes, expected 2 codes an image"),
             (batch(&[None, Some(4)], 1, Some(3)), "found 3 codes an image, expected 2 codes an image"),

@@ -72,7 +72,7 @@ pub struct FaultRule {
     path_contains: String,
     skip: u64,
     times: u64,
-    share: f64,
+    fraction: f64,
     random: Random,
     change: Option<(String, Option<Bytes>)>,
 }
@@ -86,7 +86,7 @@ impl FaultRule {
             path_contains: String::new(),
             skip: 0,
             times: u64::MAX,
-            share: 1.0,
+            fraction: 1.0,
             random: Random::new(0),
             change: None,
         }
@@ -117,9 +117,9 @@ impl FaultRule {
         Self { times, ..self }
     }
 
-    /// Only a share of them, 0 to 1, drawn from `seed`.
-    pub fn share(self, share: f64, seed: u64) -> Self {
-        Self { share, random: Random::new(seed), ..self }
+    /// Only a fraction of them, 0 to 1, drawn from `seed`.
+    pub fn fraction(self, fraction: f64, seed: u64) -> Self {
+        Self { fraction, random: Random::new(seed), ..self }
     }
 
     /// And before the request fails, somebody else has removed the object at `bucket/key`, or put these bytes in its place.
@@ -141,7 +141,7 @@ impl FaultRule {
             self.skip -= 1;
             return None;
         }
-        if self.times == 0 || !self.random.chance(self.share) {
+        if self.times == 0 || !self.random.chance(self.fraction) {
             return None;
         }
         self.times -= 1;

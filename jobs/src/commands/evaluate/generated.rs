@@ -6,7 +6,7 @@ use super::{
     made_by::MadeBy,
     record, rules,
     scoring::{FeatureKey, MadeWith, Scoring},
-    totals::{FaceTotals, KeptFeatures, SetTotals},
+    totals::{KeptFeatures, SetTotals, VariantTotals},
 };
 use anyhow::Result;
 use models::{Device, frechet_distance, precision_recall};
@@ -58,12 +58,12 @@ impl GeneratedSet {
 
         let key = key(&set, scoring, extractors);
         let tables = scoring.features(&set, &key, extractors.scorers()).await?;
-        let faces = vec![(None, FaceTotals::with_features(extractors, Some(SPLIT), true)?)];
+        let variants = vec![(None, VariantTotals::with_features(extractors, Some(SPLIT), true)?)];
         let features = if compared.features.is_some() { KeptFeatures::All(Vec::new()) } else { KeptFeatures::None };
-        let mut totals = SetTotals::new(faces, None, features).read(&tables).await?;
+        let mut totals = SetTotals::new(variants, None, features).read(&tables).await?;
         check_rejects(&totals, scoring)?;
-        let face = totals.faces.pop().unwrap_or_default();
-        let result = tokio::task::spawn_blocking(move || face.finish()).await??;
+        let variant = totals.variants.pop().unwrap_or_default();
+        let result = tokio::task::spawn_blocking(move || variant.finish()).await??;
         deviations.extend(rules::of_count(scoring.protocol, totals.images));
         deviations.extend(rules::of_rejects(totals.rejected));
         deviations.extend(rules::of_files(scoring.protocol, totals.images, totals.lossy));
@@ -88,7 +88,7 @@ impl GeneratedSet {
 
 fn compare(
     compared: &ComparedWith,
-    found: &super::totals::FaceResult,
+    found: &super::totals::VariantResult,
     features: &[f32],
     device: Device,
 ) -> Result<Scores> {

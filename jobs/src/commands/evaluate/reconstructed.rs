@@ -5,7 +5,7 @@ use super::{
     generated::check_rejects,
     record, rules,
     scoring::{FeatureKey, MadeWith, Scoring},
-    totals::{FaceTotals, KeptFeatures, SetTotals},
+    totals::{KeptFeatures, SetTotals, VariantTotals},
 };
 use crate::{
     model_folder::{ModelFolder, tokenizer_identity},
@@ -89,14 +89,14 @@ pub(super) async fn score(
     let first = extractors.as_ref().and_then(Extractors::take_first);
     let recipe = Recipe { folder, precision, keep: keep.clone(), inception: task.inception.clone(), lpips };
     let tables = scoring.features(&set, &key, scorers(workers, first, &recipe)).await?;
-    // The first form is the images as they are.
-    let forms = std::iter::once(None).chain(keep.iter().map(|&tokens| u16::try_from(tokens).ok()));
-    let faces = forms.map(|form| match &extractors {
-        Some(extractors) => Ok((form, FaceTotals::with_features(extractors, None, false)?)),
-        None => Ok((form, FaceTotals::default())),
+    // The first variant is the images as they are.
+    let variants = std::iter::once(None).chain(keep.iter().map(|&tokens| u16::try_from(tokens).ok()));
+    let variants = variants.map(|variant| match &extractors {
+        Some(extractors) => Ok((variant, VariantTotals::with_features(extractors, None, false)?)),
+        None => Ok((variant, VariantTotals::default())),
     });
     let codebook = CodebookStatistics::new(identity.levels.clone(), identity.codebook_size);
-    let totals = SetTotals::new(faces.collect::<Result<_>>()?, Some(codebook), KeptFeatures::None);
+    let totals = SetTotals::new(variants.collect::<Result<_>>()?, Some(codebook), KeptFeatures::None);
     let totals = totals.read(&tables).await?;
     check_rejects(&totals, scoring)?;
     deviations.extend(rules::of_count(scoring.protocol, totals.images));
@@ -123,7 +123,7 @@ fn scorers(workers: &Workers, mut first: Option<Inception>, recipe: &Recipe) -> 
         .named()
         .map(|(name, device)| {
             let (recipe, inception) = (recipe.clone(), first.take());
-            (name, networks::judge(move || recipe.build(inception, device)))
+            (name, networks::reconstruction_scorer(move || recipe.build(inception, device)))
         })
         .collect()
 }
@@ -171,16 +171,16 @@ fn describe(record: &mut EvaluationRecord, tokenizer: &TokenizerIdentity, precis
     record.reference_images = Some(record.images);
 }
 
-/// The scores of each rebuilt form, against the first form.
+/// The scores of each reconstructed variant, against the first variant.
 fn scores(totals: SetTotals, device: Device) -> Result<Vec<Scores>> {
     let codebook = totals.codebook;
-    let mut forms = totals.faces.into_iter();
-    let originals = forms.next().unwrap_or_default().finish()?;
-    forms
-        .map(|form| {
-            let rebuilt = form.finish()?;
-            let fid = match (&originals.pool, &rebuilt.pool) {
-                (Some(originals), Some(rebuilt)) => Some(frechet_distance(originals, rebuilt, device)?),
+    let mut variants = totals.variants.into_iter();
+    let originals = variants.next().unwrap_or_default().finish()?;
+    variants
+        .map(|variant| {
+            let reconstructed = variant.finish()?;
+            let fid = match (&originals.pool, &reconstructed.pool) {
+                (Some(originals), Some(reconstructed)) => Some(frechet_distance(originals, reconstructed, device)?),
                 _ => None,
             };
             let all = codebook.as_ref().map(CodebookStatistics::all);
@@ -191,7 +191,7 @@ fn scores(totals: SetTotals, device: Device) -> Result<Vec<Scores>> {
                 entropy_bits: all.as_ref().map(|all| all.entropy_bits),
                 codes_used_by_level: levels.iter().map(|level| level.distinct).collect(),
                 entropy_bits_by_level: levels.iter().map(|level| level.entropy_bits).collect(),
-                ..rebuilt.measured()
+                ..reconstructed.measured()
             })
         })
         .collect()

@@ -5,7 +5,7 @@ use super::{
     generated::check_rejects,
     rules::refuse,
     scoring::Scoring,
-    totals::{FaceTotals, KeptFeatures, SetTotals},
+    totals::{KeptFeatures, SetTotals, VariantTotals},
 };
 use report::text::{count, counted, named};
 
@@ -173,14 +173,14 @@ async fn read_features(
 ) -> Result<SetTotals> {
     let key = super::generated::key(set, scoring, extractors);
     let tables = scoring.features(set, &key, extractors.scorers()).await?;
-    let faces = vec![(None, FaceTotals::with_features(extractors, None, true)?)];
-    SetTotals::new(faces, None, features).read(&tables).await
+    let variants = vec![(None, VariantTotals::with_features(extractors, None, true)?)];
+    SetTotals::new(variants, None, features).read(&tables).await
 }
 
 /// What the one form of a set comes to.
-async fn finished(mut totals: SetTotals) -> Result<(SetTotals, super::totals::FaceResult)> {
-    let face = totals.faces.pop().unwrap_or_default();
-    let result = tokio::task::spawn_blocking(move || face.finish()).await??;
+async fn finished(mut totals: SetTotals) -> Result<(SetTotals, super::totals::VariantResult)> {
+    let variant = totals.variants.pop().unwrap_or_default();
+    let result = tokio::task::spawn_blocking(move || variant.finish()).await??;
     Ok((totals, result))
 }
 

@@ -109,9 +109,9 @@ pub(super) fn of_rejects(rejected: u64) -> Option<Deviation> {
 pub(super) struct Neighbours {
     /// Images.
     pub(super) images: u64,
-    /// Share of images of the class of the one before.
+    /// Fraction of images of the class of the one before.
     pub(super) repeats: f64,
-    /// What that share would be in a mixed order.
+    /// What that fraction would be in a mixed order.
     pub(super) chance: f64,
     /// Whether classes are those of the set, or what the network takes the images for.
     pub(super) labelled: bool,

@@ -25,7 +25,7 @@ pub(crate) struct Scoring {
     /// Rules that may be broken.
     pub(crate) allow: BTreeSet<DeviationKind>,
     pub(crate) work: ScoringWork,
-    /// Share of broken images above which nothing is scored.
+    /// Fraction of broken images above which nothing is scored.
     pub(crate) max_reject_rate: f64,
     pub(crate) process: ProcessRank,
     pub(crate) limits: Limits,

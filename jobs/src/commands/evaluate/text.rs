@@ -92,11 +92,11 @@ const COLUMNS: [Column; 9] = [
 
 /// Only columns in which there is a number.
 fn scores_text(records: &[EvaluationRecord]) -> String {
-    let rebuilt = records.iter().any(|record| record.kept_tokens.is_some());
+    let reconstructed = records.iter().any(|record| record.kept_tokens.is_some());
     let columns: Vec<&Column> =
         COLUMNS.iter().filter(|(.., of)| records.iter().any(|record| of(&record.scores).is_some())).collect();
-    let name = |name: &'static str| if rebuilt && name == "FID" { "rFID" } else { name };
-    let first = if rebuilt { "tokens" } else { "images" };
+    let name = |name: &'static str| if reconstructed && name == "FID" { "rFID" } else { name };
+    let first = if reconstructed { "tokens" } else { "images" };
     let heading = [first.to_owned()].into_iter().chain(columns.iter().map(|(column, ..)| name(column).to_owned()));
     let mut rows = vec![heading.collect::<Vec<_>>()];
     rows.extend(records.iter().map(|record| {
@@ -137,7 +137,7 @@ fn missing(records: &[EvaluationRecord]) -> Vec<&'static str> {
                 missing.push("rFID and IS (give --inception)");
             }
             if absent(|scores| scores.psnr) {
-                missing.push("PSNR (an image was rebuilt without any error, and the mean is infinite)");
+                missing.push("PSNR (an image was reconstructed without any error, and the mean is infinite)");
             }
             if absent(|scores| scores.lpips) {
                 missing.push(match first.lpips_sha256 {
@@ -215,7 +215,7 @@ Not measured: sFID (the reference has no statistics of spatial features); precis
 
     #[test]
     fn what_broke_it_is_marked_and_reconstructions_have_a_line_for_each_number_of_tokens() {
-        let rebuilt = |kept_tokens, psnr| EvaluationRecord {
+        let reconstructed = |kept_tokens, psnr| EvaluationRecord {
             protocol: Protocol::Rfid,
             deviations: vec!["count: 10 images, the protocol says 50,000".to_owned()],
             kept_tokens: Some(kept_tokens),
@@ -229,7 +229,7 @@ Not measured: sFID (the reference has no statistics of spatial features); precis
                 ..Scores::default()
             })
         };
-        let text = text(&[rebuilt(1, 14.78), rebuilt(32, 18.86)]);
+        let text = text(&[reconstructed(1, 14.78), reconstructed(32, 18.86)]);
         for line in [
             "  protocol       rfid, not kept (marked ! below): do not compare with published numbers",
             "  ! count: 10 images, the protocol says 50,000",

@@ -23,27 +23,27 @@ pub(super) struct SetTotals {
     pub(super) lossy: u64,
     /// Kinds of the devices that looked at them.
     pub(super) device_kinds: BTreeSet<String>,
-    pub(super) faces: Vec<FaceTotals>,
+    pub(super) variants: Vec<VariantTotals>,
     pub(super) codebook: Option<CodebookStatistics>,
-    /// Pool features of the first face, where they are kept.
+    /// Pool features of the first variant, where they are kept.
     pub(super) features: KeptFeatures,
-    /// Tokens of each face.
+    /// Tokens of each variant.
     kept_tokens: Vec<Option<u16>>,
     labels: LabelOrder,
 }
 
-/// One form of the images: as they are, or rebuilt from some of their tokens.
+/// One variant of the images: as they are, or reconstructed from some of their tokens.
 #[derive(Debug, Default)]
-pub(super) struct FaceTotals {
+pub(super) struct VariantTotals {
     pool: Option<FeatureStatistics>,
     spatial: Option<FeatureStatistics>,
     score: Option<InceptionScore>,
     measures: MeasureTotals,
 }
 
-/// What a form comes to.
+/// What a variant comes to.
 #[derive(Debug)]
-pub(super) struct FaceResult {
+pub(super) struct VariantResult {
     pub(super) pool: Option<FeatureDistribution>,
     pub(super) spatial: Option<FeatureDistribution>,
     pub(super) score: Option<InceptionScores>,
@@ -146,17 +146,17 @@ struct LabelOrder {
 impl SetTotals {
     /// Nothing read yet.
     pub(super) fn new(
-        faces: Vec<(Option<u16>, FaceTotals)>,
+        variants: Vec<(Option<u16>, VariantTotals)>,
         codebook: Option<CodebookStatistics>,
         features: KeptFeatures,
     ) -> Self {
-        let (kept_tokens, faces) = faces.into_iter().unzip();
+        let (kept_tokens, variants) = variants.into_iter().unzip();
         Self {
             images: 0,
             rejected: 0,
             lossy: 0,
             device_kinds: BTreeSet::new(),
-            faces,
+            variants,
             codebook,
             features,
             kept_tokens,
@@ -191,7 +191,7 @@ impl SetTotals {
         if unit.rows.is_empty() {
             return Ok(self);
         }
-        let found: Vec<_> = unit.faces.iter().map(|face| face.kept_tokens).collect();
+        let found: Vec<_> = unit.variants.iter().map(|variant| variant.kept_tokens).collect();
         if found != self.kept_tokens {
             return Err(shape(
                 "forms of the images of a unit",
@@ -199,11 +199,11 @@ impl SetTotals {
                 format!("{:?}", self.kept_tokens),
             ));
         }
-        if let Some(first) = unit.faces.first() {
+        if let Some(first) = unit.variants.first() {
             self.features.add(&first.pool);
         }
-        for (totals, face) in self.faces.iter_mut().zip(&unit.faces) {
-            totals.add(face, unit.rows.len())?;
+        for (totals, variant) in self.variants.iter_mut().zip(&unit.variants) {
+            totals.add(variant, unit.rows.len())?;
         }
         Ok(self)
     }
@@ -260,8 +260,8 @@ impl LabelOrder {
     }
 }
 
-impl FaceTotals {
-    /// For a form of which features are read. `split`: images of a split of the inception score; `None` for one over all.
+impl VariantTotals {
+    /// For a variant of which features are read. `split`: images of a split of the inception score; `None` for one over all.
     ///
     /// # Errors
     /// When the network's file cannot be read any more, or the device refuses.
@@ -275,28 +275,28 @@ impl FaceTotals {
         })
     }
 
-    fn add(&mut self, face: &ScoredImages, images: usize) -> Result<()> {
+    fn add(&mut self, variant: &ScoredImages, images: usize) -> Result<()> {
         // What should be there and is not must not be passed over: the numbers would be of fewer images than they say.
         let all = |what, found: &[f32], each: usize| match found.len() == images * each {
             true => Ok(()),
             false => Err(shape(what, found.len().to_string(), format!("{} of {images} images", images * each))),
         };
         if self.pool.is_some() {
-            all("pool features of a unit", &face.pool, ScoredImages::POOL)?;
+            all("pool features of a unit", &variant.pool, ScoredImages::POOL)?;
         }
         if self.spatial.is_some() {
-            all("spatial features of a unit", &face.spatial, ScoredImages::SPATIAL)?;
+            all("spatial features of a unit", &variant.spatial, ScoredImages::SPATIAL)?;
         }
         if let Some(pool) = &mut self.pool {
-            pool.add(&face.pool)?;
+            pool.add(&variant.pool)?;
         }
         if let Some(spatial) = &mut self.spatial {
-            spatial.add(&face.spatial)?;
+            spatial.add(&variant.spatial)?;
         }
         if let Some(score) = &mut self.score {
-            score.add(&face.pool)?;
+            score.add(&variant.pool)?;
         }
-        face.measures.iter().for_each(|measures| self.measures.add(measures));
+        variant.measures.iter().for_each(|measures| self.measures.add(measures));
         Ok(())
     }
 
@@ -304,8 +304,8 @@ impl FaceTotals {
     ///
     /// # Errors
     /// When there are fewer than two images, or the device fails.
-    pub(super) fn finish(self) -> Result<FaceResult> {
-        Ok(FaceResult {
+    pub(super) fn finish(self) -> Result<VariantResult> {
+        Ok(VariantResult {
             pool: self.pool.map(FeatureStatistics::finish).transpose()?,
             spatial: self.spatial.map(FeatureStatistics::finish).transpose()?,
             score: self.score.map(InceptionScore::finish).transpose()?,
@@ -314,11 +314,11 @@ impl FaceTotals {
     }
 }
 
-impl FaceResult {
+impl VariantResult {
     /// Means of what was measured of each image.
     pub(super) fn measured(&self) -> Scores {
         let MeasureTotals { images, psnr, ssim, ms_ssim, lpips } = self.measures;
-        // An image that is rebuilt without any error has no finite ratio, nor has the mean with it.
+        // An image that is reconstructed without any error has no finite ratio, nor has the mean with it.
         let mean = |sum: f64| (images > 0 && sum.is_finite()).then(|| sum / images as f64);
         Scores {
             psnr: mean(psnr),
@@ -355,8 +355,8 @@ mod tests {
             label,
             format: if number == 0 { "jpeg".to_owned() } else { "png".to_owned() },
         });
-        let unit = ScoredUnit { rows: rows.collect(), faces: Vec::new(), tokens: None, rejected: 2 };
-        // No form was asked for, as of a unit with nothing but rows.
+        let unit = ScoredUnit { rows: rows.collect(), variants: Vec::new(), tokens: None, rejected: 2 };
+        // No variant was asked for, as of a unit with nothing but rows.
         SetTotals::new(Vec::new(), None, KeptFeatures::None).with(unit).expect("nothing to compute")
     }
 
@@ -409,12 +409,13 @@ mod tests {
     fn a_unit_in_other_forms_than_asked_for_is_refused() {
         let unit = ScoredUnit {
             rows: vec![ScoredRow { image_id: "0".to_owned(), label: None, format: "png".to_owned() }],
-            faces: vec![ScoredImages { kept_tokens: Some(4), ..ScoredImages::default() }],
+            variants: vec![ScoredImages { kept_tokens: Some(4), ..ScoredImages::default() }],
             tokens: None,
             rejected: 0,
         };
-        let faces = vec![(Some(8), FaceTotals::default())];
-        let error = SetTotals::new(faces, None, KeptFeatures::None).with(unit).expect_err("other tokens").to_string();
+        let variants = vec![(Some(8), VariantTotals::default())];
+        let error =
+            SetTotals::new(variants, None, KeptFeatures::None).with(unit).expect_err("other tokens").to_string();
         assert!(error.contains("Some(4)") && error.contains("Some(8)"), "{error}");
     }
 
@@ -424,10 +425,10 @@ mod tests {
         let mut measures = MeasureTotals::default();
         measures.add(&image(None, Some(0.2)));
         measures.add(&image(Some(1.0), Some(0.4)));
-        let scores = FaceResult { pool: None, spatial: None, score: None, measures }.measured();
+        let scores = VariantResult { pool: None, spatial: None, score: None, measures }.measured();
         assert_eq!((scores.psnr, scores.ssim, scores.ms_ssim), (Some(20.0), Some(0.5), None));
         assert!((scores.lpips.expect("a mean") - 0.3).abs() < 1e-12);
-        let nothing = FaceTotals::default().finish().expect("nothing to compute").measured();
+        let nothing = VariantTotals::default().finish().expect("nothing to compute").measured();
         assert_eq!(nothing, Scores::default());
     }
 }

@@ -1,4 +1,4 @@
-//! Which images to rebuild, and their tokens.
+//! Which images to reconstruct, and their tokens.
 
 use super::{ImageChoice, NoSuchImages};
 use anyhow::Result;
@@ -7,7 +7,7 @@ use pipeline::{PipelineError, TableReader};
 use schemas::{TokenRows, UnitReport};
 use std::pin::pin;
 
-/// An image to rebuild.
+/// An image to reconstruct.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ChosenImage {
     /// The unit that holds it.

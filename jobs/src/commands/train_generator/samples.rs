@@ -60,7 +60,7 @@ impl Samples {
 
     /// Draws samples with the average of the weights.
     pub(super) fn sheet(&self, trainer: &GeneratorTrainer) -> Result<Sheet> {
-        let mut generator = trainer.averaged(Precision::Fp32)?;
+        let mut generator = trainer.ema(Precision::Fp32)?;
         let mut rows = Vec::with_capacity(self.classes.len());
         for (place, (class, label)) in self.classes.iter().enumerate() {
             let first = place * SHEET_SAMPLES;

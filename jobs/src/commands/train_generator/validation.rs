@@ -3,12 +3,12 @@
 use crate::settings::{SettingsError, TrainGeneratorSettings};
 use anyhow::Result;
 use models::{Generator, GeneratorConfig, GeneratorTrainer, LevelScores, Precision, TokenMeter, TokenScores};
-use pipeline::{EvaluationTokens, EvaluationTokensOptions, Limits, TokenTables};
+use pipeline::{Limits, TokenTables, ValidationTokens, ValidationTokensOptions};
 
 /// The tokens to validate on.
 pub(super) struct Validation {
     tables: TokenTables,
-    options: EvaluationTokensOptions,
+    options: ValidationTokensOptions,
 }
 
 impl Validation {
@@ -34,9 +34,9 @@ impl Validation {
             )
             .into());
         }
-        let options = EvaluationTokensOptions::new(settings.run.validation_images, settings.batch_size, classes);
+        let options = ValidationTokensOptions::new(settings.run.validation_images, settings.batches.size, classes);
         // Found out now and not after the first thousand steps.
-        EvaluationTokens::start(&tables, &EvaluationTokensOptions { images: 1, ..options.clone() })?.next()?;
+        ValidationTokens::start(&tables, &ValidationTokensOptions { images: 1, ..options.clone() })?.next()?;
         Ok(Some(Self { tables, options }))
     }
 
@@ -58,7 +58,7 @@ impl Validation {
 
     /// Scores of the average of the weights on the first images.
     pub(super) fn scores(&self, trainer: &GeneratorTrainer) -> Result<Vec<(String, f64)>> {
-        let scores = self.measure(&trainer.averaged(Precision::Fp32)?, &self.options)?;
+        let scores = self.measure(&trainer.ema(Precision::Fp32)?, &self.options)?;
         let of_levels = |of: fn(&LevelScores) -> f64| scores.levels.iter().map(of);
         let by_level = of_levels(|level| level.loss).chain(of_levels(|level| level.accuracy));
         let values = [scores.all.loss, scores.all.accuracy].into_iter().chain(by_level);
@@ -67,7 +67,7 @@ impl Validation {
 
     /// Scores on all images of the validation source.
     pub(super) fn final_scores(&self, generator: &Generator) -> Result<serde_json::Value> {
-        let options = EvaluationTokensOptions { images: self.tables.images(), ..self.options.clone() };
+        let options = ValidationTokensOptions { images: self.tables.images(), ..self.options.clone() };
         let scores = self.measure(generator, &options)?;
         let by_level: Vec<_> = generator
             .levels()
@@ -86,9 +86,9 @@ impl Validation {
         }))
     }
 
-    fn measure(&self, generator: &Generator, options: &EvaluationTokensOptions) -> Result<TokenScores> {
+    fn measure(&self, generator: &Generator, options: &ValidationTokensOptions) -> Result<TokenScores> {
         let mut meter = TokenMeter::new(generator)?;
-        let mut tokens = EvaluationTokens::start(&self.tables, options)?;
+        let mut tokens = ValidationTokens::start(&self.tables, options)?;
         while let Some(batch) = tokens.next()? {
             meter.update(generator, &batch.tokens, &batch.labels)?;
         }

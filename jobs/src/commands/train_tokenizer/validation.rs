@@ -10,7 +10,7 @@ use models::{
     Device, Precision, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer, Trainer,
     VisualTokenizer,
 };
-use pipeline::{EvaluationImages, EvaluationImagesOptions, Limits};
+use pipeline::{Limits, ValidationImages, ValidationImagesOptions};
 use schemas::{Crop, PixelBatch, Rounding};
 
 /// Images of a sheet.
@@ -19,7 +19,7 @@ const SHEET_IMAGES: usize = 8;
 /// The images to validate on, if there are any.
 pub(super) struct Validation {
     device: Device,
-    options: Option<EvaluationImagesOptions>,
+    options: Option<ValidationImagesOptions>,
     /// The first images, for the sheet.
     shown: Option<PixelBatch>,
 }
@@ -27,18 +27,18 @@ pub(super) struct Validation {
 impl Validation {
     pub(super) fn new(settings: &TrainTokenizerSettings, limits: &Limits, device: Device) -> Result<Self> {
         let Some(url) = &settings.validation_source else { return Ok(Self { device, options: None, shown: None }) };
-        let options = EvaluationImagesOptions {
-            max_reject_rate: settings.max_reject_rate.share(),
+        let options = ValidationImagesOptions {
+            max_reject_rate: settings.max_reject_rate.fraction(),
             limits: limits.clone(),
-            ..EvaluationImagesOptions::new(
+            ..ValidationImagesOptions::new(
                 source_options(settings, url, Some(settings.run.validation_images)),
                 // The crop of the published evaluation.
                 Crop::TorchvisionCenter { size: settings.config.resolution() },
-                settings.batch_size,
+                settings.batches.size,
             )
         };
         // Found out now and not after the first thousand steps.
-        let shown = EvaluationImages::open(&options)?.next()?;
+        let shown = ValidationImages::open(&options)?.next()?;
         Ok(Self { device, options: Some(options), shown })
     }
 
@@ -60,12 +60,12 @@ impl Validation {
     fn measure(
         &self,
         tokenizer: &VisualTokenizer,
-        options: &EvaluationImagesOptions,
+        options: &ValidationImagesOptions,
         kept: &[usize],
     ) -> Result<Vec<ReconstructionScores>> {
         let meter = || ReconstructionMeter::new(self.device, tokenizer.levels().clone(), tokenizer.codebook_size());
         let mut meters = kept.iter().map(|_| meter()).collect::<Result<Vec<_>, _>>()?;
-        let mut images = EvaluationImages::open(options)?;
+        let mut images = ValidationImages::open(options)?;
         while let Some(batch) = images.next()? {
             let tokens = tokenizer.encode(&batch)?;
             for (meter, &keep_tokens) in meters.iter_mut().zip(kept) {
@@ -82,34 +82,34 @@ impl Validator<TokenizerTrainer> for Validation {
     /// Of reconstructions from all tokens.
     fn scores(&self, trainer: &TokenizerTrainer) -> Result<Vec<(String, f64)>> {
         let Some(options) = &self.options else { return Ok(Vec::new()) };
-        let tokenizer = trainer.averaged(Precision::Fp32)?;
+        let tokenizer = trainer.ema(Precision::Fp32)?;
         let keep_tokens = tokenizer.levels().tokens_per_image();
         let scores = self.measure(&tokenizer, options, &[keep_tokens])?.remove(0);
         let all = &scores.codebook;
-        let values = [scores.psnr, scores.ssim, all.share, all.entropy_bits];
-        let values = values.into_iter().chain(scores.codebook_by_level.iter().map(|level| level.share));
+        let values = [scores.psnr, scores.ssim, all.fraction, all.entropy_bits];
+        let values = values.into_iter().chain(scores.codebook_by_level.iter().map(|level| level.fraction));
         Ok(self.columns(trainer.config()).into_iter().zip(values).collect())
     }
 
-    /// A few images, and what is rebuilt from more and more of their tokens; of the last batch where there is no validation.
+    /// A few images, and what is reconstructed from more and more of their tokens; of the last batch where there is no validation.
     fn sheet(&self, trainer: &TokenizerTrainer, trained_on: &[PixelBatch]) -> Result<Option<Sheet>> {
-        let tokenizer = trainer.averaged(Precision::Fp32)?;
+        let tokenizer = trainer.ema(Precision::Fp32)?;
         let images = self.shown.as_ref().or(trained_on.first());
         let images = images.ok_or_else(|| anyhow::anyhow!("there is no image to show"))?.first(SHEET_IMAGES)?;
         let tokens = tokenizer.encode(&images)?;
         let ends =
             tokenizer.levels().offsets().into_iter().filter(|&end| end >= trainer.config().fewest_tokens().max(1));
-        let rebuilt = ends
+        let reconstructed = ends
             .map(|keep| Ok((keep, tokenizer.decode(&tokens, keep, Rounding::Nearest)?)))
             .collect::<Result<Vec<_>>>()?;
         let labels: Vec<String> = (1..=images.filled()).map(|image| image.to_string()).collect();
-        Sheet::draw(&format!("step {}", trainer.steps_done()), &labels, &images, &rebuilt).map(Some)
+        Sheet::draw(&format!("step {}", trainer.steps_done()), &labels, &images, &reconstructed).map(Some)
     }
 
     /// From every number of levels, on all images of the validation source.
     fn final_scores(&self, trainer: &TokenizerTrainer, stored: Precision) -> Result<serde_json::Value> {
         let Some(options) = &self.options else { return Ok(serde_json::Value::Null) };
-        let tokenizer = trainer.averaged(stored)?;
+        let tokenizer = trainer.ema(stored)?;
         let mut options = options.clone();
         options.source.max_images = None;
         let ends = tokenizer.levels().offsets().split_off(1);

@@ -1,6 +1,6 @@
 //! From what was typed of a generator, and what its tokens are, to its configuration and the steps of its training.
 
-use super::{Length, SettingsError, TrainGeneratorSettings, numbers};
+use super::{super::training::RecipeNumbers, Length, SettingsError, TrainGeneratorSettings, numbers};
 use models::{GeneratorConfig, GeneratorData, GeneratorRecipe, GeneratorSize};
 use schemas::TokenizerIdentity;
 use std::path::Path;
@@ -35,19 +35,19 @@ impl TrainGeneratorSettings {
     /// When the generator is one for other tokens, its classes are not known or too few, or the warm-up is longer than the training.
     pub(crate) fn fit(&self, facts: TokenFacts) -> Result<(GeneratorConfig, GeneratorRecipe), SettingsError> {
         let config = self.generator.config(facts)?;
-        let mut recipe = self.recipe.clone();
-        recipe.learning_rate.steps = match self.length {
+        let steps = match self.length {
             Length::Steps(steps) => steps,
             // The last update of the last epoch may reach into one more.
             Length::Epochs(epochs) => facts.images.saturating_mul(epochs).div_ceil(self.global_batch_size()),
         };
-        numbers(&recipe).check()?;
-        Ok((config, recipe))
+        let RecipeNumbers { learning_rate, optimizer, max_grad_norm, ema_decay } =
+            self.numbers.over(numbers(&self.preset), steps)?;
+        Ok((config, GeneratorRecipe { learning_rate, optimizer, max_grad_norm, ema_decay, ..self.preset.clone() }))
     }
 
     /// Images of an update.
     pub(crate) fn global_batch_size(&self) -> u64 {
-        (self.batch_size * self.accumulation) as u64
+        self.batches.global_size()
     }
 }
 
@@ -55,7 +55,7 @@ impl GeneratorChoice {
     /// Whether it will have learned what no class looks like. A file's generator says for itself.
     pub(super) fn is_guided(&self) -> bool {
         match (self.class_dropout, &self.config) {
-            (Some(share), _) => share > 0.0,
+            (Some(fraction), _) => fraction > 0.0,
             (None, Some(config)) => config.has_null_class(),
             (None, None) => true,
         }
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_published_recipe_is_the_default() {
-        let settings = complete().resolve().expect("complete");
+        let settings = complete().resolve(1).expect("complete");
         let (config, recipe) = settings.fit(imagenet(&tokenizer(128, 8192))).expect("fits");
         let data = GeneratorData { codebook_size: 8192, classes: 1000, tokens_per_image: 128 };
         assert_eq!(config, GeneratorConfig::of_size(GeneratorSize::GptL, data).expect("a preset"));
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!((published.learning_rate.steps, recipe.learning_rate.steps), (1_500_000, 1_501_368));
         published.learning_rate.steps = recipe.learning_rate.steps;
         assert_eq!(recipe, published);
-        assert_eq!((settings.batch_size, settings.accumulation), (256, 1));
+        assert_eq!((settings.batches.size, settings.batches.accumulation), (256, 1));
         assert_eq!(settings.sampling, schemas::Sampling::paper(recipe.seed));
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let tokenizer = tokenizer(32, 64);
         let facts = TokenFacts { tokenizer: &tokenizer, images: 100, named_classes: 3 };
         let steps = |options: TrainGeneratorOptions| {
-            options.resolve().expect("complete").fit(facts).expect("fits").1.learning_rate.steps
+            options.resolve(1).expect("complete").fit(facts).expect("fits").1.learning_rate.steps
         };
         let epochs = |epochs, batch_size, accumulation| {
             with(&format!(
@@ -201,7 +201,7 @@ mod tests {
         let tokenizer = tokenizer(32, 64);
         let facts = TokenFacts { tokenizer: &tokenizer, images: 100, named_classes: 0 };
         let from_file = TrainGeneratorOptions { generator_config: Some(file.clone()), ..tiny() };
-        let fit = |options: TrainGeneratorOptions| options.resolve().expect("complete").fit(facts).expect("fits").0;
+        let fit = |options: TrainGeneratorOptions| options.resolve(1).expect("complete").fit(facts).expect("fits").0;
         assert_eq!(fit(from_file.clone()), of_file);
 
         let config = fit(TrainGeneratorOptions {
@@ -227,22 +227,36 @@ mod tests {
             (tiny(), 0, "--classes"),
             (TrainGeneratorOptions { classes: Some(2), ..tiny() }, 3, "at least 3"),
             (TrainGeneratorOptions { generator_config: Some(file), ..tiny() }, 0, "--generator-config"),
-            (TrainGeneratorOptions { steps: Some(100), ..tiny() }, 3, "--warmup-steps"),
+            (with("--preset tiny --epochs 10 --warmup-steps 100"), 3, "--warmup-steps"),
         ] {
             let facts = TokenFacts { tokenizer: &tokenizer, images: 100, named_classes };
-            let error = options.resolve().expect("complete").fit(facts).expect_err(expected).to_string();
+            let error = options.resolve(1).expect("complete").fit(facts).expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_default_warm_up_is_at_most_a_tenth_of_the_training() {
+        let tokenizer = tokenizer(32, 64);
+        for (length, images, warmup_steps) in
+            [("--steps 30", 100, 3), ("--steps 1", 100, 0), ("--epochs 10", 640, 10), ("--epochs 1000", 6400, 200)]
+        {
+            let facts = TokenFacts { tokenizer: &tokenizer, images, named_classes: 3 };
+            let settings = with(&format!("--preset tiny {length}")).resolve(1).expect(length);
+            let (_, recipe) = settings.fit(facts).expect(length);
+            assert_eq!(recipe.learning_rate.warmup_steps, warmup_steps, "{length}");
         }
     }
 
     #[test]
     fn values_that_cannot_be_are_refused_by_their_flag() {
         for (options, flag) in [
+            (with("--steps 100 --warmup-steps 101"), "--warmup-steps"),
             (TrainGeneratorOptions { epochs: Some(1), steps: Some(1), ..complete() }, "--epochs and --steps"),
             (TrainGeneratorOptions { epochs: Some(0), ..complete() }, "--epochs"),
             (TrainGeneratorOptions { steps: Some(0), ..complete() }, "--steps"),
-            (TrainGeneratorOptions { batch_size: Some(0), ..complete() }, "--batch-size"),
-            (TrainGeneratorOptions { gradient_accumulation: Some(3), ..complete() }, "--gradient-accumulation"),
+            (with("--batch-size 0"), "--batch-size"),
+            (with("--gradient-accumulation 3"), "--gradient-accumulation"),
             (with("--beta2 1"), "--beta2"),
             (with("--end-learning-rate 1"), "--end-learning-rate"),
             (TrainGeneratorOptions { class_dropout: Some(1.0), ..complete() }, "--class-dropout"),
@@ -258,7 +272,7 @@ mod tests {
             (TrainGeneratorOptions { output: Some("s3://bucket/run".into()), ..complete() }, "--output"),
             (TrainGeneratorOptions { source: None, ..complete() }, "--source"),
         ] {
-            let error = options.resolve().expect_err(flag).to_string();
+            let error = options.resolve(1).expect_err(flag).to_string();
             assert!(error.contains(flag), "{error}");
         }
     }

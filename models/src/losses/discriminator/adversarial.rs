@@ -3,7 +3,7 @@
 
 use crate::{
     ModelError,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::Tensor;
 
@@ -14,7 +14,7 @@ pub(crate) fn discriminator_loss(real: &Tensor, fake: &Tensor) -> Result<Tensor,
     Ok(real.f_add(&fake)?.f_mul_scalar(0.5)?)
 }
 
-/// What the tokenizer makes smaller: minus the mean logit of rebuilt images. A scalar.
+/// What the tokenizer makes smaller: minus the mean logit of reconstructed images. A scalar.
 pub(crate) fn generator_loss(fake: &Tensor) -> Result<Tensor, ModelError> {
     Ok(fake.f_mean(None)?.f_neg()?)
 }
@@ -29,11 +29,11 @@ pub(crate) struct LeCam {
 }
 
 impl LeCam {
-    /// `scope`: the folder of the published `ema_real_logits_mean`. `decay`: share that the running means keep at a step.
+    /// `scope`: the folder of the published `ema_real_logits_mean`. `decay`: fraction that the running means keep at a step.
     pub(crate) fn new(scope: &Scope<'_>, decay: f64) -> Result<Self, ModelError> {
         Ok(Self {
-            real_mean: scope.buffer("ema_real_logits_mean", &[1], Start::Zeros)?,
-            fake_mean: scope.buffer("ema_fake_logits_mean", &[1], Start::Zeros)?,
+            real_mean: scope.buffer("ema_real_logits_mean", &[1], Init::Zeros)?,
+            fake_mean: scope.buffer("ema_fake_logits_mean", &[1], Init::Zeros)?,
             decay,
         })
     }

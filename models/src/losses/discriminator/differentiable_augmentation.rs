@@ -77,9 +77,9 @@ impl Augmentation {
     }
 }
 
-/// `share` of `side`, rounded half up.
-fn part(side: i64, share: f64) -> i64 {
-    (side as f64 * share + 0.5) as i64
+/// `fraction` of `side`, rounded half up.
+fn part(side: i64, fraction: f64) -> i64 {
+    (side as f64 * fraction + 0.5) as i64
 }
 
 impl Colours {

@@ -5,7 +5,7 @@ use super::{leaky_relu, slope, spectral_norm::SpectralConvolution};
 use crate::{
     ModelError,
     foundation::{ColourNorm, FrozenFile, VisionArchitecture, VisionTransformer},
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use schemas::RandomStream;
 use std::path::Path;
@@ -101,10 +101,10 @@ struct LocalBatchNorm {
 impl LocalBatchNorm {
     fn new(scope: &Scope<'_>, channels: i64) -> Result<Self, ModelError> {
         // Given their axes here, where they are still small.
-        let placed = |name: &str, start| -> Result<Tensor, ModelError> {
-            Ok(scope.placed(name, &[channels], start)?.f_view([1, 1, channels, 1])?)
+        let placed = |name: &str, init| -> Result<Tensor, ModelError> {
+            Ok(scope.placed(name, &[channels], init)?.f_view([1, 1, channels, 1])?)
         };
-        Ok(Self { weight: placed("weight", Start::Ones)?, bias: placed("bias", Start::Zeros)? })
+        Ok(Self { weight: placed("weight", Init::Ones)?, bias: placed("bias", Init::Zeros)? })
     }
 
     fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
@@ -157,7 +157,7 @@ impl Layer {
 struct Head {
     first: Layer,
     residual: Layer,
-    judge: SpectralConvolution,
+    logits: SpectralConvolution,
 }
 
 impl Head {
@@ -165,7 +165,7 @@ impl Head {
         Ok(Self {
             first: Layer::new(&scope.sub(0), channels, 1)?,
             residual: Layer::new(&scope.sub(1).sub("fn"), channels, KERNEL)?,
-            judge: SpectralConvolution::new(&scope.sub(2), channels, 1, 1)?,
+            logits: SpectralConvolution::new(&scope.sub(2), channels, 1, 1)?,
         })
     }
 
@@ -174,7 +174,7 @@ impl Head {
         let hidden = self.first.forward(input, slope)?;
         let added = self.residual.forward(&hidden, slope)?.f_add(&hidden)?;
         let hidden = added.f_mul_scalar(std::f64::consts::FRAC_1_SQRT_2)?;
-        Ok(self.judge.forward(&hidden)?.f_squeeze_dim(1)?)
+        Ok(self.logits.forward(&hidden)?.f_squeeze_dim(1)?)
     }
 }
 

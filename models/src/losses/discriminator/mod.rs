@@ -1,4 +1,4 @@
-//! The network that learns to tell rebuilt images from original ones, and what the tokenizer is told by it.
+//! The network that learns to tell reconstructed images from original ones, and what the tokenizer is told by it.
 //!
 //! Frozen parts are loaded once, as a [`DiscriminatorNetwork`]; a [`Discriminator`] is built from it and from the trained tensors.
 //! What is random in how it looks at a batch is a [`View`], drawn beforehand.
@@ -19,7 +19,7 @@ use self::{
 use super::float_images;
 use crate::{
     ModelError,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use schemas::RandomStream;
 use tch::Tensor;
@@ -102,8 +102,8 @@ impl<'a> Discriminator<'a> {
 }
 
 /// How weight and bias of torch's convolutions start when nobody says otherwise.
-fn default_start(inputs_of_an_output: i64) -> Start {
-    Start::Uniform(1.0 / (inputs_of_an_output as f64).sqrt())
+fn default_init(inputs_of_an_output: i64) -> Init {
+    Init::Uniform(1.0 / (inputs_of_an_output as f64).sqrt())
 }
 
 /// 1 where positive, `slope` elsewhere, times the input. tch knows torch's leaky ReLU with its default slope only.

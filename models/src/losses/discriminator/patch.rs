@@ -1,11 +1,11 @@
 //! A discriminator of convolutions that judges 16 by 16 places of an image (modeling/modules/discriminator.py,
 //! `NLayerDiscriminator` with its defaults).
 
-use super::{default_start, leaky_relu, slope};
+use super::{default_init, leaky_relu, slope};
 use crate::{
     ModelError,
     layers::{Convolution, NORM_GROUPS},
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::Tensor;
 
@@ -31,7 +31,7 @@ pub(crate) struct PatchDiscriminator {
     first: Convolution,
     stages: Vec<Stage>,
     mix: Convolution,
-    judge: Convolution,
+    logits: Convolution,
     /// `[1, 1, 4, 4]`.
     blur: Tensor,
     slope: Tensor,
@@ -52,8 +52,8 @@ impl PatchDiscriminator {
             let (inputs, outputs) = (channels[0], channels[1]);
             Ok(Stage {
                 convolution: convolution(&scope.sub(0), inputs, outputs, 3)?,
-                norm_weight: scope.sub(2).placed("weight", &[outputs], Start::Ones)?,
-                norm_bias: scope.sub(2).placed("bias", &[outputs], Start::Zeros)?,
+                norm_weight: scope.sub(2).placed("weight", &[outputs], Init::Ones)?,
+                norm_bias: scope.sub(2).placed("bias", &[outputs], Init::Zeros)?,
                 channels: outputs,
             })
         };
@@ -63,7 +63,7 @@ impl PatchDiscriminator {
             first: convolution(&scope.sub("block_in").sub(0), 3, CHANNELS[0], 5)?,
             stages: CHANNELS.windows(2).enumerate().map(stage).collect::<Result<_, ModelError>>()?,
             mix: convolution(&logits.sub(0), last, last, 1)?,
-            judge: convolution(&logits.sub(2), last, 1, 5)?,
+            logits: convolution(&logits.sub(2), last, 1, 5)?,
             blur,
             slope: slope(&scope, SLOPE)?,
         })
@@ -81,7 +81,7 @@ impl PatchDiscriminator {
         }
         let (pooled, _) = hidden.f_adaptive_max_pool2d([PLACES, PLACES])?;
         let mixed = leaky_relu(&self.mix.forward(&pooled)?, &self.slope)?;
-        Ok(self.judge.forward(&mixed)?.f_flatten(1, 3)?)
+        Ok(self.logits.forward(&mixed)?.f_flatten(1, 3)?)
     }
 
     /// Blurs and takes every second pixel; an odd side is rounded up.
@@ -94,8 +94,8 @@ impl PatchDiscriminator {
 }
 
 fn convolution(scope: &Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Convolution, ModelError> {
-    let start = default_start(inputs * kernel * kernel);
-    let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel], start)?;
-    let bias = scope.tensor("bias", &[outputs], start)?;
+    let init = default_init(inputs * kernel * kernel);
+    let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel], init)?;
+    let bias = scope.tensor("bias", &[outputs], init)?;
     Convolution::same_from_tensors(scope, &weight, Some(&bias))
 }

@@ -1,10 +1,10 @@
 //! A one-dimensional convolution whose weight is divided by its largest singular value, estimated by power iteration (Miyato and
 //! others, "Spectral Normalization for Generative Adversarial Networks", 2018; torch's `spectral_norm` hook in training).
 
-use super::default_start;
+use super::default_init;
 use crate::{
     ModelError,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::Tensor;
 
@@ -26,13 +26,13 @@ pub(super) struct SpectralConvolution {
 impl SpectralConvolution {
     /// `kernel` is odd.
     pub(super) fn new(scope: &Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self, ModelError> {
-        let start = default_start(inputs * kernel);
+        let init = default_init(inputs * kernel);
         Ok(Self {
-            weight: scope.placed("weight_orig", &[outputs, inputs, kernel], start)?,
-            bias: scope.placed("bias", &[outputs], start)?,
+            weight: scope.placed("weight_orig", &[outputs, inputs, kernel], init)?,
+            bias: scope.placed("bias", &[outputs], init)?,
             // Only their directions matter, so they need no unit length to start from.
-            left: scope.buffer("weight_u", &[outputs], Start::Normal(1.0))?,
-            right: scope.buffer("weight_v", &[inputs * kernel], Start::Normal(1.0))?,
+            left: scope.buffer("weight_u", &[outputs], Init::Normal(1.0))?,
+            right: scope.buffer("weight_v", &[inputs * kernel], Init::Normal(1.0))?,
             padding: kernel / 2,
         })
     }

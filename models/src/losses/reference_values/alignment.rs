@@ -1,4 +1,4 @@
-use super::{CPU, Of, close, figures, fill, gradient, number, same, signed};
+use super::{CPU, Of, close, fill, gradient, number, reference_values, same, signed};
 use crate::{
     losses::{Alignment, NestedDropout},
     parameters::{ParameterStore, Parameters},
@@ -18,7 +18,7 @@ fn store() -> ParameterStore {
     store
 }
 
-/// Frozen features as the figures have them: leaning to the projections, so that some cosines are within the margin.
+/// Frozen features as the reference values have them: leaning to the projections, so that some cosines are within the margin.
 fn frozen(store: &ParameterStore) -> (Tensor, Tensor) {
     let _no_grad = tch::no_grad_guard();
     let weights: BTreeMap<_, _> = store.trained().into_iter().collect();
@@ -35,9 +35,9 @@ fn frozen(store: &ParameterStore) -> (Tensor, Tensor) {
 
 #[test]
 fn alignment_equals_the_published_one() {
-    let figures = figures();
+    let reference_values = reference_values();
     for side in ["encoder", "decoder"] {
-        let (store, expected) = (store(), &figures["alignment"][side]);
+        let (store, expected) = (store(), &reference_values["alignment"][side]);
         let (class, patches) = frozen(&store);
         let (alignment, trained) = (build(&store), store.trained());
         let (input, aligned, projection) = if side == "encoder" {
@@ -73,8 +73,8 @@ fn a_side_without_projection_is_not_aligned_and_grids_must_be_equal() {
 
 #[test]
 fn lengths_and_probabilities_of_nested_dropout_equal_the_published_ones() {
-    let figures = figures();
-    let cases = figures["nested_dropout"].as_array().expect("cases");
+    let reference_values = reference_values();
+    let cases = reference_values["nested_dropout"].as_array().expect("cases");
     assert_eq!(cases.len(), 5);
     for case in cases {
         let whole = |name: &str| case[name].as_u64().expect("an integer") as usize;

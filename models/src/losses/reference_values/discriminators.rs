@@ -1,4 +1,4 @@
-use super::{CPU, Of, close, figures, file, fill, gradient, images, integers, number, same, signed};
+use super::{CPU, Of, close, file, fill, gradient, images, integers, number, reference_values, same, signed};
 use crate::{
     losses::discriminator::{
         DinoTrunk, Discriminator, DiscriminatorNetwork, View,
@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 
 fn dino() -> DiscriminatorNetwork {
     let folder = tempfile::tempdir().expect("a folder");
-    let trunk = file(folder.path(), "dino.safetensors", &figures()["names"]["dino"]);
+    let trunk = file(folder.path(), "dino.safetensors", &reference_values()["names"]["dino"]);
     DiscriminatorNetwork::Dino(DinoTrunk::load(&trunk, CPU).expect("loads"))
 }
 
@@ -34,7 +34,7 @@ fn build<'a>(store: &ParameterStore, network: &'a DiscriminatorNetwork) -> Discr
     discriminator
 }
 
-fn discriminator_step(network: &DiscriminatorNetwork, figures: &Value) {
+fn discriminator_step(network: &DiscriminatorNetwork, reference_values: &Value) {
     let store = store(network);
     let discriminator = build(&store, network);
     let regularisation_store = ParameterStore::new(1, CPU);
@@ -43,21 +43,21 @@ fn discriminator_step(network: &DiscriminatorNetwork, figures: &Value) {
     for ((_, mut mean), value) in regularisation_store.buffers().into_iter().rev().zip([0.3, -0.2]) {
         mean.copy_(&Tensor::from_slice(&[value as f32]));
     }
-    let shape = integers(&figures["images"]);
+    let shape = integers(&reference_values["images"]);
     let real = discriminator.forward(&images("real", &shape), &View::default()).expect("judged");
     let fake = discriminator.forward(&images("fake", &shape), &View::default()).expect("judged");
-    same("logits", &real, "logits", &figures["logits"], Of::Values, 0.0);
+    same("logits", &real, "logits", &reference_values["logits"], Of::Values, 0.0);
     let loss = adversarial::discriminator_loss(&real, &fake).expect("computed");
-    close("hinge loss", loss.double_value(&[]), number(&figures["loss"]));
+    close("hinge loss", loss.double_value(&[]), number(&reference_values["loss"]));
     let regularisation = lecam.forward(&real, &fake).expect("computed");
-    close("LeCam", regularisation.double_value(&[]), number(&figures["lecam"]));
+    close("LeCam", regularisation.double_value(&[]), number(&reference_values["lecam"]));
     let means: BTreeMap<_, _> = regularisation_store.buffers().into_iter().collect();
     for (index, name) in ["ema_real_logits_mean", "ema_fake_logits_mean"].into_iter().enumerate() {
-        close(name, means[name].double_value(&[0]), number(&figures["ema"][index]));
+        close(name, means[name].double_value(&[0]), number(&reference_values["ema"][index]));
     }
 
     (loss + regularisation * 0.5).backward();
-    let expected = figures["gradients"].as_object().expect("names");
+    let expected = reference_values["gradients"].as_object().expect("names");
     let trained = store.trained();
     let names: Vec<_> = trained.iter().map(|(name, _)| name.as_str()).collect();
     let mut published: Vec<_> = expected.keys().map(String::as_str).collect();
@@ -69,7 +69,7 @@ fn discriminator_step(network: &DiscriminatorNetwork, figures: &Value) {
         same(name, &tensor.grad(), name, &expected[name], Of::Gradients, least);
     }
 
-    let vectors = figures["vectors"].as_object().expect("names");
+    let vectors = reference_values["vectors"].as_object().expect("names");
     let buffers = store.buffers();
     assert_eq!(buffers.len(), vectors.len());
     for (name, buffer) in &buffers {
@@ -77,46 +77,46 @@ fn discriminator_step(network: &DiscriminatorNetwork, figures: &Value) {
     }
 }
 
-fn generator_step(network: &DiscriminatorNetwork, figures: &Value) {
+fn generator_step(network: &DiscriminatorNetwork, reference_values: &Value) {
     let store = store(network);
-    let crop = figures.get("crop").filter(|crop| !crop.is_null()).map(integers);
+    let crop = reference_values.get("crop").filter(|crop| !crop.is_null()).map(integers);
     let view = View { crop: crop.map(|crop| Crop { top: crop[0], left: crop[1] }), augmentation: None };
-    let rebuilt = images("rebuilt", &integers(&figures["images"])).set_requires_grad(true);
-    let logits = build(&store, network).forward(&rebuilt, &view).expect("judged");
-    let what = format!("{:?} {view:?}", rebuilt.size());
-    same(&what, &logits, "logits", &figures["logits"], Of::Values, 0.0);
+    let reconstructed = images("rebuilt", &integers(&reference_values["images"])).set_requires_grad(true);
+    let logits = build(&store, network).forward(&reconstructed, &view).expect("judged");
+    let what = format!("{:?} {view:?}", reconstructed.size());
+    same(&what, &logits, "logits", &reference_values["logits"], Of::Values, 0.0);
     let loss = adversarial::generator_loss(&logits).expect("computed");
-    close(&what, loss.double_value(&[]), number(&figures["loss"]));
-    same(&what, &gradient(&loss, &rebuilt), "gradient", &figures["gradient"], Of::Gradients, 0.0);
+    close(&what, loss.double_value(&[]), number(&reference_values["loss"]));
+    same(&what, &gradient(&loss, &reconstructed), "gradient", &reference_values["gradient"], Of::Gradients, 0.0);
 }
 
 #[test]
 fn a_step_of_the_dino_discriminator_equals_the_published_one() {
-    discriminator_step(&dino(), &figures()["dino"]["discriminator"]);
+    discriminator_step(&dino(), &reference_values()["dino"]["discriminator"]);
 }
 
 #[test]
 fn what_the_dino_discriminator_tells_the_tokenizer_equals_the_published_gradient() {
-    let (network, figures) = (dino(), figures());
-    let cases = figures["dino"]["generator"].as_array().expect("cases").clone();
+    let (network, reference_values) = (dino(), reference_values());
+    let cases = reference_values["dino"]["generator"].as_array().expect("cases").clone();
     assert_eq!(cases.len(), 3, "made larger, made smaller, cropped");
     cases.iter().for_each(|case| generator_step(&network, case));
 }
 
 #[test]
 fn a_step_of_the_patch_discriminator_equals_the_published_one() {
-    discriminator_step(&DiscriminatorNetwork::Patch, &figures()["patch"]["discriminator"]);
+    discriminator_step(&DiscriminatorNetwork::Patch, &reference_values()["patch"]["discriminator"]);
 }
 
 #[test]
 fn what_the_patch_discriminator_tells_the_tokenizer_equals_the_published_gradient() {
-    generator_step(&DiscriminatorNetwork::Patch, &figures()["patch"]["generator"]);
+    generator_step(&DiscriminatorNetwork::Patch, &reference_values()["patch"]["generator"]);
 }
 
 #[test]
 fn differentiable_augmentation_equals_the_published_one() {
-    let figures = &figures()["augmentation"];
-    let draw = &figures["draw"];
+    let reference_values = &reference_values()["augmentation"];
+    let draw = &reference_values["draw"];
     let floats = |name: &str| -> Vec<f32> {
         draw[name].as_array().expect("numbers").iter().map(|value| number(value) as f32).collect()
     };
@@ -124,7 +124,7 @@ fn differentiable_augmentation_equals_the_published_one() {
         let place = |place: &Value| integers(place).try_into().expect("row and column");
         draw[name].as_array().expect("places").iter().map(place).collect()
     };
-    let cases = figures["cases"].as_array().expect("cases");
+    let cases = reference_values["cases"].as_array().expect("cases");
     assert_eq!(cases.len(), 4);
     for case in cases {
         let made = |part: &str| case["parts"].as_array().expect("parts").iter().any(|made| made == part);
@@ -138,12 +138,12 @@ fn differentiable_augmentation_equals_the_published_one() {
             shifts: made("shifts").then(|| places("shifts")),
             covers: made("covers").then(|| places("covers")),
         };
-        let rebuilt = images("rebuilt", &[3, 3, 40, 32]).set_requires_grad(true);
-        let changed = augmentation.apply(&rebuilt).expect("changed");
+        let reconstructed = images("rebuilt", &[3, 3, 40, 32]).set_requires_grad(true);
+        let changed = augmentation.apply(&reconstructed).expect("changed");
         let what = case["parts"].to_string();
         same(&what, &changed, "images", &case["images"], Of::Values, 0.0);
         let direction = (changed * signed("direction", &[3, 3, 40, 32])).sum(Kind::Float);
-        same(&what, &gradient(&direction, &rebuilt), "gradient", &case["gradient"], Of::Gradients, 0.0);
+        same(&what, &gradient(&direction, &reconstructed), "gradient", &case["gradient"], Of::Gradients, 0.0);
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{CPU, Of, figures, file, images, number, same};
+use super::{CPU, Of, file, images, number, reference_values, same};
 use crate::foundation::{FoundationKind, FoundationModel, VisionArchitecture};
 use tch::Kind;
 
@@ -13,15 +13,15 @@ fn load(name: &str, grid: [i64; 2]) -> FoundationModel {
         _ => (FoundationKind::DinoV2Large, small(VisionArchitecture::DINOV2_LARGE)),
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let path = file(folder.path(), "model.safetensors", &figures()["foundation"][name]["names"]);
+    let path = file(folder.path(), "model.safetensors", &reference_values()["foundation"][name]["names"]);
     FoundationModel::load_architecture(kind, &architecture, &path, CPU, grid).expect("loads")
 }
 
 #[test]
 fn features_of_frozen_vision_models_equal_those_of_their_public_code() {
-    let figures = figures();
+    let reference_values = reference_values();
     for name in ["dinov3", "dinov2"] {
-        let (model, expected) = (load(name, [16, 16]), &figures["foundation"][name]);
+        let (model, expected) = (load(name, [16, 16]), &reference_values["foundation"][name]);
         let features = model.features(&images("target", &[2, 3, 256, 256])).expect("computed");
         assert_eq!((features.class.size(), features.patches.size()), (vec![2, 128], vec![2, 128, 16, 16]));
         same(name, &features.class, "class", &expected["class"], Of::Values, 0.0);
@@ -59,8 +59,8 @@ fn only_models_that_can_be_aligned_to_are_taken_by_name() {
 #[test]
 fn a_model_is_read_from_under_one_prefix_and_refused_with_values_that_are_no_numbers() {
     let folder = tempfile::tempdir().expect("a folder");
-    let figures = figures();
-    let path = file(folder.path(), "model.safetensors", &figures["foundation"]["dinov2"]["names"]);
+    let reference_values = reference_values();
+    let path = file(folder.path(), "model.safetensors", &reference_values["foundation"]["dinov2"]["names"]);
     let load = || {
         let architecture = small(VisionArchitecture::DINOV2_LARGE);
         FoundationModel::load_architecture(FoundationKind::DinoV2Large, &architecture, &path, CPU, [4, 4])
@@ -81,7 +81,7 @@ fn a_model_is_read_from_under_one_prefix_and_refused_with_values_that_are_no_num
 #[test]
 fn another_model_of_the_same_family_is_refused_with_its_tensors() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = file(folder.path(), "model.safetensors", &figures()["foundation"]["dinov2"]["names"]);
+    let path = file(folder.path(), "model.safetensors", &reference_values()["foundation"]["dinov2"]["names"]);
     let error = FoundationModel::load(FoundationKind::DinoV2Base, &path, CPU, [16, 16]).expect_err("another width");
     let error = error.to_string();
     for part in [

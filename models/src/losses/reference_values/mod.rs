@@ -40,7 +40,7 @@ impl Of {
     }
 }
 
-pub(crate) fn figures() -> Value {
+pub(crate) fn reference_values() -> Value {
     // One thread: test processes run side by side.
     crate::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
     let file = crate::fixtures::fixture("losses/figures.json");

@@ -1,4 +1,4 @@
-use super::{CPU, Of, close, figures, file, gradient, images, integers, number, same};
+use super::{CPU, Of, close, file, gradient, images, integers, number, reference_values, same};
 use crate::{
     ReconstructionKind,
     losses::{PerceptualJitter, PerceptualLoss, reconstruction},
@@ -17,19 +17,19 @@ fn load(names: &Value) -> PerceptualLoss {
 
 #[test]
 fn distances_of_pixels_equal_the_published_ones() {
-    let figures = &figures()["reconstruction"];
-    let (target, rebuilt) = (images("target", &[2, 3, 12, 10]), images("rebuilt", &[2, 3, 12, 10]));
+    let reference_values = &reference_values()["reconstruction"];
+    let (target, reconstructed) = (images("target", &[2, 3, 12, 10]), images("rebuilt", &[2, 3, 12, 10]));
     for (kind, name) in [(ReconstructionKind::L1, "l1"), (ReconstructionKind::L2, "l2")] {
-        let found = reconstruction::distance(kind, &target, &rebuilt).expect("computed").double_value(&[]);
-        close(name, found, number(&figures[name]));
+        let found = reconstruction::distance(kind, &target, &reconstructed).expect("computed").double_value(&[]);
+        close(name, found, number(&reference_values[name]));
     }
 }
 
 #[test]
 fn the_perceptual_loss_equals_the_published_one() {
-    let figures = figures();
-    let loss = load(&figures["names"]);
-    let cases = figures["perceptual"].as_array().expect("cases");
+    let reference_values = reference_values();
+    let loss = load(&reference_values["names"]);
+    let cases = reference_values["perceptual"].as_array().expect("cases");
     assert_eq!(cases.len(), 4);
     for case in cases {
         let size = integers(&case["size"]);
@@ -38,22 +38,22 @@ fn the_perceptual_loss_equals_the_published_one() {
             let trims = integers(&case["jitter"]);
             PerceptualJitter { top: trims[0], bottom: trims[1], left: trims[2], right: trims[3] }
         });
-        let rebuilt = images("rebuilt", &shape).set_requires_grad(true);
-        let found = loss.forward(&images("target", &shape), &rebuilt, jitter.as_ref()).expect("computed");
+        let reconstructed = images("rebuilt", &shape).set_requires_grad(true);
+        let found = loss.forward(&images("target", &shape), &reconstructed, jitter.as_ref()).expect("computed");
         let what = format!("{size:?} {jitter:?}");
         close(&what, found.double_value(&[]), number(&case["loss"]));
-        same(&what, &gradient(&found, &rebuilt), "gradient", &case["gradient"], Of::Gradients, 0.0);
+        same(&what, &gradient(&found, &reconstructed), "gradient", &case["gradient"], Of::Gradients, 0.0);
     }
 }
 
 #[test]
 fn flat_and_equal_images_have_gradients_that_are_numbers() {
-    let loss = load(&figures()["names"]);
+    let loss = load(&reference_values()["names"]);
     let black = Tensor::zeros([1, 3, 32, 32], (Kind::Float, CPU));
-    for rebuilt in [black.copy(), images("rebuilt", &[1, 3, 32, 32])] {
-        let rebuilt = rebuilt.set_requires_grad(true);
-        let found = loss.forward(&black, &rebuilt, None).expect("computed");
-        let gradient = gradient(&found, &rebuilt);
+    for reconstructed in [black.copy(), images("rebuilt", &[1, 3, 32, 32])] {
+        let reconstructed = reconstructed.set_requires_grad(true);
+        let found = loss.forward(&black, &reconstructed, None).expect("computed");
+        let gradient = gradient(&found, &reconstructed);
         assert_eq!(gradient.isfinite().all().int64_value(&[]), 1);
     }
 }
@@ -62,7 +62,7 @@ fn flat_and_equal_images_have_gradients_that_are_numbers() {
 fn features_that_are_all_zero_have_gradients_that_are_numbers() {
     // A bias of -100 in the first layer silences every channel behind it.
     let folder = tempfile::tempdir().expect("a folder");
-    let names = &figures()["names"];
+    let names = &reference_values()["names"];
     let vgg16 = file(folder.path(), "vgg16.safetensors", &names["vgg16"]);
     let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
     let mut tensors: std::collections::BTreeMap<String, Tensor> =
@@ -74,15 +74,15 @@ fn features_that_are_all_zero_have_gradients_that_are_numbers() {
     }
     crate::weight_file::write(&vgg16, &tensors).expect("written");
     let loss = PerceptualLoss::load(&vgg16, &linear, CPU).expect("loads");
-    let rebuilt = images("rebuilt", &[1, 3, 16, 16]).set_requires_grad(true);
-    let found = loss.forward(&images("target", &[1, 3, 16, 16]), &rebuilt, None).expect("computed");
+    let reconstructed = images("rebuilt", &[1, 3, 16, 16]).set_requires_grad(true);
+    let found = loss.forward(&images("target", &[1, 3, 16, 16]), &reconstructed, None).expect("computed");
     assert_eq!(found.double_value(&[]), 0.0, "no feature, no difference");
-    assert_eq!(gradient(&found, &rebuilt).abs().max().double_value(&[]), 0.0);
+    assert_eq!(gradient(&found, &reconstructed).abs().max().double_value(&[]), 0.0);
 }
 
 #[test]
 fn images_that_poolings_leave_nothing_of_are_refused() {
-    let loss = load(&figures()["names"]);
+    let loss = load(&reference_values()["names"]);
     let small = images("target", &[1, 3, 20, 15]);
     let error = loss.forward(&small, &small, None).expect_err("too small").to_string();
     assert!(error.contains("20 by 15") && error.contains("at least 16 by 16"), "{error}");
@@ -96,7 +96,7 @@ fn tensors(file: &std::path::Path) -> std::collections::BTreeMap<String, Tensor>
 #[test]
 fn frozen_networks_with_values_that_are_no_finite_numbers_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let names = &figures()["names"];
+    let names = &reference_values()["names"];
     let vgg16 = file(folder.path(), "vgg16.safetensors", &names["vgg16"]);
     let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
     let (sound_linear, mut changed) = (tensors(&linear), tensors(&linear));
@@ -116,13 +116,13 @@ fn frozen_networks_with_values_that_are_no_finite_numbers_are_refused() {
 #[test]
 fn a_frozen_network_in_shards_is_read_by_its_index_and_known_by_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    let names = &figures()["names"];
+    let names = &reference_values()["names"];
     let vgg16 = file(folder.path(), "vgg16.safetensors", &names["vgg16"]);
     let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
-    let (rebuilt, target) = (images("rebuilt", &[1, 3, 16, 16]), images("target", &[1, 3, 16, 16]));
+    let (reconstructed, target) = (images("rebuilt", &[1, 3, 16, 16]), images("target", &[1, 3, 16, 16]));
     let distance = |linear: &std::path::Path| {
         let loss = PerceptualLoss::load(&vgg16, linear, CPU).expect("loads");
-        loss.forward(&target, &rebuilt, None).expect("computed").double_value(&[])
+        loss.forward(&target, &reconstructed, None).expect("computed").double_value(&[])
     };
     let whole = distance(&linear);
     let mut first = tensors(&linear);
@@ -144,7 +144,7 @@ fn a_frozen_network_in_shards_is_read_by_its_index_and_known_by_them() {
 #[test]
 fn a_frozen_file_that_cannot_be_used_is_named_with_its_term_and_what_is_wrong() {
     let folder = tempfile::tempdir().expect("a folder");
-    let names = &figures()["names"];
+    let names = &reference_values()["names"];
     let linear = file(folder.path(), "lpips.safetensors", &names["lpips"]);
     let mut lacking = names["vgg16"].clone();
     lacking.as_object_mut().expect("names").remove("features.28.bias");

@@ -1,6 +1,6 @@
-use super::{CPU, Of, close, figures, fill, integers, number, same, signed};
+use super::{CPU, Of, close, fill, integers, number, reference_values, same, signed};
 use crate::{
-    TokenizerSize, TokenizerConfig,
+    TokenizerConfig, TokenizerSize,
     parameters::{ParameterStore, Parameters},
     visual_tokenizer::quantizer::{Quantizer, TrainingQuantized},
 };
@@ -79,8 +79,8 @@ impl Pass {
 
 #[test]
 fn losses_of_the_quantizer_and_their_gradients_equal_the_published_ones() {
-    let figures = figures();
-    let cases = figures["quantizer"].as_array().expect("cases");
+    let reference_values = reference_values();
+    let cases = reference_values["quantizer"].as_array().expect("cases");
     assert_eq!(cases.len(), 3);
     for case in cases {
         let config = config(case);

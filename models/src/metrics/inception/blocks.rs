@@ -3,7 +3,7 @@
 use crate::{
     ModelError,
     layers::Convolution,
-    parameters::{Scope, Start},
+    parameters::{Init, Scope},
 };
 use tch::{Kind, Tensor};
 
@@ -46,10 +46,10 @@ impl NormedConvolution {
         let statistic = |name: &str, start| {
             norm.tensor(name, &[shape.outputs], start)?.f_to_kind(Kind::Double).map_err(ModelError::from)
         };
-        let (gain, offset) = (statistic("weight", Start::Ones)?, statistic("bias", Start::Zeros)?);
-        let (mean, variance) = (statistic("running_mean", Start::Zeros)?, statistic("running_var", Start::Ones)?);
+        let (gain, offset) = (statistic("weight", Init::Ones)?, statistic("bias", Init::Zeros)?);
+        let (mean, variance) = (statistic("running_mean", Init::Zeros)?, statistic("running_var", Init::Ones)?);
         let factor = gain.f_div(&variance.f_add_scalar(VARIANCE_EPSILON)?.f_sqrt()?)?;
-        let weight = scope.sub("conv").tensor("weight", &[shape.outputs, inputs, rows, columns], Start::WEIGHT)?;
+        let weight = scope.sub("conv").tensor("weight", &[shape.outputs, inputs, rows, columns], Init::WEIGHT)?;
         let weight = weight.f_to_kind(Kind::Double)?.f_mul(&factor.f_view([-1, 1, 1, 1])?)?;
         let bias = offset.f_sub(&mean.f_mul(&factor)?)?;
         let padding = if shape.padded { [rows / 2, columns / 2] } else { [0, 0] };

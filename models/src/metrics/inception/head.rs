@@ -1,7 +1,7 @@
 //! The network's last layer, from pool features to classes.
 
 use super::{NETWORK, TERM};
-use crate::{Device, ModelError, foundation::FrozenFile, layers::full_float32_product, parameters::Start};
+use crate::{Device, ModelError, foundation::FrozenFile, layers::full_float32_product, parameters::Init};
 use schemas::ScoredImages;
 use std::path::Path;
 use tch::Tensor;
@@ -27,7 +27,7 @@ impl InceptionHead {
         let frozen = FrozenFile { term: TERM, network: NETWORK, path: file };
         let shape = [CLASSES as i64, ScoredImages::POOL as i64];
         // The rest of the network is there too, and checked where it is read.
-        let weight = frozen.load(device.torch(), |scope| scope.placed("fc.weight", &shape, Start::WEIGHT), |_| true)?;
+        let weight = frozen.load(device.torch(), |scope| scope.placed("fc.weight", &shape, Init::WEIGHT), |_| true)?;
         Ok(Self { weight, device })
     }
 

@@ -28,9 +28,9 @@ fn along(images: &Tensor, axis: i64) -> Result<Tensor, ModelError> {
     let lower = positions.f_floor()?;
     let mut shape = [1; 4];
     shape[axis as usize] = SIDE;
-    let share = positions.f_sub(&lower)?.f_view(shape)?;
+    let fraction = positions.f_sub(&lower)?.f_view(shape)?;
     let lower = lower.f_to_kind(Kind::Int64)?;
     let upper = lower.f_add_scalar(1)?.f_clamp_max(size - 1)?;
     let (lower, upper) = (images.f_index_select(axis, &lower)?, images.f_index_select(axis, &upper)?);
-    Ok(lower.f_add(&upper.f_sub(&lower)?.f_mul(&share)?)?)
+    Ok(lower.f_add(&upper.f_sub(&lower)?.f_mul(&fraction)?)?)
 }

@@ -1,4 +1,4 @@
-use super::{close, features, figures, head, inception, number, numbers, pictures, sizes};
+use super::{close, features, head, inception, number, numbers, pictures, reference_values, sizes};
 use crate::{
     Device, ExtractorPrecision, FeatureDistribution, FeatureStatistics, InceptionScore, InceptionScores,
     frechet_distance, metrics::test_images::batch, precision_recall,
@@ -62,8 +62,8 @@ fn compare_scores(expected: &Value, pool: &[f32], split: u64, images: u64, toler
 
 #[test]
 fn scores_of_arrays_of_features_equal_others() {
-    let figures = figures();
-    for case in figures["arrays"].as_array().expect("cases") {
+    let reference_values = reference_values();
+    for case in reference_values["arrays"].as_array().expect("cases") {
         let dimensions = case["dimensions"].as_u64().expect("a number") as usize;
         let [rows, sampled] = sizes::<2>(&case["rows"]);
         let reference = features("reference", rows, dimensions, 1.0, 0.0);
@@ -77,14 +77,14 @@ fn scores_of_arrays_of_features_equal_others() {
 
 #[test]
 fn scores_of_images_equal_others() {
-    let figures = figures();
+    let reference_values = reference_values();
     let network = inception(ExtractorPrecision::Float32);
     let pool = |set, first| {
         let images = batch(&pictures(set, first, 10, [32, 32]), 0);
         network.features(&images, false).expect("computed").pool
     };
     let (reference, samples) = (pool(0, 0), pool(2, 100));
-    let expected = &figures["images"];
+    let expected = &reference_values["images"];
     // Two networks in float32 differ in the last digits.
     let found = distance(&distribution(&reference, 2048), &distribution(&samples, 2048));
     for who in ["adm", "fidelity"] {
@@ -98,7 +98,7 @@ fn scores_of_images_equal_others() {
 
 #[test]
 fn a_set_has_no_distance_to_itself() {
-    figures();
+    reference_values();
     for (rows, dimensions) in [(600, 64), (40, 300)] {
         let of = distribution(&features("reference", rows, dimensions, 1.0, 0.5), dimensions);
         let trace: f64 = of.covariance().iter().step_by(dimensions + 1).sum();
@@ -118,7 +118,7 @@ fn a_set_has_no_distance_to_itself() {
 
 #[test]
 fn statistics_are_those_of_the_whole_however_it_was_divided() {
-    figures();
+    reference_values();
     const DIMENSIONS: usize = 37;
     // More rows than one block has, far from 0.
     let all = features("reference", 4500, DIMENSIONS, 1.0, 100.0);
@@ -177,7 +177,7 @@ fn in_two_passes(features: &[f32], dimensions: usize) -> (Vec<f64>, Vec<f64>) {
 
 #[test]
 fn another_order_changes_the_score_alone() {
-    figures();
+    reference_values();
     const DIMENSIONS: usize = 64;
     let order = |samples: &[f32], dimensions: usize| -> Vec<f32> {
         let rows = samples.len() / dimensions;
@@ -190,9 +190,9 @@ fn another_order_changes_the_score_alone() {
     assert!(others.len() == samples.len() && others != samples);
     let to = |samples: &[f32]| distance(&distribution(&reference, DIMENSIONS), &distribution(samples, DIMENSIONS));
     close("FID", to(&others), to(&samples), 1e-12, to(&samples));
-    let shares =
+    let fractions =
         |samples: &[f32]| precision_recall(&reference, samples, DIMENSIONS, NEIGHBOURS, Device::Cpu).expect("computed");
-    assert_eq!(shares(&others), shares(&samples));
+    assert_eq!(fractions(&others), fractions(&samples));
 
     let samples = features("samples", 48, 2048, 1.15, 0.05);
     let (found, other) = (score(&samples, Some(12)), score(&order(&samples, 2048), Some(12)));
@@ -202,7 +202,7 @@ fn another_order_changes_the_score_alone() {
 
 #[test]
 fn a_sorted_set_is_known_by_its_repeats() {
-    figures();
+    reference_values();
     // Eight kinds of image, six of each.
     let kinds = features("samples", 8, 2048, 1.15, 0.05);
     let set = |kind: fn(usize) -> usize| -> Vec<f32> {
@@ -217,7 +217,7 @@ fn a_sorted_set_is_known_by_its_repeats() {
 
 #[test]
 fn sets_too_small_to_say_anything_of_are_refused_with_their_number() {
-    figures();
+    reference_values();
     for rows in [0, 1] {
         let mut statistics = FeatureStatistics::new(5, Device::Cpu).expect("begun");
         statistics.add(&vec![1.0; rows * 5]).expect("added");

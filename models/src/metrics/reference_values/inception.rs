@@ -1,7 +1,7 @@
-use super::{close, figures, head_weight, inception, inception_weights, number, pictures, sizes};
+use super::{close, head_weight, inception, inception_weights, number, pictures, reference_values, sizes};
 use crate::{
     Device, ExtractorPrecision, Inception,
-    metrics::{figures::head, test_images::batch},
+    metrics::{reference_values::head, test_images::batch},
     weight_file,
 };
 use schemas::ScoredImages;
@@ -30,12 +30,15 @@ fn same(what: &str, found: &Tensor, expected: &Value, tolerance: f64) {
 }
 
 fn layers_are_those_of_torch_fidelity(precision: ExtractorPrecision, tolerance: f64) {
-    let figures = figures();
+    let reference_values = reference_values();
     let network = inception(precision);
     let folder = tempfile::tempdir().expect("a folder");
     let head = head(folder.path());
-    let cases =
-        figures["layers"].as_array().expect("cases").iter().filter(|case| case["precision"] == precision.name());
+    let cases = reference_values["layers"]
+        .as_array()
+        .expect("cases")
+        .iter()
+        .filter(|case| case["precision"] == precision.name());
     let mut count = 0;
     for case in cases {
         let size = sizes::<2>(&case["size"]).map(|side| side as i64);
@@ -74,14 +77,14 @@ fn the_network_asks_for_the_tensors_that_its_port_has() {
     let names = Inception::names();
     let text: String = names.iter().map(|(name, shape)| format!("{name} {shape:?}\n")).collect();
     let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let expected = &figures()["names"];
+    let expected = &reference_values()["names"];
     assert_eq!(names.len() as u64, expected["count"].as_u64().expect("a count"));
     assert_eq!(Some(digest.as_str()), expected["sha256"].as_str());
 }
 
 #[test]
 fn a_file_gives_features_of_the_filled_rows_and_is_known_by_its_digest() {
-    figures();
+    reference_values();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("inception.safetensors");
     let mut tensors = inception_weights();
@@ -110,7 +113,7 @@ fn a_file_gives_features_of_the_filled_rows_and_is_known_by_its_digest() {
 
 #[test]
 fn a_network_with_values_that_are_no_finite_numbers_is_refused() {
-    figures();
+    reference_values();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("inception.safetensors");
     let mut tensors = inception_weights();
@@ -129,7 +132,7 @@ fn a_network_with_values_that_are_no_finite_numbers_is_refused() {
 
 #[test]
 fn a_file_that_cannot_be_used_is_named_with_what_is_wrong_and_what_to_do() {
-    figures();
+    reference_values();
     let folder = tempfile::tempdir().expect("a folder");
     let pickle = folder.path().join("weights-inception-2015-12-05-6726825d.pth");
     std::fs::write(&pickle, [b'P', b'K', 3, 4, 0x80, 0x80, 0x80, 0x80, 0, 0]).expect("written");

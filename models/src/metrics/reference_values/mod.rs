@@ -9,13 +9,13 @@ mod reconstruction;
 use super::{ExtractorPrecision, Inception};
 use crate::{
     DeviceChoice,
-    losses::figures::{raw, tensor, weight},
+    losses::reference_values::{raw, tensor, weight},
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 use tch::{Kind, Tensor};
 
-fn figures() -> Value {
+fn reference_values() -> Value {
     // One thread: test processes run side by side.
     crate::initialise(&[DeviceChoice::Cpu], Some(1)).expect("there is a processor");
     serde_json::from_str(include_str!("figures.json")).expect("JSON")

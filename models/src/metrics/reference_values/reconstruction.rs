@@ -1,8 +1,8 @@
-use super::{close, figures, inception, numbers, sizes};
+use super::{close, inception, numbers, reference_values, sizes};
 use crate::{
     Device, ExtractorPrecision, ImageComparison, LoadOptions, LpipsFiles, Precision, ReconstructionMeter,
     ReconstructionScorer, VisualTokenizer,
-    losses::figures::file,
+    losses::reference_values::file,
     metrics::test_images::{batch, pair},
 };
 use schemas::{ImageMeasures, Rounding};
@@ -19,16 +19,16 @@ fn lpips(folder: &Path, names: &Value) -> LpipsFiles {
 }
 
 fn measures(comparison: &ImageComparison, size: [usize; 3]) -> Vec<ImageMeasures> {
-    let (original, rebuilt) = pair((size[0] as i64, size[1] as i64, size[2] as i64));
+    let (original, reconstructed) = pair((size[0] as i64, size[1] as i64, size[2] as i64));
     let look = comparison.look(&original).expect("seen");
-    comparison.compare(&original, &look, &rebuilt).expect("compared").read(size[0]).expect("read")
+    comparison.compare(&original, &look, &reconstructed).expect("compared").read(size[0]).expect("read")
 }
 
 #[test]
 fn similarities_over_five_scales_equal_the_published_librarys() {
-    let figures = figures();
+    let reference_values = reference_values();
     let comparison = ImageComparison::new(Device::Cpu, None).expect("begun");
-    let cases = figures["ms_ssim"].as_array().expect("cases");
+    let cases = reference_values["ms_ssim"].as_array().expect("cases");
     assert_eq!(cases.len(), 3);
     for case in cases {
         let size = sizes::<3>(&case["size"]);
@@ -46,11 +46,12 @@ fn similarities_over_five_scales_equal_the_published_librarys() {
 
 #[test]
 fn perceptual_distances_equal_the_published_packages() {
-    let figures = figures();
+    let reference_values = reference_values();
     let folder = tempfile::tempdir().expect("a folder");
     let comparison =
-        ImageComparison::new(Device::Cpu, Some(&lpips(folder.path(), &figures["lpips"]["names"]))).expect("loads");
-    let cases = figures["lpips"]["cases"].as_array().expect("cases");
+        ImageComparison::new(Device::Cpu, Some(&lpips(folder.path(), &reference_values["lpips"]["names"])))
+            .expect("loads");
+    let cases = reference_values["lpips"]["cases"].as_array().expect("cases");
     assert_eq!(cases.len(), 3);
     for case in cases {
         let size = sizes::<3>(&case["size"]);
@@ -67,9 +68,9 @@ fn perceptual_distances_equal_the_published_packages() {
 
 #[test]
 fn files_of_another_network_are_refused() {
-    let figures = figures();
+    let reference_values = reference_values();
     let folder = tempfile::tempdir().expect("a folder");
-    let LpipsFiles { alexnet, linear } = lpips(folder.path(), &figures["lpips"]["names"]);
+    let LpipsFiles { alexnet, linear } = lpips(folder.path(), &reference_values["lpips"]["names"]);
     let turned = LpipsFiles { alexnet: linear.clone(), linear: alexnet };
     let error = ImageComparison::new(Device::Cpu, Some(&turned)).expect_err("turned").to_string();
     for part in ["scoring needs AlexNet", "features.0.weight is missing (expected [64, 3, 11, 11])"] {
@@ -87,21 +88,22 @@ fn tokenizer() -> VisualTokenizer {
 }
 
 #[test]
-fn faces_are_the_images_and_what_is_rebuilt_of_them() {
-    let figures = figures();
+fn variants_are_the_images_and_their_reconstructions() {
+    let reference_values = reference_values();
     let folder = tempfile::tempdir().expect("a folder");
     let comparison =
-        ImageComparison::new(Device::Cpu, Some(&lpips(folder.path(), &figures["lpips"]["names"]))).expect("loads");
+        ImageComparison::new(Device::Cpu, Some(&lpips(folder.path(), &reference_values["lpips"]["names"])))
+            .expect("loads");
     let keep = vec![128, 3];
     let scorer =
         ReconstructionScorer::new(tokenizer(), Some(inception(ExtractorPrecision::Float32)), comparison, keep.clone());
     let scorer = scorer.expect("fits together");
     let images = batch(&pair((1, 256, 256)).0, 0);
-    let (faces, tokens) = scorer.score(&images).expect("scored");
+    let (variants, tokens) = scorer.score(&images).expect("scored");
 
     let tokenizer = scorer.tokenizer();
     assert_eq!(tokens, tokenizer.encode(&images).expect("encodes"));
-    assert_eq!(faces.iter().map(|face| face.kept_tokens).collect::<Vec<_>>(), [None, Some(128), Some(3)]);
+    assert_eq!(variants.iter().map(|variant| variant.kept_tokens).collect::<Vec<_>>(), [None, Some(128), Some(3)]);
     let network = inception(ExtractorPrecision::Float32);
     let same = |what: &str, found: &[f32], expected: &[f32]| {
         assert_eq!(found.len(), expected.len());
@@ -109,37 +111,37 @@ fn faces_are_the_images_and_what_is_rebuilt_of_them() {
             close(what, f64::from(*found), f64::from(*expected), 1e-5, 1.0);
         }
     };
-    same("as they are", &faces[0].pool, &network.features(&images, false).expect("computed").pool);
-    assert!(faces[0].measures.is_empty());
-    for (face, keep) in faces[1..].iter().zip(keep) {
-        face.check(1).expect("one image");
-        assert!(face.spatial.is_empty());
-        let rebuilt = tokenizer.decode(&tokens, keep, Rounding::Nearest).expect("decodes");
-        same("rebuilt", &face.pool, &network.features(&rebuilt, false).expect("computed").pool);
+    same("as they are", &variants[0].pool, &network.features(&images, false).expect("computed").pool);
+    assert!(variants[0].measures.is_empty());
+    for (variant, keep) in variants[1..].iter().zip(keep) {
+        variant.check(1).expect("one image");
+        assert!(variant.spatial.is_empty());
+        let reconstructed = tokenizer.decode(&tokens, keep, Rounding::Nearest).expect("decodes");
+        same("rebuilt", &variant.pool, &network.features(&reconstructed, false).expect("computed").pool);
         let mut meter = ReconstructionMeter::new(Device::Cpu, tokenizer.levels().clone(), tokenizer.codebook_size())
             .expect("begun");
-        meter.update(&images, &rebuilt, &tokens).expect("compared");
+        meter.update(&images, &reconstructed, &tokens).expect("compared");
         let expected = meter.finish().expect("scores");
-        let [found] = face.measures[..] else { panic!("one image") };
+        let [found] = variant.measures[..] else { panic!("one image") };
         close("PSNR", found.psnr, expected.psnr, 1e-9, 1.0);
         close("SSIM", found.ssim, expected.ssim, 1e-7, 1.0);
         let (ms_ssim, lpips) = (found.ms_ssim.expect("large enough"), found.lpips.expect("there is a network"));
         assert!((0.0..1.0).contains(&ms_ssim) && lpips > 0.0, "{found:?}");
     }
-    assert_ne!(faces[1].pool, faces[2].pool);
+    assert_ne!(variants[1].pool, variants[2].pool);
 }
 
 #[test]
 fn a_scorer_without_networks_measures_and_refuses_what_cannot_be_kept() {
-    figures();
+    reference_values();
     let scorer = |keep: &[usize]| {
         let comparison = ImageComparison::new(Device::Cpu, None).expect("begun");
         ReconstructionScorer::new(tokenizer(), None, comparison, keep.to_vec())
     };
     let images = batch(&pair((1, 256, 256)).0, 1);
-    let (faces, tokens) = scorer(&[128]).expect("fits").score(&images).expect("scored");
-    assert_eq!((faces.len(), tokens.rows(), faces[1].measures.len()), (2, 1, 1));
-    assert!(faces.iter().all(|face| face.pool.is_empty()) && faces[1].measures[0].lpips.is_none());
+    let (variants, tokens) = scorer(&[128]).expect("fits").score(&images).expect("scored");
+    assert_eq!((variants.len(), tokens.rows(), variants[1].measures.len()), (2, 1, 1));
+    assert!(variants.iter().all(|variant| variant.pool.is_empty()) && variants[1].measures[0].lpips.is_none());
     for (keep, part) in [(&[0][..], "found 0, expected 1 to 128"), (&[129], "129"), (&[4, 8, 4], "4 twice")] {
         let error = scorer(keep).expect_err("refused").to_string();
         assert!(error.contains(part), "{part}: {error}");

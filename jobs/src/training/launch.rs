@@ -1,0 +1,174 @@
+//! How a process learns that others train with it: the variables of `torchrun`, or those of Slurm beside an address to meet at.
+
+use crate::settings::SettingsError;
+use anyhow::{Context, Result};
+use models::{Device, DeviceChoice, ProcessGroup, Rendezvous};
+use std::{sync::Arc, thread::available_parallelism, time::Duration};
+
+/// This process among those of a training; alone without a scheduler that says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// Where the others are met, if there are any.
+    rendezvous: Option<Rendezvous>,
+    /// Which of the processes on this machine it is, and of how many.
+    local: (usize, usize),
+}
+
+impl Launch {
+    /// A process that nobody trains with.
+    pub(crate) const ALONE: Self = Self { rendezvous: None, local: (0, 1) };
+
+    /// Reads the environment through `lookup`, in which an empty variable counts as absent.
+    ///
+    /// Work units take their ranks from more schedulers (`pipeline::ProcessRank`), which need no address: a Kubernetes job that numbers its pods,
+    /// or a Slurm array, starts trainings that have nothing to do with each other.
+    ///
+    /// # Errors
+    /// When a variable is missing beside others, or is no number.
+    pub(crate) fn detect(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let number = |name: &'static str| match lookup(name) {
+            Some(value) => match value.parse::<usize>() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(SettingsError::invalid(name, value, "a number of at least 0")),
+            },
+            None => Ok(None),
+        };
+        let names = match () {
+            () if lookup("WORLD_SIZE").is_some() => ["WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"],
+            // One process of a batch script sees these as well; only who wants a group says where it meets.
+            () if lookup("MASTER_ADDR").is_some() && lookup("SLURM_NTASKS").is_some() => {
+                ["SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"]
+            }
+            () => return Ok(Self::ALONE),
+        };
+        let [size_name, rank_name, local_rank_name, local_size_name] = names;
+        let world_size = number(size_name)?.unwrap_or(1);
+        if world_size <= 1 {
+            return Ok(Self::ALONE);
+        }
+        let needed = |name: &'static str| {
+            SettingsError::invalid(name, "nothing", format!("a value, beside {size_name}={world_size}"))
+        };
+        let rank = number(rank_name)?.ok_or_else(|| needed(rank_name))?;
+        if rank >= world_size {
+            return Err(SettingsError::invalid(
+                rank_name,
+                rank.to_string(),
+                format!("less than {size_name}, {world_size}"),
+            ));
+        }
+        let port = number("MASTER_PORT")?.ok_or_else(|| needed("MASTER_PORT"))?;
+        let local_size = number(local_size_name)?.unwrap_or(1).max(1);
+        Ok(Self {
+            rendezvous: Some(Rendezvous {
+                host: lookup("MASTER_ADDR").ok_or_else(|| needed("MASTER_ADDR"))?,
+                port: u16::try_from(port)
+                    .map_err(|_| SettingsError::invalid("MASTER_PORT", port.to_string(), "at most 65535"))?,
+                rank,
+                world_size,
+                is_open: lookup("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True"),
+                restarts: number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0) as u64,
+                timeout: Duration::ZERO,
+            }),
+            local: (number(local_rank_name)?.unwrap_or(0), local_size),
+        })
+    }
+
+    /// Processes in all.
+    pub(crate) fn world_size(&self) -> usize {
+        self.rendezvous.as_ref().map_or(1, |rendezvous| rendezvous.world_size)
+    }
+
+    /// Number of this process; the one of rank 0 writes, and speaks.
+    pub(crate) fn rank(&self) -> usize {
+        self.rendezvous.as_ref().map_or(0, |rendezvous| rendezvous.rank)
+    }
+
+    /// Names the rank in every line that this thread logs, as long as the result lives.
+    pub(crate) fn named(&self) -> Option<tracing::span::EnteredSpan> {
+        (self.world_size() > 1).then(|| tracing::error_span!("process", rank = self.rank()).entered())
+    }
+
+    /// The device of this process, found before anything else touches torch. Processes on one machine take its devices in turn, and share its
+    /// cores where `threads` does not say otherwise.
+    ///
+    /// # Errors
+    /// When a device is asked for that is not there.
+    pub(crate) fn device(&self, choice: DeviceChoice, threads: Option<usize>) -> Result<Device> {
+        let (local_rank, local_size) = self.local;
+        let cores = || available_parallelism().map_or(1, usize::from);
+        let threads = threads.or_else(|| (local_size > 1).then(|| (cores() / local_size).max(1)));
+        let devices = models::initialise(&[choice], threads)?;
+        devices.get(local_rank % devices.len().max(1)).copied().context("no device to train on")
+    }
+
+    /// Meets the other processes, if there are any.
+    ///
+    /// # Errors
+    /// When they do not all appear within `timeout`, or the address cannot be used.
+    pub(crate) fn meet(&self, device: Device, timeout: Duration) -> Result<Option<Arc<ProcessGroup>>> {
+        let rendezvous = self.rendezvous.clone().map(|rendezvous| Rendezvous { timeout, ..rendezvous });
+        Ok(rendezvous.map(|rendezvous| ProcessGroup::meet(&rendezvous, device)).transpose()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detect(variables: &[(&str, &str)]) -> Result<Launch, SettingsError> {
+        Launch::detect(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn torchrun_and_slurm_are_recognised_and_a_process_without_them_is_alone() {
+        for alone in [
+            &[][..],
+            &[("WORLD_SIZE", "1"), ("RANK", "0")],
+            &[("JOB_COMPLETION_INDEX", "3")],
+            &[("SLURM_NTASKS", "4"), ("SLURM_PROCID", "0")],
+        ] {
+            let launch = detect(alone).expect("alone");
+            assert_eq!((launch.rank(), launch.world_size()), (0, 1), "{alone:?}");
+        }
+        let torchrun = detect(&[
+            ("RANK", "5"),
+            ("WORLD_SIZE", "8"),
+            ("LOCAL_RANK", "1"),
+            ("LOCAL_WORLD_SIZE", "4"),
+            ("MASTER_ADDR", "host"),
+            ("MASTER_PORT", "29500"),
+            ("TORCHELASTIC_USE_AGENT_STORE", "True"),
+            ("TORCHELASTIC_RESTART_COUNT", "2"),
+        ])
+        .expect("torchrun's");
+        assert_eq!((torchrun.rank(), torchrun.world_size(), torchrun.local), (5, 8, (1, 4)));
+        let rendezvous = torchrun.rendezvous.expect("others");
+        assert!(rendezvous.is_open && rendezvous.restarts == 2 && rendezvous.host == "host", "{rendezvous:?}");
+        let slurm = detect(&[
+            ("SLURM_NTASKS", "2"),
+            ("SLURM_PROCID", "1"),
+            ("SLURM_LOCALID", "1"),
+            ("MASTER_ADDR", "host"),
+            ("MASTER_PORT", "29500"),
+        ])
+        .expect("Slurm's");
+        assert_eq!((slurm.rank(), slurm.world_size(), slurm.local), (1, 2, (1, 1)));
+        assert!(!slurm.rendezvous.expect("others").is_open);
+    }
+
+    #[test]
+    fn what_is_missing_or_no_number_is_named() {
+        let whole = [("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "host"), ("MASTER_PORT", "29500")];
+        for missing in ["RANK", "MASTER_ADDR", "MASTER_PORT"] {
+            let rest: Vec<_> = whole.into_iter().filter(|(name, _)| *name != missing).collect();
+            let error = detect(&rest).expect_err(missing).to_string();
+            assert!(error.contains(missing), "{error}");
+        }
+        for (name, value) in [("RANK", "two"), ("RANK", "2"), ("WORLD_SIZE", "-1"), ("MASTER_PORT", "100000")] {
+            let other = whole.map(|(known, found)| (known, if known == name { value } else { found }));
+            let error = detect(&other).expect_err(name).to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+}

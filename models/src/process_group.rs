@@ -1,0 +1,511 @@
+//! Processes that train one network together: torch's own store, process groups and gradient reducer (`shim/process_group.cpp`).
+//!
+//! A group has as many processes as `WORLD_SIZE` says, of which each has a rank. All of them call the same collective operations in the same
+//! order. Tensors on the CPU go through Gloo, those on CUDA devices through NCCL; what the processes must agree on beside tensors goes through
+//! Gloo always, so that no device waits for it. A process that is lost or silent ends every other one with an error that names it.
+
+use crate::{Device, ModelError, torch_switches::check};
+use std::{
+    ffi::{CString, c_char, c_int, c_void},
+    fmt::Debug,
+    ptr::NonNull,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+#[expect(unsafe_code, reason = "declares the C interface of shim/process_group.cpp, which is compiled into this crate")]
+mod shim {
+    use super::{C_tensor, c_char, c_int, c_void};
+    unsafe extern "C" {
+        pub(super) fn restok_store_open(
+            host: *const c_char,
+            port: u16,
+            is_server: c_int,
+            timeout_ms: i64,
+            store: *mut *mut c_void,
+        ) -> c_int;
+        pub(super) fn restok_store_port(store: *mut c_void) -> u16;
+        pub(super) fn restok_store_set(store: *mut c_void, key: *const c_char, value: *const u8, bytes: usize)
+        -> c_int;
+        pub(super) fn restok_store_get(
+            store: *mut c_void,
+            key: *const c_char,
+            value: *mut *mut c_void,
+            bytes: *mut *const u8,
+            count: *mut usize,
+        ) -> c_int;
+        pub(super) fn restok_bytes_free(value: *mut c_void);
+        pub(super) fn restok_store_has(store: *mut c_void, key: *const c_char, has: *mut c_int) -> c_int;
+        pub(super) fn restok_store_free(store: *mut c_void);
+        pub(super) fn restok_group_open(
+            store: *mut c_void,
+            prefix: *const c_char,
+            rank: c_int,
+            size: c_int,
+            timeout_ms: i64,
+            cuda_device: c_int,
+            group: *mut *mut c_void,
+        ) -> c_int;
+        pub(super) fn restok_group_free(group: *mut c_void);
+        pub(super) fn restok_group_abort(group: *mut c_void) -> c_int;
+        pub(super) fn restok_group_all_reduce(group: *mut c_void, tensor: *mut C_tensor, largest: c_int) -> c_int;
+        pub(super) fn restok_group_broadcast(
+            group: *mut c_void,
+            tensors: *const *mut C_tensor,
+            count: usize,
+            root: c_int,
+        ) -> c_int;
+        pub(super) fn restok_reducer_open(
+            group: *mut c_void,
+            parameters: *const *mut C_tensor,
+            count: usize,
+            reducer: *mut *mut c_void,
+        ) -> c_int;
+        pub(super) fn restok_reducer_prepare(reducer: *mut c_void, loss: *mut C_tensor) -> c_int;
+        pub(super) fn restok_reducer_free(reducer: *mut c_void);
+    }
+}
+
+/// Where the processes of a group meet, as `torchrun` and its like tell each of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendezvous {
+    /// Host of the store (`MASTER_ADDR`).
+    pub host: String,
+    /// Port of the store (`MASTER_PORT`).
+    pub port: u16,
+    /// Number of this process, from 0 (`RANK`).
+    pub rank: usize,
+    /// Processes in all (`WORLD_SIZE`).
+    pub world_size: usize,
+    /// Whether somebody else has the store already (`TORCHELASTIC_USE_AGENT_STORE`); else the process of rank 0 opens it.
+    pub is_open: bool,
+    /// How often the processes were started again (`TORCHELASTIC_RESTART_COUNT`): what earlier ones left in the store is not read.
+    pub restarts: u64,
+    /// Longest wait for the other processes, to appear or to answer.
+    pub timeout: Duration,
+}
+
+/// A store that belongs to none of the processes, as the one that `torchrun` opens: it is there as long as this is.
+#[derive(Debug)]
+pub struct StoreServer(Store);
+
+impl StoreServer {
+    /// Opens one on this machine, on a port that is free.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn open() -> Result<Self, ModelError> {
+        let (host, timeout) = ("localhost".to_owned(), Duration::from_secs(60));
+        let meeting = Rendezvous { host, port: 0, rank: 0, world_size: 1, is_open: false, restarts: 0, timeout };
+        Store::open(&meeting).map(Self)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.0.port()
+    }
+}
+
+/// How long a process that lost another one waits for the others to say what they know.
+const INQUEST: Duration = Duration::from_secs(5);
+/// Pause between two looks into the store.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// An object of torch's that C++ owns, with what frees it.
+#[derive(Debug)]
+struct Owned {
+    pointer: NonNull<c_void>,
+    free: unsafe extern "C" fn(*mut c_void),
+}
+
+#[expect(
+    unsafe_code,
+    reason = "torch calls its stores, groups and reducers from threads of its own; each locks what it changes, and we free them once"
+)]
+unsafe impl Send for Owned {}
+#[expect(unsafe_code, reason = "as above")]
+unsafe impl Sync for Owned {}
+
+impl Owned {
+    fn new(pointer: *mut c_void, free: unsafe extern "C" fn(*mut c_void)) -> Result<Self, ModelError> {
+        let pointer = NonNull::new(pointer).ok_or_else(|| ModelError::torch("a process group came back empty"))?;
+        Ok(Self { pointer, free })
+    }
+
+    fn as_ptr(&self) -> *mut c_void {
+        self.pointer.as_ptr()
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "made by the function that this one belongs to, and freed once")]
+        unsafe {
+            (self.free)(self.as_ptr());
+        }
+    }
+}
+
+fn name(text: &str) -> Result<CString, ModelError> {
+    CString::new(text).map_err(|_| ModelError::torch("a name with a zero byte"))
+}
+
+fn milliseconds(of: Duration) -> i64 {
+    i64::try_from(of.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A place where processes leave short texts for each other.
+#[derive(Debug)]
+struct Store {
+    store: Owned,
+    prefix: String,
+}
+
+impl Store {
+    fn open(meeting: &Rendezvous) -> Result<Self, ModelError> {
+        let host = name(&meeting.host)?;
+        let is_server = meeting.rank == 0 && !meeting.is_open;
+        let mut store = std::ptr::null_mut();
+        #[expect(unsafe_code, reason = "the text outlives the call; on success the result is a store that we own")]
+        check(unsafe {
+            shim::restok_store_open(
+                host.as_ptr(),
+                meeting.port,
+                c_int::from(is_server),
+                milliseconds(meeting.timeout),
+                &mut store,
+            )
+        })?;
+        Ok(Self { store: Owned::new(store, shim::restok_store_free)?, prefix: format!("restok/{}/", meeting.restarts) })
+    }
+
+    fn key(&self, key: &str) -> Result<CString, ModelError> {
+        name(&format!("{}{key}", self.prefix))
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<(), ModelError> {
+        let key = self.key(key)?;
+        #[expect(unsafe_code, reason = "key and value outlive the call")]
+        check(unsafe { shim::restok_store_set(self.store.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) })
+    }
+
+    /// The value of a key, waited for.
+    fn get(&self, key: &str) -> Result<String, ModelError> {
+        let key = self.key(key)?;
+        let (mut value, mut bytes, mut count) = (std::ptr::null_mut(), std::ptr::null(), 0);
+        #[expect(
+            unsafe_code,
+            reason = "on success the bytes live until the value is freed, which happens after they were copied"
+        )]
+        unsafe {
+            check(shim::restok_store_get(self.store.as_ptr(), key.as_ptr(), &mut value, &mut bytes, &mut count))?;
+            let value = Owned::new(value, shim::restok_bytes_free)?;
+            let text = match count {
+                0 => String::new(),
+                _ => String::from_utf8_lossy(std::slice::from_raw_parts(bytes, count)).into_owned(),
+            };
+            drop(value);
+            Ok(text)
+        }
+    }
+
+    fn has(&self, key: &str) -> Result<bool, ModelError> {
+        let key = self.key(key)?;
+        let mut has = 0;
+        #[expect(unsafe_code, reason = "the key outlives the call")]
+        check(unsafe { shim::restok_store_has(self.store.as_ptr(), key.as_ptr(), &mut has) })?;
+        Ok(has != 0)
+    }
+
+    fn port(&self) -> u16 {
+        #[expect(unsafe_code, reason = "the store is open")]
+        unsafe {
+            shim::restok_store_port(self.store.as_ptr())
+        }
+    }
+}
+
+/// The processes that train together.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    // Dropped in this order: groups use the store.
+    /// For tensors of the device.
+    tensors: Option<Owned>,
+    /// For what is agreed on.
+    words: Owned,
+    store: Store,
+    rank: usize,
+    world_size: usize,
+}
+
+impl ProcessGroup {
+    /// Meets the others; `device` is where this process trains.
+    ///
+    /// # Errors
+    /// When they do not all appear in time, the port is taken, or the store cannot be reached.
+    pub fn meet(meeting: &Rendezvous, device: Device) -> Result<Arc<Self>, ModelError> {
+        let Rendezvous { rank, world_size, timeout, .. } = *meeting;
+        let wrong = |problem: String| ModelError::ProcessGroup { rank, world_size, problem };
+        let place = format!("{}:{}", meeting.host, meeting.port);
+        let store = Store::open(meeting).map_err(|error| {
+            wrong(format!(
+                "cannot open or reach the store at {place} (MASTER_ADDR, MASTER_PORT): {}",
+                torch_words(&error)
+            ))
+        })?;
+        Self::join(store, meeting, device).map_err(|error| match error {
+            ModelError::ProcessGroup { .. } => error,
+            error => wrong(format!("cannot form a group within {} s: {}", timeout.as_secs(), torch_words(&error))),
+        })
+    }
+
+    fn join(store: Store, meeting: &Rendezvous, device: Device) -> Result<Arc<Self>, ModelError> {
+        let Rendezvous { rank, world_size, timeout, .. } = *meeting;
+        store.set(&format!("here/{rank}"), "")?;
+        let started = Instant::now();
+        let missing = || -> Result<Vec<usize>, ModelError> {
+            let here = |other: &usize| store.has(&format!("here/{other}"));
+            (0..world_size).filter_map(|other| here(&other).map(|is| (!is).then_some(other)).transpose()).collect()
+        };
+        loop {
+            let missing = missing()?;
+            if missing.is_empty() {
+                break;
+            }
+            if started.elapsed() >= timeout {
+                let problem = format!("{} did not appear within {} s", ranks(&missing), timeout.as_secs_f64());
+                return Err(ModelError::ProcessGroup { rank, world_size, problem });
+            }
+            std::thread::sleep(LOOK);
+        }
+        let open = |kind: &str, cuda_device: c_int| -> Result<Owned, ModelError> {
+            let prefix = store.key(kind)?;
+            let mut group = std::ptr::null_mut();
+            #[expect(
+                unsafe_code,
+                reason = "store and prefix outlive the call; on success the result is a group that we own"
+            )]
+            check(unsafe {
+                shim::restok_group_open(
+                    store.store.as_ptr(),
+                    prefix.as_ptr(),
+                    rank as c_int,
+                    world_size as c_int,
+                    milliseconds(timeout),
+                    cuda_device,
+                    &mut group,
+                )
+            })?;
+            Owned::new(group, shim::restok_group_free)
+        };
+        let tensors = match device {
+            Device::Cuda(number) => Some(open("nccl", c_int::try_from(number).unwrap_or(0))?),
+            Device::Cpu => None,
+        };
+        let words = open("gloo", -1)?;
+        Ok(Arc::new(Self { tensors, words, store, rank, world_size }))
+    }
+
+    /// Number of this process, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Processes in all.
+    pub fn world_size(&self) -> usize {
+        self.world_size
+    }
+
+    fn of(&self, tensor: &Tensor) -> &Owned {
+        match &self.tensors {
+            Some(nccl) if tensor.device().is_cuda() => nccl,
+            _ => &self.words,
+        }
+    }
+
+    fn reduce(&self, tensor: &Tensor, largest: bool) -> Result<(), ModelError> {
+        let group = self.of(tensor);
+        #[expect(unsafe_code, reason = "the tensor outlives the call, which waits for the result")]
+        self.told(check(unsafe {
+            shim::restok_group_all_reduce(group.as_ptr(), tensor.as_ptr().cast_mut(), c_int::from(largest))
+        }))
+    }
+
+    /// The mean of `tensor` over all processes, in its place.
+    ///
+    /// # Errors
+    /// When a process is lost or silent.
+    pub(crate) fn mean(&self, tensor: &mut Tensor) -> Result<(), ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        self.reduce(tensor, false)?;
+        drop(tensor.f_div_scalar_(self.world_size as f64)?);
+        Ok(())
+    }
+
+    /// The largest of one number over all processes: whether any of them wants something, for example.
+    ///
+    /// # Errors
+    /// When a process is lost or silent.
+    pub fn largest(&self, number: i64) -> Result<i64, ModelError> {
+        let tensor = Tensor::f_from_slice(&[number])?;
+        self.reduce(&tensor, true)?;
+        Ok(tensor.f_int64_value(&[0])?)
+    }
+
+    /// The sums of some numbers over all processes.
+    ///
+    /// # Errors
+    /// When a process is lost or silent.
+    pub fn sums(&self, numbers: &[f64]) -> Result<Vec<f64>, ModelError> {
+        let tensor = Tensor::f_from_slice(numbers)?;
+        self.reduce(&tensor, false)?;
+        Ok(Vec::try_from(&tensor)?)
+    }
+
+    /// Gives all processes the tensors of rank 0, in place.
+    ///
+    /// # Errors
+    /// When a process is lost or silent.
+    pub(crate) fn broadcast<'a>(&self, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let (on_cuda, others): (Vec<&Tensor>, Vec<_>) =
+            tensors.into_iter().partition(|tensor| tensor.device().is_cuda());
+        for tensors in [on_cuda, others] {
+            let Some(first) = tensors.first() else { continue };
+            let pointers: Vec<_> = tensors.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect();
+            let group = self.of(first);
+            #[expect(unsafe_code, reason = "the tensors outlive the call, which waits for the result")]
+            self.told(check(unsafe {
+                shim::restok_group_broadcast(group.as_ptr(), pointers.as_ptr(), pointers.len(), 0)
+            }))?;
+        }
+        Ok(())
+    }
+
+    /// A text of rank 0 for all: each calls this once for a `key`, rank 0 with the text.
+    ///
+    /// # Errors
+    /// When rank 0 does not say it in time.
+    pub fn announce(&self, key: &str, text: Option<&str>) -> Result<String, ModelError> {
+        match text.filter(|_| self.rank == 0) {
+            Some(text) => {
+                self.told(self.store.set(key, text))?;
+                Ok(text.to_owned())
+            }
+            None => self.told(self.store.get(key)),
+        }
+    }
+
+    /// Leaves word of why this process ends, for those that will miss it.
+    pub fn leave(&self, reason: &str) {
+        // Whoever hosted the store may be gone already, and then nobody can be told.
+        drop(self.store.set(&format!("left/{}", self.rank), reason));
+    }
+
+    /// The result of something that all processes do together; where it failed, who is missing.
+    fn told<T>(&self, result: Result<T, ModelError>) -> Result<T, ModelError> {
+        result.map_err(|error| {
+            let (rank, world_size) = (self.rank, self.world_size);
+            let problem = match self.inquest() {
+                Some(found) => format!("{found} ({})", torch_words(&error)),
+                None => format!("another process is lost, and with it the store: {}", torch_words(&error)),
+            };
+            ModelError::ProcessGroup { rank, world_size, problem }
+        })
+    }
+
+    /// Who is missing, as far as the store knows: everybody else who failed says so, too.
+    fn inquest(&self) -> Option<String> {
+        self.store.set(&format!("failed/{}", self.rank), "").ok()?;
+        // Whoever waits for this process fails now as well, and says so.
+        for group in self.tensors.iter().chain([&self.words]) {
+            #[expect(unsafe_code, reason = "the group lives as long as this")]
+            drop(check(unsafe { shim::restok_group_abort(group.as_ptr()) }));
+        }
+        let started = Instant::now();
+        let others = || (0..self.world_size).filter(|&other| other != self.rank);
+        loop {
+            let mut silent = Vec::new();
+            for other in others() {
+                if self.store.has(&format!("left/{other}")).ok()? {
+                    let reason = self.store.get(&format!("left/{other}")).ok()?;
+                    return Some(format!("rank {other} has ended: {reason}"));
+                }
+                if !self.store.has(&format!("failed/{other}")).ok()? {
+                    silent.push(other);
+                }
+            }
+            if silent.is_empty() {
+                return Some("all processes failed at once".to_owned());
+            }
+            if started.elapsed() > INQUEST {
+                let verbs = if silent.len() == 1 { "is lost or does" } else { "are lost or do" };
+                return Some(format!("{} {verbs} not answer", ranks(&silent)));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+fn ranks(of: &[usize]) -> String {
+    let numbers: Vec<String> = of.iter().map(ToString::to_string).collect();
+    format!("{} {}", if of.len() == 1 { "rank" } else { "ranks" }, numbers.join(", "))
+}
+
+/// Whether an error came from an exchange with other processes; torch has one type for all of its errors.
+fn is_of_another_process(error: &ModelError) -> bool {
+    let text = error.to_string();
+    ["gloo", "NCCL", "Connection", "connection", "Timed out", "Broken pipe", "Socket"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
+/// What libtorch said, on one line, without where in its sources and without advice to its developers.
+fn torch_words(error: &ModelError) -> String {
+    let text = error.to_string();
+    let text = text.lines().next().unwrap_or_default().trim_start_matches("libtorch: ");
+    let text = text.strip_prefix('[').and_then(|text| text.split_once("] ")).map_or(text, |(_, text)| text);
+    text.split(". This is typically").next().unwrap_or_default().to_owned()
+}
+
+/// Averages gradients over all processes while backward still computes others (torch's reducer of `DistributedDataParallel`).
+#[derive(Debug)]
+pub(crate) struct Reducer {
+    // Dropped before the group that it uses.
+    reducer: Owned,
+    group: Arc<ProcessGroup>,
+}
+
+impl Reducer {
+    /// Of parameters that are the same on all processes, in the same order.
+    ///
+    /// # Errors
+    /// When shapes differ between processes, or one is lost.
+    pub(crate) fn new(group: &Arc<ProcessGroup>, parameters: &[Tensor]) -> Result<Self, ModelError> {
+        let Some(first) = parameters.first() else { return Err(ModelError::torch("no parameters to reduce")) };
+        let pointers: Vec<_> = parameters.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect();
+        let mut reducer = std::ptr::null_mut();
+        #[expect(unsafe_code, reason = "the parameters outlive the call, and torch keeps its own references to them")]
+        group.told(check(unsafe {
+            shim::restok_reducer_open(group.of(first).as_ptr(), pointers.as_ptr(), pointers.len(), &mut reducer)
+        }))?;
+        Ok(Self { reducer: Owned::new(reducer, shim::restok_reducer_free)?, group: Arc::clone(group) })
+    }
+
+    /// Runs `backward` from `loss`, after which the gradients of all processes are averaged, those that were added before among them.
+    ///
+    /// # Errors
+    /// When a process is lost or silent, or libtorch refuses.
+    pub(crate) fn backward(&self, loss: &Tensor) -> Result<(), ModelError> {
+        #[expect(unsafe_code, reason = "the loss outlives the call")]
+        check(unsafe { shim::restok_reducer_prepare(self.reducer.as_ptr(), loss.as_ptr().cast_mut()) })?;
+        let computed = loss.f_backward().map_err(ModelError::from);
+        match &computed {
+            // Memory, for example: that is told as it is, and nobody else is at fault.
+            Err(error) if !is_of_another_process(error) => computed,
+            _ => self.group.told(computed),
+        }
+    }
+}

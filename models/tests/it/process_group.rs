@@ -1,0 +1,159 @@
+//! Processes that train together end with what one process of all their batches ends with, and miss each other when one is lost.
+//!
+//! Here the processes are threads, each with its own trainer, which meet in one store as processes do.
+
+use super::{generator_training, training};
+use models::{ModelError, ProcessGroup, Rendezvous, StoreServer, Trainer};
+use std::{path::Path, sync::Arc, time::Duration};
+
+const STEPS: usize = 20;
+
+fn meeting(store: &StoreServer, rank: usize, world_size: usize, timeout: Duration) -> Rendezvous {
+    let (host, port) = ("localhost".to_owned(), store.port());
+    Rendezvous { host, port, rank, world_size, is_open: true, restarts: 0, timeout }
+}
+
+/// What each of `world_size` processes gives back.
+fn together<R: Send>(world_size: usize, work: impl Fn(&Arc<ProcessGroup>) -> R + Sync) -> Vec<R> {
+    let store = StoreServer::open().expect("a store");
+    std::thread::scope(|threads| {
+        let process = |rank| {
+            let meeting = meeting(&store, rank, world_size, Duration::from_secs(120));
+            let work = &work;
+            threads.spawn(move || work(&ProcessGroup::meet(&meeting, models::Device::Cpu).expect("the others")))
+        };
+        let processes: Vec<_> = (0..world_size).map(process).collect();
+        processes.into_iter().map(|process| process.join().expect("no panic")).collect()
+    })
+}
+
+/// Losses of every step, and the files of the weights, the average and the optimizer.
+type Trained = (Vec<Vec<(&'static str, f64)>>, Vec<(String, Vec<u8>)>);
+
+fn train<T: Trainer>(trainer: &mut T, batches: impl Fn(usize) -> Vec<T::Batch>) -> Trained {
+    let losses = (0..STEPS).map(|step| trainer.step(&batches(step)).expect("a step").read().expect("read")).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    trainer.save(folder.path()).expect("saved");
+    (losses, files(folder.path()))
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let file = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, std::fs::read(&path).expect("read"))
+    };
+    let mut files: Vec<_> = std::fs::read_dir(folder).expect("a folder").map(file).collect();
+    files.sort();
+    files
+}
+
+/// `world_size` processes against one that takes all of their batches; `batches` gives those of a step.
+fn assert_equal_to_one_process<T: Trainer>(
+    world_size: usize,
+    trainer: impl Fn() -> T + Sync,
+    batches: impl Fn(usize) -> Vec<T::Batch> + Sync,
+) {
+    let (expected, _) = train(&mut trainer(), &batches);
+    let found = together(world_size, |group| {
+        let mut trainer = trainer();
+        trainer.distribute(group, 0).expect("the same network everywhere");
+        let of_this = |step: usize| {
+            let all = batches(step);
+            let each = all.len() / group.world_size();
+            all.into_iter().skip(group.rank() * each).take(each).collect()
+        };
+        train(&mut trainer, of_this)
+    });
+    for (losses, files) in &found[1..] {
+        assert!(*losses == found[0].0, "all processes read the same losses");
+        for ((name, other), (_, first)) in files.iter().zip(&found[0].1) {
+            assert!(other == first, "{name} differs between processes");
+        }
+    }
+    for (step, (found, expected)) in found[0].0.iter().zip(&expected).enumerate() {
+        for ((name, found), (_, expected)) in found.iter().zip(expected) {
+            let difference = (found - expected).abs() / expected.abs().max(1e-3);
+            assert!(difference < 1e-5, "step {step}, {name}: {found}, and {expected} in one process");
+        }
+    }
+}
+
+#[test]
+fn two_and_four_processes_train_the_generator_that_one_trains() {
+    for (world_size, micro_batches) in [(2, 2), (2, 4), (4, 4)] {
+        let batches = |step: usize| {
+            (0..micro_batches).map(|part| generator_training::batch(4, (10 * step + part) as u64)).collect::<Vec<_>>()
+        };
+        let trainer = || generator_training::trainer(generator_training::config(), generator_training::recipe());
+        assert_equal_to_one_process(world_size, trainer, batches);
+    }
+}
+
+#[test]
+fn two_processes_train_the_tokenizer_that_one_trains() {
+    let batches = |step: usize| (0..2).map(|part| training::images(4, (10 * step + part) as u64)).collect::<Vec<_>>();
+    assert_equal_to_one_process(2, training::trainer, batches);
+}
+
+#[test]
+fn whoever_starts_from_other_weights_gets_those_of_rank_0() {
+    let weights = together(2, |group| {
+        let mut recipe = generator_training::recipe();
+        recipe.seed += group.rank() as u64;
+        let mut trainer = generator_training::trainer(generator_training::config(), recipe);
+        trainer.distribute(group, 7).expect("the same shapes");
+        assert_eq!(trainer.steps_done(), 7);
+        let folder = tempfile::tempdir().expect("a folder");
+        trainer.save(folder.path()).expect("saved");
+        files(folder.path())
+    });
+    assert!(weights[0] == weights[1]);
+}
+
+#[test]
+fn numbers_and_words_are_agreed_on() {
+    let agreed = together(3, |group| {
+        let rank = group.rank();
+        let largest = group.largest(if rank == 1 { 5 } else { -1 }).expect("a number");
+        let sums = group.sums(&[1.0, rank as f64]).expect("sums");
+        let text = group.announce("word", (rank == 0).then_some("said by the first")).expect("a text");
+        (largest, sums, text)
+    });
+    assert!(agreed.iter().all(|found| *found == (5, vec![3.0, 3.0], "said by the first".to_owned())), "{agreed:?}");
+}
+
+#[test]
+fn a_process_that_ends_is_missed_by_name() {
+    let errors = together(3, |group| {
+        if group.rank() == 2 {
+            return None;
+        }
+        Some(group.largest(0).expect_err("one is missing").to_string())
+    });
+    for error in errors.into_iter().flatten() {
+        assert!(error.contains("rank 2 is lost"), "{error}");
+    }
+    let errors = together(2, |group| {
+        if group.rank() == 1 {
+            group.leave("the disk is full");
+            return None;
+        }
+        Some(group.largest(0).expect_err("one is missing").to_string())
+    });
+    assert!(errors[0].as_ref().is_some_and(|error| error.contains("rank 1 has ended: the disk is full")), "{errors:?}");
+}
+
+#[test]
+fn a_process_that_never_appears_is_named_and_a_taken_port_too() {
+    let store = StoreServer::open().expect("a store");
+    let meet = |meeting: Rendezvous| ProcessGroup::meet(&meeting, models::Device::Cpu).expect_err("nobody comes");
+    let error = meet(meeting(&store, 1, 3, Duration::from_millis(300)));
+    assert!(matches!(error, ModelError::ProcessGroup { rank: 1, world_size: 3, .. }), "{error}");
+    assert!(error.to_string().contains("ranks 0, 2 did not appear"), "{error}");
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let taken = Rendezvous { port, is_open: false, ..meeting(&store, 0, 2, Duration::from_millis(300)) };
+    let error = meet(taken).to_string();
+    assert!(error.contains("MASTER_PORT") && error.contains("address already in use"), "{error}");
+}

@@ -1,0 +1,164 @@
+use crate::{train_generator, train_tokenizer};
+use models::StoreServer;
+use std::process::Command;
+use tests::{
+    training::{assert_equal, held_at_sheet, metrics, result, steps_logged},
+    workspace::{Running, Workspace, run, start},
+};
+
+/// The store where processes meet, as `torchrun` opens one for those that it starts.
+struct Meeting(StoreServer);
+
+impl Meeting {
+    fn open() -> Self {
+        Self(StoreServer::open().expect("a store"))
+    }
+
+    /// `command` as one of `world_size` processes, started `restarts` times before.
+    fn join(&self, mut command: Command, (rank, world_size): (usize, usize), restarts: usize) -> Running {
+        command.env("MASTER_ADDR", "localhost").env("TORCHELASTIC_USE_AGENT_STORE", "True");
+        for (name, value) in [
+            ("RANK", rank),
+            ("WORLD_SIZE", world_size),
+            ("LOCAL_RANK", rank),
+            ("LOCAL_WORLD_SIZE", world_size),
+            ("MASTER_PORT", self.0.port().into()),
+            ("TORCHELASTIC_RESTART_COUNT", restarts),
+        ] {
+            command.env(name, value.to_string());
+        }
+        start(&mut command)
+    }
+
+    /// All of `world_size` processes, of which each runs what `command` makes.
+    fn all(&self, world_size: usize, restarts: usize, command: impl Fn() -> Command) -> Vec<Running> {
+        (0..world_size).map(|rank| self.join(command(), (rank, world_size), restarts)).collect()
+    }
+}
+
+/// To the end of all processes.
+fn run_all(world_size: usize, command: impl Fn() -> Command) {
+    let meeting = Meeting::open();
+    let processes = meeting.all(world_size, 0, command);
+    processes.into_iter().for_each(|process| drop(process.finish().expect_code(0)));
+}
+
+/// Losses of two runs, step by step, within a hundred-thousandth: sums of other parts are rounded otherwise.
+fn assert_close(workspace: &Workspace, found: &str, expected: &str) {
+    let [found, expected] = [found, expected].map(|output| metrics(&workspace.path(output)));
+    assert_eq!((&found[0], found.len()), (&expected[0], expected.len()));
+    let mut compared = 0;
+    for (found_line, expected_line) in found[1..].iter().zip(&expected[1..]) {
+        for ((name, found), expected) in expected[0].iter().zip(found_line).zip(expected_line) {
+            if !name.contains("loss") || expected.is_empty() {
+                continue;
+            }
+            let [found, expected] = [found, expected].map(|value| value.parse::<f64>().expect("a number"));
+            let difference = (found - expected).abs() / expected.abs().max(1e-3);
+            assert!(difference < 1e-5, "{name} in {found_line:?}: {found}, expected {expected}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared} losses");
+}
+
+#[test]
+fn several_processes_train_the_generator_that_one_trains() {
+    let workspace = train_generator::prepared();
+    let train = |output: &str, batches| train_generator::train_in_batches(&workspace, output, batches);
+    run(&mut train("one", 4)).expect_code(0);
+    run_all(2, || train("two", 2));
+    run_all(4, || train("four", 1));
+    assert_close(&workspace, "two", "one");
+    assert_close(&workspace, "four", "one");
+    assert_eq!(workspace.files("two").keys().filter(|name| name.starts_with("generator/")).count(), 3);
+}
+
+#[test]
+fn two_processes_train_the_tokenizer_that_one_trains() {
+    let workspace = train_tokenizer::prepared();
+    let train = |output: &str| train_tokenizer::train(&workspace, output);
+    run(train("one").arg("--gradient-accumulation=2")).expect_code(0);
+    run_all(2, || train("two"));
+    assert_close(&workspace, "two", "one");
+}
+
+#[test]
+fn a_run_goes_on_after_deaths_and_signals_and_with_another_number_of_processes() {
+    let workspace = train_generator::prepared();
+    let train = |output: &str| train_generator::train_in_batches(&workspace, output, 2);
+    let steps = train_generator::STEPS;
+    run_all(2, || train("undisturbed"));
+    let expected = result(&workspace, "undisturbed", "generator", steps);
+
+    // Each of them killed once, while the first one is about to save: the other ends with the name of who is missing, for another try.
+    for (lost, survivor) in [(1, 0), (0, 1)] {
+        let meeting = Meeting::open();
+        let output = format!("lost-{lost}");
+        let held = held_at_sheet(&workspace, &output, 6);
+        let mut processes = meeting.all(2, 0, || train(&output));
+        let logged = || steps_logged(&workspace, &output) == 6;
+        assert!(processes[0].wait_until("six steps", logged), "it ended too early: {}", processes[0].said());
+        processes[lost].kill();
+        if lost == 0 {
+            held.remove();
+        } else {
+            held.let_write();
+        }
+        let ended = processes.swap_remove(survivor).finish().expect_code(75);
+        ended.expect_message(&[&format!("rank {lost} is lost or does not answer")]);
+        // Started again beside the same store, as torchrun does.
+        let again = meeting.all(2, 1, || train(&output));
+        again.into_iter().for_each(|process| drop(process.finish().expect_code(0)));
+        assert_equal(&result(&workspace, &output, "generator", steps), &expected);
+    }
+
+    // A signal to either stops both after the same step.
+    for told in [0, 1] {
+        let output = format!("told-{told}");
+        let held = held_at_sheet(&workspace, &output, 6);
+        let meeting = Meeting::open();
+        let mut processes = meeting.all(2, 0, || train(&output));
+        let logged = || steps_logged(&workspace, &output) == 6;
+        assert!(processes[0].wait_until("six steps", logged), "it ended too early: {}", processes[0].said());
+        processes[told].signal(libc::SIGTERM);
+        processes[told].wait_until_said("SIGTERM: finishing this step and writing a checkpoint");
+        held.let_write();
+        processes.into_iter().for_each(|process| drop(process.finish().expect_code(143)));
+        assert!(steps_logged(&workspace, &output) < steps as usize, "it came to its end first");
+        run_all(2, || train(&output));
+        assert_equal(&result(&workspace, &output, "generator", steps), &expected);
+    }
+
+    // Begun by two, gone on with by one and by four that take the same images for an update.
+    run_all(2, || {
+        let mut command = train("elastic");
+        command.arg("--stop-after=4");
+        command
+    });
+    run(train_generator::train_in_batches(&workspace, "elastic", 4).arg("--stop-after=8")).expect_code(0);
+    run_all(4, || train_generator::train_in_batches(&workspace, "elastic", 1));
+    assert_close(&workspace, "elastic", "undisturbed");
+}
+
+#[test]
+fn processes_that_do_not_go_together_are_told_why() {
+    let workspace = train_generator::prepared();
+    let train = |output: &str| train_generator::train_in_batches(&workspace, output, 1);
+    let meeting = Meeting::open();
+    let mut other = train("run");
+    other.arg("--seed=5");
+    let processes = [meeting.join(train("run"), (0, 2), 0), meeting.join(other, (1, 2), 0)];
+    let [first, second] = processes.map(Running::finish);
+    second.expect_code(42).expect_message(&["other settings than those of rank 0", "recipe.seed"]);
+    first.expect_code(75).expect_message(&["rank 1 has ended", "other settings"]);
+
+    let mut alone = train("alone");
+    alone.arg("--group-timeout=1");
+    let ended = meeting.join(alone, (1, 3), 1).finish().expect_code(75);
+    ended.expect_message(&["ranks 0, 2 did not appear within 1 s"]);
+
+    let mut unaddressed = train("unaddressed");
+    unaddressed.env("WORLD_SIZE", "2").env("RANK", "0");
+    run(&mut unaddressed).expect_code(42).expect_message(&["MASTER_PORT"]);
+}
