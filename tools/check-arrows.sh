@@ -7,13 +7,13 @@ failed=0
 
 # forbid ROOM CRATE...: none of the crates may be among ROOM's dependencies, with all its features.
 forbid() {
-  local room=$1 crate tree; shift
+  local package=$1 crate tree; shift
   # Build dependencies count too: a build script that needs libtorch breaks `make test-data` all the same.
-  tree=$(cargo tree --locked --quiet --package "$room" --edges normal,build --all-features --prefix none --format '{lib}' | sort -u)
-  [ -n "$tree" ] || { echo "arrows: cargo tree printed nothing for $room" >&2; exit 1; }
+  tree=$(cargo tree --locked --quiet --package "$package" --edges normal,build --all-features --prefix none --format '{lib}' | sort -u)
+  [ -n "$tree" ] || { echo "arrows: cargo tree printed nothing for $package" >&2; exit 1; }
   for crate in "$@"; do
     if grep -qx "$crate" <<<"$tree"; then
-      echo "arrows: $room must not depend on $crate; 'cargo tree --package $room --invert $crate' shows the way" >&2
+      echo "arrows: $package must not depend on $crate; 'cargo tree --package $package --invert $crate' shows the way" >&2
       failed=1
     fi
   done
@@ -35,5 +35,5 @@ if [ -n "$flags" ]; then
   echo "$flags" >&2
   failed=1
 fi
-[ "$failed" = 0 ] && echo "arrows: every room depends only on what it may"
+[ "$failed" = 0 ] && echo "arrows: every crate depends only on what it may"
 exit "$failed"

@@ -28,7 +28,7 @@ mod workers;
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches, parser::ValueSource};
 use cli::{Arguments, Cli, Command, SharedArguments};
-use models::{Device, DeviceChoice, ProcessGroup};
+use models::{Device, DeviceChoice, ModelError, ProcessGroup};
 use pipeline::PipelineError;
 use process::Stopping;
 use progress::Progress;
@@ -119,7 +119,8 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainTokenizer(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let limits = limits.resolve()?;
+            let mut limits = limits.resolve()?;
+            limits.decode_threads = launch.threads_of_a_pool(limits.decode_threads);
             let settings = options.resolve(launch.world_size())?;
             let device = launch.device(settings.run.device, settings.run.device_threads)?;
             let timeout = settings.run.group_timeout;
@@ -129,7 +130,8 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainGenerator(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let limits = limits.resolve()?;
+            let mut limits = limits.resolve()?;
+            limits.decode_threads = launch.threads_of_a_pool(limits.decode_threads);
             let settings = options.resolve(launch.world_size())?;
             let device = launch.device(settings.run.device, settings.run.device_threads)?;
             let timeout = settings.run.group_timeout;
@@ -235,7 +237,11 @@ fn train(
         let work = move || {
             let _named = launch.named();
             let trained = training(group.clone(), &cancel);
-            if let (Err(error), Some(group)) = (&trained, &group) {
+            // Who ends because of another one is not the reason.
+            let is_own = |error: &anyhow::Error| !matches!(error.downcast_ref(), Some(ModelError::ProcessGroup { .. }));
+            if let (Err(error), Some(group)) = (&trained, &group)
+                && is_own(error)
+            {
                 group.leave(&output::describe(error));
             }
             trained

@@ -1,4 +1,4 @@
-//! The binary `restok`. Everything is in the library, so that the tests across rooms run the same program.
+//! The binary `restok`. Everything is in the library, so that the tests across crates run the same program.
 
 use std::process::ExitCode;
 

@@ -41,8 +41,7 @@ struct Group {
   BackendPointer backend;
 };
 
-// Gradients of a reduction: the first bucket is small, so that it starts early, as in DistributedDataParallel.
-constexpr int64_t FIRST_BUCKET_BYTES = 1 << 20;
+// Gradients that are sent at once, as in DistributedDataParallel.
 constexpr int64_t BUCKET_BYTES = 25 << 20;
 
 // Gloo has no way to give up: closing its connections ends what others wait for, at once.
@@ -201,14 +200,13 @@ EXPORTED int restok_group_broadcast(void* group, at::Tensor* const* tensors, siz
   });
 }
 
-// The reducer of gradients of `parameters`, the same on all processes in the same order. Whoever gets no gradient in a step is known from the
+// The reducer of gradients of `parameters`, the same on all processes in the order in which they are used. Whoever gets no gradient in a step is known from the
 // graph.
 EXPORTED int restok_reducer_open(void* group, at::Tensor* const* parameters, size_t count, void** reducer) {
   return restok::guarded([&] {
     auto tensors = list(parameters, count);
     const std::vector<bool> sparse(count, false);
-    const auto assigned = c10d::compute_bucket_assignment_by_size(
-        tensors, {static_cast<size_t>(FIRST_BUCKET_BYTES), static_cast<size_t>(BUCKET_BYTES)}, sparse);
+    const auto assigned = c10d::compute_bucket_assignment_by_size(tensors, {static_cast<size_t>(BUCKET_BYTES)}, sparse);
     auto buckets = std::get<0>(assigned);
     // Backward comes to the last layers first.
     std::reverse(buckets.begin(), buckets.end());
@@ -223,7 +221,7 @@ EXPORTED int restok_reducer_open(void* group, at::Tensor* const* parameters, siz
         /*find_unused_parameters=*/true,
         /*gradient_as_bucket_view=*/false,
         std::unordered_map<size_t, std::string>{},
-        FIRST_BUCKET_BYTES,
+        BUCKET_BYTES,
         /*skip_all_reduce_unused_params=*/false,
         /*use_python_reducer=*/false
 #if TORCH_VERSION_MINOR >= 11

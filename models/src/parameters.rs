@@ -226,6 +226,8 @@ pub(crate) struct ParameterStore {
     device: Device,
     sealed: Cell<bool>,
     trained: RefCell<BTreeMap<String, Tensor>>,
+    /// Names of those, in the order in which the network asked for them first.
+    order: RefCell<Vec<String>>,
     buffers: RefCell<BTreeMap<String, Tensor>>,
     /// What follows from sizes alone and is computed once: index tables, masks, rotary factors.
     constants: RefCell<BTreeMap<String, Tensor>>,
@@ -239,6 +241,7 @@ impl ParameterStore {
             device,
             sealed: Cell::new(false),
             trained: RefCell::default(),
+            order: RefCell::default(),
             buffers: RefCell::default(),
             constants: RefCell::default(),
         }
@@ -247,6 +250,12 @@ impl ParameterStore {
     /// The tensors that are trained, sorted by name.
     pub(crate) fn trained(&self) -> Vec<(String, Tensor)> {
         Self::list(&self.trained)
+    }
+
+    /// The same in the order in which the network asked for them first, which is about that in which it uses them.
+    pub(crate) fn trained_by_use(&self) -> Vec<Tensor> {
+        let trained = self.trained.borrow();
+        self.order.borrow().iter().filter_map(|name| trained.get(name)).map(Tensor::shallow_clone).collect()
     }
 
     /// The tensors that are kept but not trained, sorted by name.
@@ -269,6 +278,9 @@ impl ParameterStore {
         }
         let tensor =
             tch::no_grad(|| draw(self.seed, name, shape, init)?.f_to_device(self.device).map_err(ModelError::from))?;
+        if role == Role::Trained {
+            self.order.borrow_mut().push(name.to_owned());
+        }
         tensors.insert(name.to_owned(), tensor.f_set_requires_grad(role == Role::Trained)?);
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::{
     fmt::Debug,
     ptr::NonNull,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -81,8 +81,6 @@ pub struct Rendezvous {
     pub world_size: usize,
     /// Whether somebody else has the store already (`TORCHELASTIC_USE_AGENT_STORE`); else the process of rank 0 opens it.
     pub is_open: bool,
-    /// How often the processes were started again (`TORCHELASTIC_RESTART_COUNT`): what earlier ones left in the store is not read.
-    pub restarts: u64,
     /// Longest wait for the other processes, to appear or to answer.
     pub timeout: Duration,
 }
@@ -98,7 +96,7 @@ impl StoreServer {
     /// When the system refuses.
     pub fn open() -> Result<Self, ModelError> {
         let (host, timeout) = ("localhost".to_owned(), Duration::from_secs(60));
-        let meeting = Rendezvous { host, port: 0, rank: 0, world_size: 1, is_open: false, restarts: 0, timeout };
+        let meeting = Rendezvous { host, port: 0, rank: 0, world_size: 1, is_open: false, timeout };
         Store::open(&meeting).map(Self)
     }
 
@@ -160,6 +158,7 @@ fn milliseconds(of: Duration) -> i64 {
 #[derive(Debug)]
 struct Store {
     store: Owned,
+    /// Of the keys of one group. A store may outlive the processes, and hold what earlier ones said.
     prefix: String,
 }
 
@@ -178,7 +177,7 @@ impl Store {
                 &mut store,
             )
         })?;
-        Ok(Self { store: Owned::new(store, shim::restok_store_free)?, prefix: format!("restok/{}/", meeting.restarts) })
+        Ok(Self { store: Owned::new(store, shim::restok_store_free)?, prefix: "restok/".to_owned() })
     }
 
     fn key(&self, key: &str) -> Result<CString, ModelError> {
@@ -238,6 +237,7 @@ pub struct ProcessGroup {
     store: Store,
     rank: usize,
     world_size: usize,
+    timeout: Duration,
 }
 
 impl ProcessGroup {
@@ -261,25 +261,9 @@ impl ProcessGroup {
         })
     }
 
-    fn join(store: Store, meeting: &Rendezvous, device: Device) -> Result<Arc<Self>, ModelError> {
+    fn join(mut store: Store, meeting: &Rendezvous, device: Device) -> Result<Arc<Self>, ModelError> {
         let Rendezvous { rank, world_size, timeout, .. } = *meeting;
-        store.set(&format!("here/{rank}"), "")?;
-        let started = Instant::now();
-        let missing = || -> Result<Vec<usize>, ModelError> {
-            let here = |other: &usize| store.has(&format!("here/{other}"));
-            (0..world_size).filter_map(|other| here(&other).map(|is| (!is).then_some(other)).transpose()).collect()
-        };
-        loop {
-            let missing = missing()?;
-            if missing.is_empty() {
-                break;
-            }
-            if started.elapsed() >= timeout {
-                let problem = format!("{} did not appear within {} s", ranks(&missing), timeout.as_secs_f64());
-                return Err(ModelError::ProcessGroup { rank, world_size, problem });
-            }
-            std::thread::sleep(LOOK);
-        }
+        store.prefix = Arrival::new(rank, device).meet(&store, meeting)?;
         let open = |kind: &str, cuda_device: c_int| -> Result<Owned, ModelError> {
             let prefix = store.key(kind)?;
             let mut group = std::ptr::null_mut();
@@ -305,7 +289,7 @@ impl ProcessGroup {
             Device::Cpu => None,
         };
         let words = open("gloo", -1)?;
-        Ok(Arc::new(Self { tensors, words, store, rank, world_size }))
+        Ok(Arc::new(Self { tensors, words, store, rank, world_size, timeout }))
     }
 
     /// Number of this process, from 0.
@@ -387,15 +371,21 @@ impl ProcessGroup {
     /// A text of rank 0 for all: each calls this once for a `key`, rank 0 with the text.
     ///
     /// # Errors
-    /// When rank 0 does not say it in time.
+    /// When rank 0 ends before it says it, or does not say it in time.
     pub fn announce(&self, key: &str, text: Option<&str>) -> Result<String, ModelError> {
-        match text.filter(|_| self.rank == 0) {
-            Some(text) => {
-                self.told(self.store.set(key, text))?;
-                Ok(text.to_owned())
-            }
-            None => self.told(self.store.get(key)),
+        if let Some(text) = text.filter(|_| self.rank == 0) {
+            self.told(self.store.set(key, text))?;
+            return Ok(text.to_owned());
         }
+        let started = Instant::now();
+        while !self.told(self.store.has(key))? {
+            if self.told(self.store.has("left/0"))? || started.elapsed() > self.timeout {
+                let seconds = self.timeout.as_secs();
+                return self.told(Err(ModelError::torch(&format!("rank 0 did not say {key} within {seconds} s"))));
+            }
+            std::thread::sleep(LOOK);
+        }
+        self.told(self.store.get(key))
     }
 
     /// Leaves word of why this process ends, for those that will miss it.
@@ -416,7 +406,7 @@ impl ProcessGroup {
         })
     }
 
-    /// Who is missing, as far as the store knows: everybody else who failed says so, too.
+    /// Who is missing, as far as the store knows: everybody else who fails says so, too.
     fn inquest(&self) -> Option<String> {
         self.store.set(&format!("failed/{}", self.rank), "").ok()?;
         // Whoever waits for this process fails now as well, and says so.
@@ -425,24 +415,106 @@ impl ProcessGroup {
             drop(check(unsafe { shim::restok_group_abort(group.as_ptr()) }));
         }
         let started = Instant::now();
-        let others = || (0..self.world_size).filter(|&other| other != self.rank);
         loop {
             let mut silent = Vec::new();
-            for other in others() {
+            for other in (0..self.world_size).filter(|&other| other != self.rank) {
+                // Who failed because of another one leaves as well.
+                if self.store.has(&format!("failed/{other}")).ok()? {
+                    continue;
+                }
                 if self.store.has(&format!("left/{other}")).ok()? {
                     let reason = self.store.get(&format!("left/{other}")).ok()?;
                     return Some(format!("rank {other} has ended: {reason}"));
                 }
-                if !self.store.has(&format!("failed/{other}")).ok()? {
-                    silent.push(other);
-                }
+                silent.push(other);
             }
             if silent.is_empty() {
                 return Some("all processes failed at once".to_owned());
             }
             if started.elapsed() > INQUEST {
-                let verbs = if silent.len() == 1 { "is lost or does" } else { "are lost or do" };
-                return Some(format!("{} {verbs} not answer", ranks(&silent)));
+                let seconds = INQUEST.as_secs();
+                let verbs = if silent.len() == 1 { "is lost, or did" } else { "are lost, or did" };
+                return Some(format!("{} {verbs} not answer within {seconds} s", ranks(&silent)));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// One start of a process, which says that it is there.
+///
+/// A store may outlive the processes, and each may be started again on its own: what is read may be from one that is gone. So rank 0 writes whom
+/// it sees; those who find themselves there answer; and when all have, their keys begin with what rank 0 chose. Where somebody new has appeared
+/// meanwhile, it writes again.
+#[derive(Debug)]
+struct Arrival {
+    /// Told apart from every other start.
+    nonce: String,
+    kind: &'static str,
+}
+
+impl Arrival {
+    fn new(rank: usize, device: Device) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let kind = if device == Device::Cpu { "cpu" } else { "cuda" };
+        Self { nonce: format!("{kind}-{rank}-{}-{since}", std::process::id()), kind }
+    }
+
+    /// The beginning of the keys of the group that this start belongs to.
+    fn meet(&self, store: &Store, meeting: &Rendezvous) -> Result<String, ModelError> {
+        let Rendezvous { rank, world_size, timeout, .. } = *meeting;
+        let wrong = |problem: String| ModelError::ProcessGroup { rank, world_size, problem };
+        store.set(&format!("here/{rank}"), &self.nonce)?;
+        let read = |key: &str| -> Result<Option<String>, ModelError> {
+            if store.has(key)? { store.get(key).map(Some) } else { Ok(None) }
+        };
+        let (started, mut seen, mut calls) = (Instant::now(), Vec::new(), 0);
+        loop {
+            let here = (0..world_size).map(|other| read(&format!("here/{other}"))).collect::<Result<Vec<_>, _>>()?;
+            if rank == 0 && here.iter().all(Option::is_some) && here != seen {
+                let nonces: Vec<String> = here.iter().flatten().cloned().collect();
+                calls += 1;
+                store.set("call", &format!("{}-{calls} {}", self.nonce, nonces.join(" ")))?;
+                seen.clone_from(&here);
+            }
+            if let Some(call) = read("call")? {
+                let (name, nonces) = call.split_once(' ').unwrap_or((&call, ""));
+                if nonces.split(' ').nth(rank) == Some(&self.nonce) {
+                    store.set(&format!("{name}/answer/{rank}"), "")?;
+                    let all = || -> Result<bool, ModelError> {
+                        for other in 0..world_size {
+                            if !store.has(&format!("{name}/answer/{other}"))? {
+                                return Ok(false);
+                            }
+                        }
+                        Ok(true)
+                    };
+                    if rank == 0 && all()? {
+                        // All of them live, so none of their kinds is that of an earlier start.
+                        match nonces.split(' ').enumerate().find(|(_, nonce)| !nonce.starts_with(self.kind)) {
+                            Some((other, nonce)) => {
+                                let (kind, _) = nonce.split_once('-').unwrap_or_default();
+                                let problem = format!("rank {other} trains on {kind}, rank 0 on {}", self.kind);
+                                store.set(&format!("{name}/refused"), &problem)?;
+                            }
+                            None => store.set(&format!("{name}/complete"), "")?,
+                        }
+                    }
+                    if let Some(problem) = read(&format!("{name}/refused"))? {
+                        return Err(wrong(problem));
+                    }
+                    if store.has(&format!("{name}/complete"))? {
+                        return Ok(format!("{}{name}/", store.prefix));
+                    }
+                }
+            }
+            if started.elapsed() >= timeout {
+                let missing: Vec<usize> = (0..world_size).filter(|&other| here[other].is_none()).collect();
+                let who = if missing.is_empty() { "not all other processes".to_owned() } else { ranks(&missing) };
+                return Err(wrong(match missing.is_empty() {
+                    true => format!("{who} appeared within {} s", timeout.as_secs_f64()),
+                    false => format!("{who} did not appear within {} s", timeout.as_secs_f64()),
+                }));
             }
             std::thread::sleep(LOOK);
         }
@@ -470,7 +542,8 @@ fn torch_words(error: &ModelError) -> String {
     text.split(". This is typically").next().unwrap_or_default().to_owned()
 }
 
-/// Averages gradients over all processes while backward still computes others (torch's reducer of `DistributedDataParallel`).
+/// Averages gradients over all processes, those that backward has finished while it computes others (torch's reducer of
+/// `DistributedDataParallel`).
 #[derive(Debug)]
 pub(crate) struct Reducer {
     // Dropped before the group that it uses.
@@ -479,7 +552,7 @@ pub(crate) struct Reducer {
 }
 
 impl Reducer {
-    /// Of parameters that are the same on all processes, in the same order.
+    /// Of parameters that are the same on all processes, in the order in which the network uses them: backward comes to the last ones first.
     ///
     /// # Errors
     /// When shapes differ between processes, or one is lost.

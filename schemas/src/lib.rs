@@ -1,4 +1,4 @@
-//! What the data is: every type that crosses a wall between rooms, and no engine.
+//! What the data is: every type that passes between crates, and no engine.
 //!
 //! | Crosses | Type |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What must stay true across rooms, one module a promise. Every test has a folder of its own and runs the program as an
+//! What must stay true across crates, one module a promise. Every test has a folder of its own and runs the program as an
 //! operator would; no test depends on how long something takes.
 
 /// Wrong settings, wrong data and broken machines: an error that says what to do, and exit code 42 or 75.

@@ -14,8 +14,8 @@ impl Meeting {
         Self(StoreServer::open().expect("a store"))
     }
 
-    /// `command` as one of `world_size` processes, started `restarts` times before.
-    fn join(&self, mut command: Command, (rank, world_size): (usize, usize), restarts: usize) -> Running {
+    /// `command` as one of `world_size` processes.
+    fn join(&self, mut command: Command, (rank, world_size): (usize, usize)) -> Running {
         command.env("MASTER_ADDR", "localhost").env("TORCHELASTIC_USE_AGENT_STORE", "True");
         for (name, value) in [
             ("RANK", rank),
@@ -23,7 +23,6 @@ impl Meeting {
             ("LOCAL_RANK", rank),
             ("LOCAL_WORLD_SIZE", world_size),
             ("MASTER_PORT", self.0.port().into()),
-            ("TORCHELASTIC_RESTART_COUNT", restarts),
         ] {
             command.env(name, value.to_string());
         }
@@ -31,15 +30,15 @@ impl Meeting {
     }
 
     /// All of `world_size` processes, of which each runs what `command` makes.
-    fn all(&self, world_size: usize, restarts: usize, command: impl Fn() -> Command) -> Vec<Running> {
-        (0..world_size).map(|rank| self.join(command(), (rank, world_size), restarts)).collect()
+    fn all(&self, world_size: usize, command: impl Fn() -> Command) -> Vec<Running> {
+        (0..world_size).map(|rank| self.join(command(), (rank, world_size))).collect()
     }
 }
 
 /// To the end of all processes.
 fn run_all(world_size: usize, command: impl Fn() -> Command) {
     let meeting = Meeting::open();
-    let processes = meeting.all(world_size, 0, command);
+    let processes = meeting.all(world_size, command);
     processes.into_iter().for_each(|process| drop(process.finish().expect_code(0)));
 }
 
@@ -96,7 +95,7 @@ fn a_run_goes_on_after_deaths_and_signals_and_with_another_number_of_processes()
         let meeting = Meeting::open();
         let output = format!("lost-{lost}");
         let held = held_at_sheet(&workspace, &output, 6);
-        let mut processes = meeting.all(2, 0, || train(&output));
+        let mut processes = meeting.all(2, || train(&output));
         let logged = || steps_logged(&workspace, &output) == 6;
         assert!(processes[0].wait_until("six steps", logged), "it ended too early: {}", processes[0].said());
         processes[lost].kill();
@@ -106,9 +105,9 @@ fn a_run_goes_on_after_deaths_and_signals_and_with_another_number_of_processes()
             held.let_write();
         }
         let ended = processes.swap_remove(survivor).finish().expect_code(75);
-        ended.expect_message(&[&format!("rank {lost} is lost or does not answer")]);
+        ended.expect_message(&[&format!("rank {lost} is lost, or did not answer")]);
         // Started again beside the same store, as torchrun does.
-        let again = meeting.all(2, 1, || train(&output));
+        let again = meeting.all(2, || train(&output));
         again.into_iter().for_each(|process| drop(process.finish().expect_code(0)));
         assert_equal(&result(&workspace, &output, "generator", steps), &expected);
     }
@@ -118,7 +117,7 @@ fn a_run_goes_on_after_deaths_and_signals_and_with_another_number_of_processes()
         let output = format!("told-{told}");
         let held = held_at_sheet(&workspace, &output, 6);
         let meeting = Meeting::open();
-        let mut processes = meeting.all(2, 0, || train(&output));
+        let mut processes = meeting.all(2, || train(&output));
         let logged = || steps_logged(&workspace, &output) == 6;
         assert!(processes[0].wait_until("six steps", logged), "it ended too early: {}", processes[0].said());
         processes[told].signal(libc::SIGTERM);
@@ -142,20 +141,51 @@ fn a_run_goes_on_after_deaths_and_signals_and_with_another_number_of_processes()
 }
 
 #[test]
+fn a_process_that_hangs_is_missed() {
+    let workspace = train_generator::prepared();
+    let meeting = Meeting::open();
+    let held = held_at_sheet(&workspace, "run", 6);
+    let mut processes = meeting.all(2, || {
+        let mut command = train_generator::train_in_batches(&workspace, "run", 1);
+        command.arg("--group-timeout=10");
+        command
+    });
+    let logged = || steps_logged(&workspace, "run") == 6;
+    assert!(processes[0].wait_until("six steps", logged), "it ended too early: {}", processes[0].said());
+    processes[1].signal(libc::SIGSTOP);
+    held.let_write();
+    let ended = processes.swap_remove(0).finish().expect_code(75);
+    ended.expect_message(&["rank 1 is lost, or did not answer"]);
+}
+
+#[test]
 fn processes_that_do_not_go_together_are_told_why() {
     let workspace = train_generator::prepared();
     let train = |output: &str| train_generator::train_in_batches(&workspace, output, 1);
     let meeting = Meeting::open();
     let mut other = train("run");
     other.arg("--seed=5");
-    let processes = [meeting.join(train("run"), (0, 2), 0), meeting.join(other, (1, 2), 0)];
+    let processes = [meeting.join(train("run"), (0, 2)), meeting.join(other, (1, 2))];
     let [first, second] = processes.map(Running::finish);
     second.expect_code(42).expect_message(&["other settings than those of rank 0", "recipe.seed"]);
     first.expect_code(75).expect_message(&["rank 1 has ended", "other settings"]);
 
+    let mut other = train("run");
+    other.arg("--stop-after=3");
+    let processes = [meeting.join(train("run"), (0, 2)), meeting.join(other, (1, 2))];
+    let [_, second] = processes.map(Running::finish);
+    second.expect_code(42).expect_message(&["at other steps than rank 0"]);
+
+    // The first one ends before it has said where the run stands.
+    std::fs::write(workspace.path("file"), "no folder").expect("a file of the test");
+    let [first, second] = [0, 1].map(|rank| meeting.join(train("file"), (rank, 2))).map(Running::finish);
+    first.expect_code(42);
+    second.expect_code(75).expect_message(&["rank 0 has ended", "file"]);
+
     let mut alone = train("alone");
     alone.arg("--group-timeout=1");
-    let ended = meeting.join(alone, (1, 3), 1).finish().expect_code(75);
+    let meeting = Meeting::open();
+    let ended = meeting.join(alone, (1, 3)).finish().expect_code(75);
     ended.expect_message(&["ranks 0, 2 did not appear within 1 s"]);
 
     let mut unaddressed = train("unaddressed");

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -48,23 +49,39 @@ def training(tokens, output):
     ]
 
 
-def start(torchrun, restarts, arguments):
+class Run:
+    """torchrun and what it starts, until the end of the block."""
+
+    def __init__(self, torchrun, restarts, arguments):
+        self.arguments = torchrun, restarts, arguments
+
+    def __enter__(self):
+        self.said = tempfile.TemporaryFile("w+")
+        self.process = start(*self.arguments, self.said)
+        return self
+
+    def __exit__(self, *_):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # All have ended.
+        self.process.wait()
+        self.said.close()
+
+    def end(self):
+        """Waits for its end, and says what it printed."""
+        code = self.process.wait(timeout=SECONDS_TO_END)
+        self.said.seek(0)
+        return code, self.said.read()
+
+
+def start(torchrun, restarts, arguments, said):
     command = [torchrun, "--standalone", "--nproc-per-node", 2, "--max-restarts", restarts, "--no-python", binary(), *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RESTOK_")}
-    # Its workers' output, and that of the workers' own processes, in one pipe.
+    # A group of its own, so that no worker outlives the test; its output in a file, which never fills up.
     return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        list(map(str, command)), stdout=said, stderr=subprocess.STDOUT, env=environment, start_new_session=True
     )
-
-
-def end(process):
-    """Waits for its end, and says what it printed."""
-    try:
-        output, _ = process.communicate(timeout=SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return process.returncode, output
 
 
 def losses(output):
@@ -79,7 +96,8 @@ def weights(output):
 @pytest.fixture(scope="module")
 def undisturbed(torchrun, tokens, tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, said = end(start(torchrun, 0, training(tokens, output)))
+    with Run(torchrun, 0, training(tokens, output)) as run:
+        code, said = run.end()
     assert code == 0, said
     return output
 
@@ -108,21 +126,22 @@ def steps_saved(output):
 
 def test_killed_again_and_again_the_weights_are_those_of_an_undisturbed_run(torchrun, undisturbed, tokens, tmp_path):
     output, chance = tmp_path / "run", random.Random(7)
-    process = start(torchrun, KILLS, training(tokens, output))
-    for kill in range(KILLS):
-        # After the next step, or as soon as both are there: while they meet, read the checkpoint or train.
-        enough, deadline = steps_saved(output) + chance.randrange(2), time.monotonic() + SECONDS_TO_END
-        while len(workers(process)) < 2 or steps_saved(output) < enough:
-            assert process.poll() is None, f"kill {kill}: it ended before: {end(process)}"
-            assert time.monotonic() < deadline, f"kill {kill}: no step within {SECONDS_TO_END} s"
-            time.sleep(0.01)
-        alive = workers(process)
-        os.kill(chance.choice(alive), signal.SIGKILL)
-        # torchrun takes the others down, and starts all again.
-        while set(workers(process)) & set(alive):
-            assert process.poll() is None, f"kill {kill}: it ended: {end(process)}"
-            assert time.monotonic() < deadline, f"kill {kill}: torchrun did not start the processes again"
-            time.sleep(0.01)
-    code, said = end(process)
+    with Run(torchrun, KILLS, training(tokens, output)) as run:
+        process = run.process
+        for kill in range(KILLS):
+            # After the next step, or as soon as both are there: while they meet, read the checkpoint or train.
+            enough, deadline = steps_saved(output) + chance.randrange(2), time.monotonic() + SECONDS_TO_END
+            while len(workers(process)) < 2 or steps_saved(output) < enough:
+                assert process.poll() is None, f"kill {kill}: it ended before: {run.end()}"
+                assert time.monotonic() < deadline, f"kill {kill}: no step within {SECONDS_TO_END} s"
+                time.sleep(0.01)
+            alive = workers(process)
+            os.kill(chance.choice(alive), signal.SIGKILL)
+            # torchrun takes the others down, and starts all again.
+            while set(workers(process)) & set(alive):
+                assert process.poll() is None, f"kill {kill}: it ended: {run.end()}"
+                assert time.monotonic() < deadline, f"kill {kill}: torchrun did not start the processes again"
+                time.sleep(0.01)
+        code, said = run.end()
     assert code == 0, said
     assert weights(output) == weights(undisturbed)

@@ -1,4 +1,4 @@
-//! What the cross-room tests share: small image sets, a small tokenizer, stores that fail, and a way to run the program.
+//! What the tests across crates share: small image sets, a small tokenizer, stores that fail, and a way to run the program.
 
 pub mod digest;
 pub mod hub_server;

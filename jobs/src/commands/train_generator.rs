@@ -40,12 +40,15 @@ pub(crate) fn run(
     let (config, recipe) = settings.fit(facts)?;
     let steps = recipe.learning_rate.steps;
     tell_length(&tables, settings, steps);
-    let validation = Validation::open(settings, limits, &tables, config.classes())?;
+    // Only the first process scores and draws.
+    let is_first = group.as_ref().is_none_or(|group| group.rank() == 0);
+    let validation = if is_first { Validation::open(settings, limits, &tables, config.classes())? } else { None };
     let trained_on = TrainedOn { tokenizer: tables.tokenizer().clone(), class_names };
-    let samples = Samples::load(settings, &trained_on, config.classes(), (device, recipe.precision))?;
+    let load = || Samples::load(settings, &trained_on, config.classes(), (device, recipe.precision));
+    let samples = if is_first { load()? } else { None };
     let fixed = fixed(settings, &config, &recipe, &tables, &trained_on)?;
     let mut folder = session::run_folder(group.as_deref(), &settings.run, &fixed)?;
-    session::tell_device(device, recipe.precision);
+    session::tell_device(device, recipe.precision, settings.batches);
     let options = TrainingTokensOptions {
         memory_bytes: settings.memory_bytes,
         ..TrainingTokensOptions::new(settings.batches.size, config.classes(), recipe.seed)
@@ -58,6 +61,7 @@ pub(crate) fn run(
     let run_options = TrainingOptions {
         group,
         settings: fixed,
+        schedule: settings.run.schedule(steps),
         accumulation: settings.batches.accumulation,
         global_batch_size: settings.global_batch_size(),
         publish_precision: settings.run.publish_precision,
@@ -67,7 +71,7 @@ pub(crate) fn run(
     let open = |from| Ok(ShuffledTokens(TrainingTokens::start(&tables, &options, from)?));
     let scored = ScoresAndSamples { validation, samples };
     let mut training = Training::begin(trainer, open, scored, folder.as_mut(), run_options)?;
-    session::carry_out(&mut training, &columns, steps, &settings.run, folder.as_mut(), progress, cancel)?;
+    session::carry_out(&mut training, &columns, steps, folder.as_mut(), progress, cancel)?;
     let Some(_) = folder else { return Ok(()) };
     Ok(crate::output::print(&session::report(&training, steps, &settings.run))?)
 }

@@ -33,17 +33,19 @@ pub(crate) fn run(
     let mut folder = session::run_folder(group.as_deref(), &settings.run, &fixed)?;
     let trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
     trainer.check_batch_size(settings.batches.size)?;
-    session::tell_device(device, settings.recipe.precision);
+    session::tell_device(device, settings.recipe.precision, settings.batches);
     let options = TrainingOptions {
         group,
         settings: fixed,
+        schedule: settings.run.schedule(settings.steps),
         accumulation: settings.batches.accumulation,
         global_batch_size: settings.batches.global_size(),
         publish_precision: settings.run.publish_precision,
         allow_other_settings: settings.run.allow_other_settings,
         machine: models::machine(device),
     };
-    let validation = Validation::new(settings, limits, device)?;
+    // Only where there is a folder for the scores.
+    let validation = Validation::new(settings, limits, device, folder.is_some())?;
     let mut columns: Vec<String> = trainer.scalars().into_iter().map(str::to_owned).collect();
     columns.extend(validation.columns(&settings.config));
     let open = |from| {
@@ -51,8 +53,7 @@ pub(crate) fn run(
         Ok(ShuffledImages { images, source: pipeline::without_secrets(&settings.source) })
     };
     let mut training = Training::begin(trainer, open, validation, folder.as_mut(), options)?;
-    let result =
-        session::carry_out(&mut training, &columns, settings.steps, &settings.run, folder.as_mut(), progress, cancel);
+    let result = session::carry_out(&mut training, &columns, settings.steps, folder.as_mut(), progress, cancel);
     let Some(_) = folder else { return result };
     tell_rejected(&training.data.images);
     result?;

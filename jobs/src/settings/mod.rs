@@ -38,7 +38,9 @@ pub(crate) use table_commands::{
 pub(crate) use tokenize::{TokenizeOptions, TokenizeSettings};
 pub(crate) use train_generator::{TokenFacts, TrainGeneratorOptions, TrainGeneratorSettings};
 pub(crate) use train_tokenizer::{TrainTokenizerOptions, TrainTokenizerSettings};
-pub(crate) use training::{Periods, RunSettings};
+#[cfg(test)]
+pub(crate) use training::Periods;
+pub(crate) use training::{Batches, RunSettings, Schedule};
 pub(crate) use values::{BatchSize, Devices, ModelReference, RejectRate};
 
 /// The environment variable of an option, by its name in any spelling.

@@ -16,10 +16,11 @@ pub(super) const RECIPE: &str = "Training recipe (defaults come from the preset)
 pub(crate) struct RunOptions {
     /// Device to train on: auto, cpu or cuda:N.
     ///
-    /// auto uses the first CUDA device, or the CPU if there is none.
+    /// auto uses the first CUDA device, or the CPU if there is none. Of several processes on a machine, each uses another
+    /// device.
     #[arg(long, value_name = "DEVICE", help_heading = HOW, default_value = "auto")]
     pub(crate) device: Option<String>,
-    /// Torch threads on the CPU (default: all cores).
+    /// Torch threads on the CPU (default: all cores, divided among the processes of a machine).
     ///
     /// The last bits of floating-point sums depend on it: use the same number whenever a run resumes.
     #[arg(long, value_name = "COUNT", help_heading = HOW)]
@@ -81,8 +82,19 @@ pub(crate) struct RunSettings {
     pub(crate) stop_after: Option<u64>,
 }
 
+/// When a training does what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Schedule {
+    /// Updates in all.
+    pub(crate) steps: u64,
+    /// Updates after which to stop early.
+    pub(crate) stop_after: Option<u64>,
+    /// When what is done.
+    pub(crate) periods: Periods,
+}
+
 /// Steps between two of the same thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Periods<Steps = u64> {
     /// Lines of metrics.
     pub(crate) log: Steps,
@@ -95,6 +107,11 @@ pub(crate) struct Periods<Steps = u64> {
 }
 
 impl RunSettings {
+    /// When a training of `steps` updates does what.
+    pub(crate) fn schedule(&self, steps: u64) -> Schedule {
+        Schedule { steps, stop_after: self.stop_after, periods: self.periods(steps) }
+    }
+
     /// The periods of a training of `steps` updates. Where nothing was typed, a short one is not without any.
     pub(crate) fn periods(&self, steps: u64) -> Periods {
         let at_most = |typed: Option<u64>, default: u64| typed.unwrap_or(default.min(steps / 5).max(1));

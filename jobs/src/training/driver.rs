@@ -5,11 +5,12 @@ use super::{
     sheet::Sheet,
     watch::{Moment, Watch},
 };
+use crate::settings::Schedule;
 use anyhow::{Result, ensure};
-use models::{Precision, ProcessGroup, StepReport, Trainer};
+use models::{ModelError, Precision, ProcessGroup, StepReport, Trainer};
 use pipeline::{DataPosition, PipelineError};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Endless batches in an order that follows from a seed.
@@ -31,6 +32,17 @@ pub(crate) trait TrainingData {
     fn told_of_change(&self, expected: &str) -> String;
     /// Images that could not be used so far; `None` where none is ever passed over.
     fn rejected(&self) -> Option<u64>;
+}
+
+/// Whether a process can make the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// Its batches are there.
+    Ready = 0,
+    /// A signal has come.
+    ToldToStop = 1,
+    /// Its data fails.
+    Failed = 2,
 }
 
 /// A batch, and where the data stands behind it.
@@ -81,13 +93,20 @@ pub(crate) struct Training<T: Trainer, D, V> {
     loaded: bool,
     epoch: u64,
     next: DataPosition,
+    /// Epoch of the last batch that is loaded, and where the data stands behind it.
+    behind: Option<(u64, DataPosition)>,
     publish_precision: Precision,
+    schedule: Schedule,
+    /// Time that each process had waited for data at the last moment, and the longest between two moments in all.
+    waits: RefCell<(Vec<f64>, f64)>,
 }
 
 /// What the first process goes on from, and all do.
 #[derive(Debug, Serialize, Deserialize)]
 struct Start {
     settings: serde_json::Value,
+    /// When what is done, and when it ends: what all do together at some steps follows from it.
+    schedule: Schedule,
     steps_done: u64,
     position: Option<Position>,
 }
@@ -99,6 +118,8 @@ pub(crate) struct TrainingOptions {
     pub(crate) group: Option<Arc<ProcessGroup>>,
     /// What must stay the same from the first start of a run to its last.
     pub(crate) settings: serde_json::Value,
+    /// When what is done.
+    pub(crate) schedule: Schedule,
     /// Batches of an update in each process.
     pub(crate) accumulation: usize,
     /// Images of an update.
@@ -131,6 +152,7 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         let (checkpoint, state) = newest.unzip();
         let own = Start {
             settings: options.settings,
+            schedule: options.schedule,
             steps_done: state.as_ref().map_or(0, |state| state.steps_done),
             position: state.map(|state| state.position),
         };
@@ -143,6 +165,15 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         if let Some(position) = &start.position {
             let expected = position.digests.get(D::DIGEST).map_or("", String::as_str);
             ensure!(data.digest() == expected, data.told_of_change(expected));
+        }
+        if let Some(group) = &options.group {
+            let digest = group.announce("data", Some(data.digest()))?;
+            ensure!(
+                digest == data.digest(),
+                "rank {} reads other data than rank 0: {}",
+                group.rank(),
+                data.told_of_change(&digest)
+            );
         }
         if let Some(checkpoint) = &checkpoint {
             trainer.restore(checkpoint, start.steps_done)?;
@@ -162,7 +193,10 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
             loaded: false,
             epoch: from.epoch,
             next: from,
+            behind: None,
             publish_precision: options.publish_precision,
+            schedule: options.schedule,
+            waits: RefCell::default(),
         })
     }
 
@@ -177,26 +211,31 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
             return Ok(());
         }
         let (rank, world_size) = self.group.as_ref().map_or((0, 1), |group| (group.rank(), group.world_size()));
-        // Together they stop after the same step: a signal does not take one of them away from the others.
-        let never = CancellationToken::new();
-        let cancel = if world_size > 1 { &never } else { cancel };
         // All of them or none: where one is missing, the position stays that of the last update, which may be saved yet. Each process goes
         // over the batches of all, and keeps its own: so the order, and where it stands, are those of one process.
         let batches = (0..self.accumulation * world_size).map(|_| self.data.next(cancel));
         let batches = batches.collect::<Result<Vec<_>, _>>()?;
-        if let Some(last) = batches.last() {
-            (self.epoch, self.next) = (last.epoch, last.next);
-        }
+        self.behind = batches.last().map(|last| (last.epoch, last.next));
         let own = batches.into_iter().skip(rank * self.accumulation).take(self.accumulation);
         self.batches = own.map(|next| next.batch).collect();
         self.loaded = true;
         Ok(())
     }
 
+    /// When what is done.
+    pub(super) fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+
     /// Makes an update of the batches that were loaded.
     pub(super) fn step(&mut self) -> Result<StepReport> {
         self.loaded = false;
-        Ok(self.trainer.step(&self.batches)?)
+        let report = self.trainer.step(&self.batches)?;
+        // Not before: batches that were loaded and not used are still to come.
+        if let Some(behind) = self.behind {
+            (self.epoch, self.next) = behind;
+        }
+        Ok(report)
     }
 
     pub(super) fn scores(&self) -> Result<Vec<(String, f64)>> {
@@ -207,17 +246,43 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         self.validator.sheet(&self.trainer, &self.batches)
     }
 
+    /// The error of a process whose data is there while that of another one fails.
+    pub(super) fn failed_elsewhere(&self) -> anyhow::Error {
+        let (rank, world_size) = self.group.as_ref().map_or((0, 1), |group| (group.rank(), group.world_size()));
+        ModelError::ProcessGroup {
+            rank,
+            world_size,
+            problem: "the data of another process fails: it says why".to_owned(),
+        }
+        .into()
+    }
+
     /// Whether several processes train together.
     pub(super) fn is_shared(&self) -> bool {
         self.group.is_some()
     }
 
-    /// Whether any of the processes says so.
-    pub(super) fn any(&self, says: bool) -> Result<bool> {
-        match &self.group {
-            Some(group) => Ok(group.largest(i64::from(says))? > 0),
-            None => Ok(says),
-        }
+    /// The worst that any of the processes says of itself.
+    pub(super) fn worst(&self, own: Readiness) -> Result<Readiness> {
+        let Some(group) = &self.group else { return Ok(own) };
+        Ok(match group.largest(own as i64)? {
+            0 => Readiness::Ready,
+            1 => Readiness::ToldToStop,
+            _ => Readiness::Failed,
+        })
+    }
+
+    /// Holds the weights of all processes to each other.
+    pub(super) fn check_equal(&self) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let own = self.trainer.checksum()?;
+        let (largest, smallest) = (group.largest(own)?, -group.largest(-own)?);
+        ensure!(
+            largest == smallest,
+            "after {} steps the weights of the processes differ from each other",
+            self.steps_done()
+        );
+        Ok(())
     }
 
     /// What is told of the run as it stands, of all processes, which ask at the same steps.
@@ -227,11 +292,24 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
             let mut waits = vec![0.0; group.world_size()];
             waits[group.rank()] = moment.waited.as_secs_f64();
             let waits = group.sums(&waits)?;
-            let (rank, &longest) =
-                waits.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1)).unwrap_or((0, &0.0));
-            (moment.waited, moment.waiting_rank) = (Duration::from_secs_f64(longest), Some(rank));
+            let (before, longest) = &mut *self.waits.borrow_mut();
+            before.resize(waits.len(), 0.0);
+            let since = waits.iter().zip(&*before).map(|(now, before)| now - before);
+            let (rank, most) = since.enumerate().max_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or((0, 0.0));
+            *longest += most;
+            *before = waits;
+            (moment.waited, moment.waiting_rank) = (Duration::from_secs_f64(longest.max(0.0)), Some(rank));
         }
         Ok(moment)
+    }
+
+    /// Counts the waits of several processes from here on.
+    pub(super) fn forget_waits(&self) -> Result<()> {
+        if self.is_shared() {
+            self.moment()?;
+            self.waits.borrow_mut().1 = 0.0;
+        }
+        Ok(())
     }
 
     /// The same of this process alone.
@@ -293,6 +371,13 @@ fn agreed_start(group: &ProcessGroup, own: Start) -> Result<Start> {
         "other settings than those of rank 0 (then) in this process of rank {} (now):\n{}",
         group.rank(),
         differences.join("\n")
+    );
+    ensure!(
+        start.schedule == own.schedule,
+        "rank {} logs, saves, validates or stops at other steps than rank 0: {:?}, expected {:?}",
+        group.rank(),
+        own.schedule,
+        start.schedule
     );
     Ok(start)
 }

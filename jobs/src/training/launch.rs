@@ -67,7 +67,6 @@ impl Launch {
                 rank,
                 world_size,
                 is_open: lookup("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True"),
-                restarts: number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0) as u64,
                 timeout: Duration::ZERO,
             }),
             local: (number(local_rank_name)?.unwrap_or(0), local_size),
@@ -99,7 +98,21 @@ impl Launch {
         let cores = || available_parallelism().map_or(1, usize::from);
         let threads = threads.or_else(|| (local_size > 1).then(|| (cores() / local_size).max(1)));
         let devices = models::initialise(&[choice], threads)?;
+        if devices.iter().any(|device| *device != Device::Cpu) && local_size > devices.len() {
+            let (found, expected) = (format!("{local_size} processes on this machine"), devices.len());
+            let expected = format!("at most one a device, of which --device {choice} names {expected} here");
+            return Err(SettingsError::invalid("LOCAL_WORLD_SIZE", found, expected).into());
+        }
         devices.get(local_rank % devices.len().max(1)).copied().context("no device to train on")
+    }
+
+    /// Threads of a pool in each of the processes of this machine; 0 stands for all cores.
+    pub(crate) fn threads_of_a_pool(&self, threads: usize) -> usize {
+        let (_, local_size) = self.local;
+        match (threads, local_size) {
+            (0, 2..) => (available_parallelism().map_or(1, usize::from) / local_size).max(1),
+            _ => threads,
+        }
     }
 
     /// Meets the other processes, if there are any.
@@ -139,12 +152,11 @@ mod tests {
             ("MASTER_ADDR", "host"),
             ("MASTER_PORT", "29500"),
             ("TORCHELASTIC_USE_AGENT_STORE", "True"),
-            ("TORCHELASTIC_RESTART_COUNT", "2"),
         ])
         .expect("torchrun's");
         assert_eq!((torchrun.rank(), torchrun.world_size(), torchrun.local), (5, 8, (1, 4)));
         let rendezvous = torchrun.rendezvous.expect("others");
-        assert!(rendezvous.is_open && rendezvous.restarts == 2 && rendezvous.host == "host", "{rendezvous:?}");
+        assert!(rendezvous.is_open && rendezvous.host == "host", "{rendezvous:?}");
         let slurm = detect(&[
             ("SLURM_NTASKS", "2"),
             ("SLURM_PROCID", "1"),

@@ -383,3 +383,31 @@ pub(super) fn differences(then: &serde_json::Value, now: &serde_json::Value) -> 
     collect("", then, now, &mut found);
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_seventeen_digits_are_the_same_when_read_back() {
+        // What the tiny preset's final rate becomes at a rate of 1e-5.
+        let settings = serde_json::json!({ "end": 1e-5 * (5e-5 / 1.5e-3), "peak": 0.1 + 0.2 });
+        let read = serde_json::from_str(&settings.to_string()).expect("JSON");
+        assert_eq!(differences(&read, &settings), [""; 0]);
+    }
+
+    #[test]
+    fn other_processes_may_divide_the_same_images_otherwise() {
+        let of = |batch_size: u64, accumulation: u64, processes: Option<u64>| {
+            let mut settings = serde_json::json!({ "batch_size": batch_size, "accumulation": accumulation, "seed": 1 });
+            let object = settings.as_object_mut().expect("an object");
+            object.extend(processes.map(|count| ("processes".to_owned(), count.into())));
+            settings
+        };
+        let differ = |then, now| differences(&then, &now).len();
+        assert_eq!(differ(of(4, 4, None), of(4, 2, Some(2))), 0);
+        assert_eq!(differ(of(4, 2, Some(2)), of(8, 1, Some(2))), 2, "among as many, it is a choice");
+        assert_eq!(differ(of(4, 4, None), of(4, 4, Some(2))), 1, "twice as many images");
+        assert_eq!(differ(of(4, 4, None), of(8, 2, None)), 2);
+    }
+}

@@ -1,26 +1,15 @@
 //! The training loop, the same for everything that is trained.
 
 use super::{
-    driver::{Training, TrainingData, Validator},
+    driver::{Readiness, Training, TrainingData, Validator},
     run_folder::RunFolder,
     watch::{Looks, Watch},
 };
-use crate::settings::Periods;
+use crate::settings::Schedule;
 use anyhow::{Context, Result};
 use models::{StepReport, Trainer};
 use pipeline::PipelineError;
 use tokio_util::sync::CancellationToken;
-
-/// When the loop does what.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
-    /// Updates in all.
-    pub(crate) steps: u64,
-    /// Updates after which to stop early.
-    pub(crate) stop_after: Option<u64>,
-    /// When what is done.
-    pub(crate) periods: Periods,
-}
 
 /// Where a run is written and told of: with one process, or the first of several.
 #[derive(Debug)]
@@ -46,20 +35,38 @@ impl Told<'_> {
 /// When the data, the device, the disk or another process fails, the loss is no number any more, or `cancel` asks to stop.
 pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     training: &mut Training<T, D, V>,
-    schedule: Schedule,
     mut told: Option<Told<'_>>,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let mut looks = Looks::default();
+    let (schedule, mut looks) = (training.schedule(), Looks::default());
     let last = schedule.stop_after.unwrap_or(schedule.steps).min(schedule.steps);
     let mut saved = training.steps_done();
     // Of the last step, where nobody has looked at it.
     let mut unseen = None;
+    let mut is_first = true;
     while training.steps_done() < last {
         let learning_rate = training.trainer.learning_rate();
-        if let Err(error) = training.load(cancel) {
+        let loaded = training.load(cancel);
+        // Together they go on, or stop after the same step. One process alone that has its batches makes one more step of them.
+        let worst = training.worst(match &loaded {
+            Ok(()) if training.is_shared() && cancel.is_cancelled() => Readiness::ToldToStop,
+            Ok(()) => Readiness::Ready,
+            Err(_) if cancel.is_cancelled() => Readiness::ToldToStop,
+            Err(_) => Readiness::Failed,
+        })?;
+        if worst == Readiness::Ready && std::mem::take(&mut is_first) {
+            // A whole window of data says nothing of the batches after it.
+            training.forget_waits()?;
+        }
+        let ended = match (loaded, worst) {
+            (Err(error), _) => Some(error),
+            (Ok(()), Readiness::Ready) => None,
+            (Ok(()), Readiness::ToldToStop) => Some(PipelineError::Drained.into()),
+            (Ok(()), Readiness::Failed) => Some(training.failed_elsewhere()),
+        };
+        if let Some(error) = ended {
             if saved < training.steps_done() {
-                // Storage that fails, or a stop while it stalls, does not cost the steps since the last checkpoint.
+                // Data that fails, or a stop while it stalls, does not cost the steps since the last checkpoint.
                 let saved = save_unseen(training, unseen.as_ref(), &mut looks, &mut told);
                 saved.with_context(|| format!("after {error:#}"))?;
             }
@@ -70,16 +77,18 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
         let step = training.steps_done();
         // An early stop adds a checkpoint and nothing else: the run must be the one that was not stopped.
         let due = |period: u64| step.is_multiple_of(period) || step == schedule.steps;
-        let cancelled = training.any(cancel.is_cancelled())?;
+        let cancelled = cancel.is_cancelled() && !training.is_shared();
         let tell = due(schedule.periods.log) || due(schedule.periods.validate);
         let save = due(schedule.periods.save) || step == last || cancelled;
         // The one wait for the device. Nothing is saved of a step whose losses nobody has looked at.
         let scalars = if tell || save { looks.look(step, &report)? } else { Vec::new() };
+        if save {
+            training.check_equal()?;
+        }
         let shown = show(training, schedule, &mut told, (learning_rate, &scalars));
-        if save || shown.is_err() {
+        if save || (shown.is_err() && !training.is_shared()) {
             // Also where telling of it failed: the steps since the last checkpoint are not lost for a picture.
-            // Other processes would have to look with this one.
-            if !save && !training.is_shared() {
+            if !save {
                 looks.look(step, &report)?;
             }
             if saved < step {
@@ -106,8 +115,7 @@ fn save_unseen<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     looks: &mut Looks,
     told: &mut Option<Told<'_>>,
 ) -> Result<()> {
-    // Other processes would have to look with this one.
-    if let (Some(report), false) = (unseen, training.is_shared()) {
+    if let Some(report) = unseen {
         looks.look(training.steps_done(), report)?;
     }
     Told::aside(told, |folder| training.save(folder))
@@ -148,7 +156,7 @@ mod tests {
     use crate::{
         exit_code::{self, ExitCode},
         progress::Progress,
-        settings::{LogFormat, ProgressStyle},
+        settings::{LogFormat, Periods, ProgressStyle},
         training::{
             driver::{NextBatch, TrainingOptions},
             sheet::Sheet,
@@ -210,6 +218,9 @@ mod tests {
         }
         fn restore(&mut self, _: &Path, _: u64) -> Result<(), ModelError> {
             unreachable!("every run is a new one")
+        }
+        fn checksum(&self) -> Result<i64, ModelError> {
+            unreachable!("every run is of one process")
         }
         fn distribute(&mut self, _: &Arc<ProcessGroup>, _: u64) -> Result<(), ModelError> {
             unreachable!("every run is of one process")
@@ -288,13 +299,13 @@ mod tests {
         // A validation looks at the losses, too.
         let validate = if scores.is_empty() { steps } else { 1 };
         let periods = Periods { log: every, save: every, validate, sheet: steps };
-        let schedule = Schedule { steps, stop_after: None, periods };
         let mut folder = RunFolder::open(root, 2, serde_json::Value::Null).expect("a folder");
         let progress = Progress::new(ProgressStyle::None, 1, LogFormat::Text, MultiProgress::new());
         let columns = ["total_loss", "score"].map(str::to_owned);
         let options = TrainingOptions {
             group: None,
             settings: serde_json::Value::Null,
+            schedule: Schedule { steps, stop_after: None, periods },
             accumulation: 1,
             global_batch_size: 1,
             publish_precision: Precision::Fp32,
@@ -306,7 +317,7 @@ mod tests {
         let mut training =
             Training::begin(trainer, |_| Ok(data), FakeValidator { scores }, Some(&mut folder), options)?;
         let mut watch = training.watch(&folder, &columns, steps, &progress).expect("files");
-        run(&mut training, schedule, Some(Told { folder: &mut folder, watch: &mut watch }), cancel)
+        run(&mut training, Some(Told { folder: &mut folder, watch: &mut watch }), cancel)
     }
 
     /// What is below `root` with `prefix`, in order.

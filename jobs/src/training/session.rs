@@ -3,16 +3,24 @@
 use super::{
     driver::{Training, TrainingData, Validator},
     run_folder::RunFolder,
-    run_loop::{self, Schedule, Told},
+    run_loop::{self, Told},
 };
-use crate::{progress::Progress, settings::RunSettings};
+use crate::{
+    progress::Progress,
+    settings::{Batches, RunSettings},
+};
 use anyhow::Result;
 use models::{Device, Precision, ProcessGroup, Trainer};
+use report::text::counted;
 use tokio_util::sync::CancellationToken;
 
-/// Says where training runs, and warns where its precision has no instructions there.
-pub(crate) fn tell_device(device: Device, precision: Precision) {
+/// Says where training runs and on how many images a step, and warns where its precision has no instructions there.
+pub(crate) fn tell_device(device: Device, precision: Precision, batches: Batches) {
     tracing::info!(device = %models::machine(device), precision = %precision, "training");
+    if batches.processes > 1 {
+        let (processes, images) = (batches.processes, counted(batches.global_size(), "image"));
+        tracing::info!("{processes} processes train together, {images} a step");
+    }
     if !precision.is_native(device) {
         tracing::warn!("{device} has no instructions for {precision}: --precision fp32 will be faster");
     }
@@ -39,7 +47,7 @@ pub(crate) fn add_processes(fixed: &mut serde_json::Value, processes: usize) {
     }
 }
 
-/// Trains `steps` updates in all, watched, or until a signal or `settings.stop_after`. `columns` names all scalars and scores. Only the first
+/// Trains `steps` updates in all, watched, or until a signal or an early stop. `columns` names all scalars and scores. Only the first
 /// of several processes has a folder.
 ///
 /// # Errors
@@ -48,22 +56,20 @@ pub(crate) fn carry_out<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Valida
     training: &mut Training<T, D, V>,
     columns: &[String],
     steps: u64,
-    settings: &RunSettings,
     folder: Option<&mut RunFolder>,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    // The first batch waits for a whole window of data, which says nothing of the batches after it.
-    if training.steps_done() < steps {
+    // The first batch waits for a whole window of data, which says nothing of the batches after it. Several processes wait for it together.
+    if training.steps_done() < steps && !training.is_shared() {
         training.load(cancel)?;
     }
-    let schedule = Schedule { steps, stop_after: settings.stop_after, periods: settings.periods(steps) };
     match folder {
         Some(folder) => {
             let mut watch = training.watch(folder, columns, steps, progress)?;
-            run_loop::run(training, schedule, Some(Told { folder, watch: &mut watch }), cancel)
+            run_loop::run(training, Some(Told { folder, watch: &mut watch }), cancel)
         }
-        None => run_loop::run(training, schedule, None, cancel),
+        None => run_loop::run(training, None, cancel),
     }
 }
 

@@ -56,8 +56,7 @@ impl DiscriminatorTrainer {
     pub(super) fn distribute(&mut self, group: &Arc<ProcessGroup>) -> Result<(), ModelError> {
         let (weights, state) = (self.weights(), self.optimizer_state());
         group.broadcast(weights.values().chain(state.values()))?;
-        let trained: Vec<Tensor> = self.store.trained().into_iter().map(|(_, tensor)| tensor).collect();
-        self.shared = Some((Arc::clone(group), Reducer::new(group, &trained)?));
+        self.shared = Some((Arc::clone(group), Reducer::new(group, &self.store.trained_by_use())?));
         Ok(())
     }
 
@@ -117,8 +116,11 @@ impl DiscriminatorTrainer {
     /// overflowed: then nothing moves.
     pub(super) fn step(&mut self, steps: u64, may_overflow: bool) -> Result<(), ModelError> {
         if let Some((group, _)) = &self.shared {
-            // LeCam's running means are of the images of one process; the mean of all is what one process would have of all images.
-            self.store.buffers().iter_mut().try_for_each(|(_, buffer)| group.mean(buffer))?;
+            // Of the images of one process; the estimates of spectral norm are of the weights alone, and equal everywhere.
+            let of_images = |name: &str| LeCam::BUFFERS.iter().any(|buffer| name.ends_with(buffer));
+            for (_, buffer) in self.store.buffers().iter_mut().filter(|(name, _)| of_images(name)) {
+                group.mean(buffer)?;
+            }
         }
         let gradients = self.optimizer.gradients();
         let found_infinite = may_overflow.then(|| tensor_lists::found_infinite(&gradients)).transpose()?;

@@ -195,6 +195,10 @@ impl Trainer for GeneratorTrainer {
         Ok(())
     }
 
+    fn checksum(&self) -> Result<i64, ModelError> {
+        self.learner.checksum()
+    }
+
     fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {
         self.ema(stored)?.save(folder)
     }

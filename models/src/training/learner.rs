@@ -90,8 +90,7 @@ impl Learner {
 
     /// From now on, gradients are averaged over the processes of `group`, all of which call this and [`Self::share`].
     pub(super) fn distribute(&mut self, group: &Arc<ProcessGroup>) -> Result<(), ModelError> {
-        let trained: Vec<Tensor> = self.store.trained().into_iter().map(|(_, tensor)| tensor).collect();
-        self.reducer = Some(Reducer::new(group, &trained)?);
+        self.reducer = Some(Reducer::new(group, &self.store.trained_by_use())?);
         Ok(())
     }
 
@@ -106,6 +105,20 @@ impl Learner {
         group.broadcast(tensors.iter().flat_map(BTreeMap::values))?;
         self.steps_done = steps_done;
         Ok(())
+    }
+
+    /// A number that follows from all weights, and differs where any of them does.
+    pub(super) fn checksum(&self) -> Result<i64, ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let mut sums = Vec::new();
+        for tensor in self.weights().values() {
+            sums.push(tensor.f_to_kind(Kind::Double)?.f_sum(Kind::Double)?.f_to_device(tch::Device::Cpu)?);
+        }
+        let sums = Vec::<f64>::try_from(Tensor::f_stack(&sums, 0)?)?;
+        let hash = sums
+            .into_iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, sum| (hash ^ sum.to_bits()).wrapping_mul(0x0100_0000_01b3));
+        Ok((hash >> 2) as i64)
     }
 
     /// Adds the gradients of the micro-batch `part` of this process: of its fraction of `loss`.

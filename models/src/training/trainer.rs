@@ -46,6 +46,12 @@ pub trait Trainer {
     /// When networks differ, or a process is lost or silent.
     fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError>;
 
+    /// A number that follows from all weights: equal wherever processes train together.
+    ///
+    /// # Errors
+    /// When libtorch refuses.
+    fn checksum(&self) -> Result<i64, ModelError>;
+
     /// Writes the average of the weights into `folder` as others load it, its numbers as `stored` has them.
     ///
     /// # Errors

@@ -63,6 +63,20 @@ fn value(report: &models::StepReport, name: &str) -> f64 {
     scalars.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).expect("reported")
 }
 
+/// With a discriminator from the third step on.
+fn adversarial_recipe() -> TokenizerRecipe {
+    TokenizerRecipe {
+        discriminator: DiscriminatorKind::Patch,
+        adversarial_weight: 0.5,
+        adversarial_start: 2,
+        ..recipe()
+    }
+}
+
+pub(super) fn adversarial_trainer() -> TokenizerTrainer {
+    TokenizerTrainer::new(config(), adversarial_recipe(), &FrozenFiles::default(), device()).expect("built")
+}
+
 pub(super) fn trainer() -> TokenizerTrainer {
     TokenizerTrainer::new(config(), recipe(), &FrozenFiles::default(), device()).expect("built")
 }
@@ -129,13 +143,7 @@ fn a_run_stopped_and_taken_up_again_equals_one_never_stopped() {
 /// The discriminator begins at the third step: one side of the stop has it and the other goes on with it.
 #[test]
 fn so_does_a_run_with_a_discriminator_and_accumulation() {
-    let adversarial = TokenizerRecipe {
-        discriminator: DiscriminatorKind::Patch,
-        adversarial_weight: 0.5,
-        adversarial_start: 2,
-        ..recipe()
-    };
-    assert_resumes(&adversarial, 2);
+    assert_resumes(&adversarial_recipe(), 2);
 }
 
 #[test]

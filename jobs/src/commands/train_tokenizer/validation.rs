@@ -25,8 +25,15 @@ pub(super) struct Validation {
 }
 
 impl Validation {
-    pub(super) fn new(settings: &TrainTokenizerSettings, limits: &Limits, device: Device) -> Result<Self> {
-        let Some(url) = &settings.validation_source else { return Ok(Self { device, options: None, shown: None }) };
+    pub(super) fn new(
+        settings: &TrainTokenizerSettings,
+        limits: &Limits,
+        device: Device,
+        wanted: bool,
+    ) -> Result<Self> {
+        let Some(url) = settings.validation_source.as_ref().filter(|_| wanted) else {
+            return Ok(Self { device, options: None, shown: None });
+        };
         let options = ValidationImagesOptions {
             max_reject_rate: settings.max_reject_rate.fraction(),
             limits: limits.clone(),

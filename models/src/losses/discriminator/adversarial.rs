@@ -29,11 +29,14 @@ pub(crate) struct LeCam {
 }
 
 impl LeCam {
+    /// Names of its tensors in its scope.
+    pub(crate) const BUFFERS: [&str; 2] = ["ema_real_logits_mean", "ema_fake_logits_mean"];
+
     /// `scope`: the folder of the published `ema_real_logits_mean`. `decay`: fraction that the running means keep at a step.
     pub(crate) fn new(scope: &Scope<'_>, decay: f64) -> Result<Self, ModelError> {
         Ok(Self {
-            real_mean: scope.buffer("ema_real_logits_mean", &[1], Init::Zeros)?,
-            fake_mean: scope.buffer("ema_fake_logits_mean", &[1], Init::Zeros)?,
+            real_mean: scope.buffer(Self::BUFFERS[0], &[1], Init::Zeros)?,
+            fake_mean: scope.buffer(Self::BUFFERS[1], &[1], Init::Zeros)?,
             decay,
         })
     }
