@@ -4,7 +4,7 @@ use super::{
     SettingsFile,
     file::{is_list, key_of, options_of},
 };
-use clap::{Arg, ArgMatches, Command, parser::ValueSource};
+use clap::{Arg, ArgMatches, Command, builder::StyledStr, parser::ValueSource};
 use std::{any::TypeId, path::PathBuf};
 
 /// One section as TOML, each line with where its value came from; what has no value stands there as a comment.
@@ -16,8 +16,8 @@ pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file:
         let Some((values, source)) = matches.get_raw(id).zip(matches.value_source(id)) else {
             // A list that the file leaves empty, which a default would not be.
             return match file.has(section, id) {
-                true => (format!("{key} = []"), "settings file"),
-                false => (format!("# {key} ="), "not set"),
+                true => (format!("{key} = []"), "settings file".to_owned()),
+                false => (format!("# {key} ="), unset(option)),
             };
         };
         let values = values.map(|value| value.to_string_lossy().into_owned());
@@ -33,12 +33,26 @@ pub(crate) fn show(program: &Command, section: &str, matches: &ArgMatches, file:
             _ if file.has(section, id) => "settings file",
             _ => "default",
         };
-        (format!("{key} = {value}"), origin)
+        (format!("{key} = {value}"), origin.to_owned())
     };
     let lines: Vec<_> = options.iter().map(line).collect();
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
     let lines = lines.into_iter().map(|(line, origin)| format!("{line:width$}  # {origin}\n"));
     format!("[{section}]\n{}", lines.collect::<String>())
+}
+
+/// What an option that was not set stands for, as far as its help says: a default that follows from other values, or that comes from a preset.
+fn unset(option: &Arg) -> String {
+    let text = |help: Option<&StyledStr>| help.map(ToString::to_string).unwrap_or_default();
+    let (short, long) = (text(option.get_help()), text(option.get_long_help()));
+    let in_brackets =
+        short.split_once("(default: ").and_then(|(_, rest)| rest.split_once(')')).map(|(default, _)| default);
+    let sentence =
+        long.split_once("Defaults to ").map(|(_, rest)| rest.split(". ").next().unwrap_or(rest).trim_end_matches('.'));
+    match in_brackets.or(sentence) {
+        Some(default) => format!("not set: {}", default.split_whitespace().collect::<Vec<_>>().join(" ")),
+        None => "not set".to_owned(),
+    }
 }
 
 /// A value as a settings file writes it. A text may be an address with credentials (a presigned URL, a user and a password), which
@@ -79,11 +93,27 @@ mod tests {
             let line = text.lines().find(|line| line.starts_with(&format!("{key} = {value} ")));
             assert!(line.is_some_and(|line| line.ends_with(&format!("# {origin}"))), "{key} in {text}");
         }
-        assert!(text.lines().any(|line| line.starts_with("# crop =") && line.ends_with("# not set")), "{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with("# crop =") && line.contains("  # not set: adm-center")),
+            "{text}"
+        );
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), &text).expect("it can be written");
         let read = SettingsFile::read(Some(file.path()), &cli::command()).expect("it is a settings file");
         assert!(read.has("tokenize", "source") && !read.has("tokenize", "crop"));
+    }
+
+    #[test]
+    fn what_is_not_set_says_what_it_follows_from() {
+        let text = shown("train-tokenizer --preset tiny --steps 30");
+        for (key, expected) in [
+            ("validate-every", "# not set: 5000, or a fifth of the training if that is less"),
+            ("warmup-steps", "# not set: the preset's, or a tenth of the training if that is less"),
+            ("vgg16", "# not set"),
+        ] {
+            let line = text.lines().find(|line| line.starts_with(&format!("# {key} ="))).expect(key);
+            assert!(line.ends_with(expected), "{line}");
+        }
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub(crate) struct TrainTokenizerOptions {
     pub(crate) discriminator_weight: Option<f64>,
     /// Step at which the discriminator and the adversarial loss start.
     ///
-    /// Less than --steps. Defaults to the preset's, or to half of the training if the preset's would never come.
+    /// Less than --steps. Defaults to the preset's, or half of the training if the preset's would never come.
     #[arg(long, alias = "adversarial-start", value_name = "STEP", help_heading = OBJECTIVE)]
     pub(crate) discriminator_start: Option<u64>,
     /// Weight of the discriminator's LeCam regularization

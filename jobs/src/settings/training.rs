@@ -275,7 +275,7 @@ pub(crate) struct RecipeOptions {
     pub(crate) end_learning_rate: Option<f64>,
     /// Steps of linear learning rate warm-up.
     ///
-    /// Defaults to the preset's, or to a tenth of the training if that is less.
+    /// Defaults to the preset's, or a tenth of the training if that is less.
     #[arg(long, value_name = "STEPS", help_heading = RECIPE)]
     pub(crate) warmup_steps: Option<u64>,
     /// AdamW beta1, the decay rate of the first moment
