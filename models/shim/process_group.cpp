@@ -41,6 +41,11 @@ struct Group {
   BackendPointer backend;
 };
 
+// Hears warnings and says nothing.
+struct Unheard final : c10::WarningHandler {
+  void process(const c10::Warning&) override {}
+};
+
 // Gradients that are sent at once, as in DistributedDataParallel.
 constexpr int64_t BUCKET_BYTES = 25 << 20;
 
@@ -236,6 +241,9 @@ EXPORTED int restok_reducer_open(void* group, at::Tensor* const* parameters, siz
 // Before the backward whose gradients are averaged, those that earlier ones have added among them.
 EXPORTED int restok_reducer_prepare(void* reducer, at::Tensor* loss) {
   return restok::guarded([&] {
+    // That every parameter is used is no news for whoever trains, and every process would say it.
+    Unheard unheard;
+    const c10::WarningUtils::WarningHandlerGuard guard(&unheard);
     auto& own = **static_cast<std::shared_ptr<c10d::Reducer>*>(reducer);
     own.prepare_for_forward();
     own.rebuild_buckets();
