@@ -41,7 +41,7 @@ TRAIN_ARGS ?=
 # Processes that train together on this machine, one a GPU, and the torchrun that starts them.
 GPUS ?=
 TORCHRUN ?= torchrun
-TOGETHER = $(if $(GPUS),$(TORCHRUN) --standalone --nproc-per-node $(GPUS) --no-python )
+LAUNCH = $(if $(GPUS),$(TORCHRUN) --standalone --nproc-per-node $(GPUS) --no-python )
 # --- settings of train-generator -----------------------------------------------------------------------------------
 GENERATOR_PRESET ?= gpt-l
 CLASSES ?=
@@ -130,7 +130,7 @@ fashion-mnist: ## fetch Fashion-MNIST (MIT licence) and write it as WebDataset s
 train-tokenizer: ## train a tokenizer of PRESET= on the images of SOURCE= into the folder OUTPUT=, on GPUS= GPUs; the same command goes on
 	@[ -n "$(SOURCE)" ] && [ -n "$(OUTPUT)" ] || { echo "set both SOURCE=... (images) and OUTPUT=... (a folder on this machine)"; exit 42; }
 	@$(MAKE) build
-	$(TOGETHER)target/release/restok train-tokenizer --preset '$(PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
+	$(LAUNCH)target/release/restok train-tokenizer --preset '$(PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
 		$(if $(VALIDATION),--validation-source '$(VALIDATION)') $(TRAIN_ARGS)
 
 # The number of threads is named because the last bits of sums depend on it: stopped and started again, the run stays the same.
@@ -146,7 +146,7 @@ fashion-mnist-tokenizer: fashion-mnist build ## train the tokenizer of samples/f
 train-generator: ## train a generator of GENERATOR_PRESET= on the token tables of SOURCE= into the folder OUTPUT=, on GPUS= GPUs; the same command goes on
 	@[ -n "$(SOURCE)" ] && [ -n "$(OUTPUT)" ] || { echo "set both SOURCE=... (outputs of restok tokenize) and OUTPUT=... (a folder on this machine)"; exit 42; }
 	@$(MAKE) build
-	$(TOGETHER)target/release/restok train-generator --preset '$(GENERATOR_PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
+	$(LAUNCH)target/release/restok train-generator --preset '$(GENERATOR_PRESET)' --source '$(SOURCE)' --output '$(OUTPUT)' \
 		$(if $(VALIDATION),--validation-source '$(VALIDATION)') $(if $(CLASSES),--classes '$(CLASSES)') \
 		$(if $(filter-out file,$(origin TOKENIZER)),--tokenizer '$(TOKENIZER)') $(TRAIN_ARGS)
 

@@ -119,8 +119,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainTokenizer(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let mut limits = limits.resolve()?;
-            limits.decode_threads = launch.threads_of_a_pool(limits.decode_threads);
+            let limits = launch.limits(limits.resolve()?);
             let settings = options.resolve(launch.world_size())?;
             let device = launch.device(settings.run.device, settings.run.device_threads)?;
             let timeout = settings.run.group_timeout;
@@ -130,8 +129,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         }
         Command::TrainGenerator(arguments) => {
             let Arguments { options, limits } = *arguments;
-            let mut limits = limits.resolve()?;
-            limits.decode_threads = launch.threads_of_a_pool(limits.decode_threads);
+            let limits = launch.limits(limits.resolve()?);
             let settings = options.resolve(launch.world_size())?;
             let device = launch.device(settings.run.device, settings.run.device_threads)?;
             let timeout = settings.run.group_timeout;
@@ -242,7 +240,7 @@ fn train(
             if let (Err(error), Some(group)) = (&trained, &group)
                 && is_own(error)
             {
-                group.leave(&output::describe(error));
+                group.report_end(&output::describe(error));
             }
             trained
         };

@@ -59,8 +59,8 @@ impl Watched {
             Err(_) => (Outcome::Failed, Some("a panic, which is a fault of the program".to_owned())),
         };
         if recorder.is_worth_keeping(outcome) {
-            let ProcessRank { rank, world_size: world, .. } = self.process;
-            let log = recorder.into_log(self.plan.hash(), RunEnd { started, rank, world, outcome, problem });
+            let ProcessRank { rank, world_size, .. } = self.process;
+            let log = recorder.into_log(self.plan.hash(), RunEnd { started, rank, world_size, outcome, problem });
             match tokio::time::timeout(PATIENCE, log.put(&self.output)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

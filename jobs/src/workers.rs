@@ -5,6 +5,11 @@ use anyhow::{Context, Result};
 use models::Device;
 use std::thread::available_parallelism;
 
+/// Cores of this machine for each of so many that compute on them.
+pub(crate) fn cores_for_each_of(count: usize) -> usize {
+    (available_parallelism().map_or(1, usize::from) / count).max(1)
+}
+
 /// The devices of a run, each as often as it has workers.
 #[derive(Debug)]
 pub(crate) struct Workers(Vec<Device>);
@@ -26,8 +31,7 @@ impl Workers {
         }
         let on_cpu = workers.iter().filter(|device| **device == Device::Cpu).count();
         if on_cpu > 1 && threads.is_none() {
-            let cores = available_parallelism().map_or(1, usize::from);
-            models::initialise(&[], Some((cores / on_cpu).max(1)))?;
+            models::initialise(&[], Some(cores_for_each_of(on_cpu)))?;
         }
         Ok(Self(workers))
     }

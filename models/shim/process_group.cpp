@@ -1,5 +1,5 @@
 // torch's own process groups behind a C interface: the store where processes meet, collective operations through Gloo or NCCL, and the reducer
-// of DistributedDataParallel, which averages gradients while backward still computes others.
+// of DistributedDataParallel, which averages the gradients that backward has finished while it computes others.
 //
 // libtorch has all of it compiled in; its headers of Gloo's group name a few types of gloo, which gloo_declarations/ declares.
 
@@ -107,7 +107,7 @@ BackendPointer nccl(const StorePointer& store, int rank, int size, milliseconds 
 
 } // namespace
 
-// The store of `world_size` processes. The server is the one that the others find at `host` and `port`; with port 0 it chooses one.
+// The store where processes meet. The server is the one that the others find at `host` and `port`; with port 0 it chooses one.
 EXPORTED int restok_store_open(const char* host, uint16_t port, int is_server, int64_t timeout_ms, void** store) {
   return restok::guarded([&] {
     c10d::TCPStoreOptions options;
@@ -128,7 +128,7 @@ EXPORTED int restok_store_set(void* store, const char* key, const uint8_t* value
   return restok::guarded([&] { static_cast<c10d::Store*>(store)->set(key, std::vector<uint8_t>(value, value + bytes)); });
 }
 
-// Waits for the key as long as the store was told to. The result is freed by restok_bytes_free.
+// The key must be there. The result is freed by restok_bytes_free.
 EXPORTED int restok_store_get(void* store, const char* key, void** value, const uint8_t** bytes, size_t* count) {
   return restok::guarded([&] {
     auto found = std::make_unique<std::vector<uint8_t>>(static_cast<c10d::Store*>(store)->get(key));
@@ -205,8 +205,8 @@ EXPORTED int restok_group_broadcast(void* group, at::Tensor* const* tensors, siz
   });
 }
 
-// The reducer of gradients of `parameters`, the same on all processes in the order in which they are used. Whoever gets no gradient in a step is known from the
-// graph.
+// The reducer of gradients of `parameters`, the same on all processes in the order in which they are used. Which of them get no gradient in a
+// step is read off the graph.
 EXPORTED int restok_reducer_open(void* group, at::Tensor* const* parameters, size_t count, void** reducer) {
   return restok::guarded([&] {
     auto tensors = list(parameters, count);

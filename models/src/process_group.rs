@@ -81,8 +81,6 @@ pub struct Rendezvous {
     pub world_size: usize,
     /// Whether somebody else has the store already (`TORCHELASTIC_USE_AGENT_STORE`); else the process of rank 0 opens it.
     pub is_open: bool,
-    /// Longest wait for the other processes, to appear or to answer.
-    pub timeout: Duration,
 }
 
 /// A store that belongs to none of the processes, as the one that `torchrun` opens: it is there as long as this is.
@@ -95,9 +93,7 @@ impl StoreServer {
     /// # Errors
     /// When the system refuses.
     pub fn open() -> Result<Self, ModelError> {
-        let (host, timeout) = ("localhost".to_owned(), Duration::from_secs(60));
-        let meeting = Rendezvous { host, port: 0, rank: 0, world_size: 1, is_open: false, timeout };
-        Store::open(&meeting).map(Self)
+        Store::open(("localhost", 0), true, Duration::from_secs(60)).map(Self)
     }
 
     /// Its port.
@@ -106,10 +102,10 @@ impl StoreServer {
     }
 }
 
-/// How long a process that lost another one waits for the others to say what they know.
-const INQUEST: Duration = Duration::from_secs(5);
-/// Pause between two looks into the store.
-const LOOK: Duration = Duration::from_millis(50);
+/// How long a process that lost another one waits for the reports of the others.
+const PEER_REPORTS: Duration = Duration::from_secs(5);
+/// Pause between two reads of the store.
+const POLL: Duration = Duration::from_millis(50);
 
 /// An object of torch's that C++ owns, with what frees it.
 #[derive(Debug)]
@@ -163,19 +159,13 @@ struct Store {
 }
 
 impl Store {
-    fn open(meeting: &Rendezvous) -> Result<Self, ModelError> {
-        let host = name(&meeting.host)?;
-        let is_server = meeting.rank == 0 && !meeting.is_open;
+    /// The store at a host and port, with 0 for any that is free; `timeout` is the longest wait for it.
+    fn open((host, port): (&str, u16), is_server: bool, timeout: Duration) -> Result<Self, ModelError> {
+        let host = name(host)?;
         let mut store = std::ptr::null_mut();
         #[expect(unsafe_code, reason = "the text outlives the call; on success the result is a store that we own")]
         check(unsafe {
-            shim::restok_store_open(
-                host.as_ptr(),
-                meeting.port,
-                c_int::from(is_server),
-                milliseconds(meeting.timeout),
-                &mut store,
-            )
+            shim::restok_store_open(host.as_ptr(), port, c_int::from(is_server), milliseconds(timeout), &mut store)
         })?;
         Ok(Self { store: Owned::new(store, shim::restok_store_free)?, prefix: "restok/".to_owned() })
     }
@@ -190,8 +180,11 @@ impl Store {
         check(unsafe { shim::restok_store_set(self.store.as_ptr(), key.as_ptr(), value.as_ptr(), value.len()) })
     }
 
-    /// The value of a key, waited for.
-    fn get(&self, key: &str) -> Result<String, ModelError> {
+    /// The value of a key, if it is there.
+    fn get(&self, key: &str) -> Result<Option<String>, ModelError> {
+        if !self.has(key)? {
+            return Ok(None);
+        }
         let key = self.key(key)?;
         let (mut value, mut bytes, mut count) = (std::ptr::null_mut(), std::ptr::null(), 0);
         #[expect(
@@ -206,7 +199,7 @@ impl Store {
                 _ => String::from_utf8_lossy(std::slice::from_raw_parts(bytes, count)).into_owned(),
             };
             drop(value);
-            Ok(text)
+            Ok(Some(text))
         }
     }
 
@@ -231,9 +224,9 @@ impl Store {
 pub struct ProcessGroup {
     // Dropped in this order: groups use the store.
     /// For tensors of the device.
-    tensors: Option<Owned>,
-    /// For what is agreed on.
-    words: Owned,
+    device: Option<Owned>,
+    /// For what is agreed on beside tensors.
+    control: Owned,
     store: Store,
     rank: usize,
     world_size: usize,
@@ -241,29 +234,33 @@ pub struct ProcessGroup {
 }
 
 impl ProcessGroup {
-    /// Meets the others; `device` is where this process trains.
+    /// Meets the others; `device` is where this process trains, `timeout` the longest wait for them, to appear or to answer.
     ///
     /// # Errors
-    /// When they do not all appear in time, the port is taken, or the store cannot be reached.
-    pub fn meet(meeting: &Rendezvous, device: Device) -> Result<Arc<Self>, ModelError> {
-        let Rendezvous { rank, world_size, timeout, .. } = *meeting;
-        let wrong = |problem: String| ModelError::ProcessGroup { rank, world_size, problem };
-        let place = format!("{}:{}", meeting.host, meeting.port);
-        let store = Store::open(meeting).map_err(|error| {
-            wrong(format!(
-                "cannot open or reach the store at {place} (MASTER_ADDR, MASTER_PORT): {}",
-                torch_words(&error)
-            ))
+    /// When they do not all appear in time or train on another kind of device, the port is taken, or the store cannot be reached.
+    pub fn meet(rendezvous: &Rendezvous, device: Device, timeout: Duration) -> Result<Arc<Self>, ModelError> {
+        let Rendezvous { ref host, port, rank, world_size, is_open } = *rendezvous;
+        let failed = |problem: String| ModelError::ProcessGroup { rank, world_size, problem };
+        let store = Store::open((host, port), rank == 0 && !is_open, timeout).map_err(|error| {
+            let problem = torch_message(&error);
+            failed(format!("cannot open or reach the store at {host}:{port} (MASTER_ADDR, MASTER_PORT): {problem}"))
         })?;
-        Self::join(store, meeting, device).map_err(|error| match error {
-            ModelError::ProcessGroup { .. } => error,
-            error => wrong(format!("cannot form a group within {} s: {}", timeout.as_secs(), torch_words(&error))),
+        Self::join(store, rendezvous, device, timeout).map_err(|error| match error {
+            ModelError::Torch { .. } => {
+                failed(format!("cannot form a group within {} s: {}", timeout.as_secs(), torch_message(&error)))
+            }
+            error => error,
         })
     }
 
-    fn join(mut store: Store, meeting: &Rendezvous, device: Device) -> Result<Arc<Self>, ModelError> {
-        let Rendezvous { rank, world_size, timeout, .. } = *meeting;
-        store.prefix = Arrival::new(rank, device).meet(&store, meeting)?;
+    fn join(
+        mut store: Store,
+        rendezvous: &Rendezvous,
+        device: Device,
+        timeout: Duration,
+    ) -> Result<Arc<Self>, ModelError> {
+        let Rendezvous { rank, world_size, .. } = *rendezvous;
+        store.prefix = Arrival::new(rank, world_size, device).meet(&store, timeout)?;
         let open = |kind: &str, cuda_device: c_int| -> Result<Owned, ModelError> {
             let prefix = store.key(kind)?;
             let mut group = std::ptr::null_mut();
@@ -284,12 +281,12 @@ impl ProcessGroup {
             })?;
             Owned::new(group, shim::restok_group_free)
         };
-        let tensors = match device {
+        let device = match device {
             Device::Cuda(number) => Some(open("nccl", c_int::try_from(number).unwrap_or(0))?),
             Device::Cpu => None,
         };
-        let words = open("gloo", -1)?;
-        Ok(Arc::new(Self { tensors, words, store, rank, world_size, timeout }))
+        let control = open("gloo", -1)?;
+        Ok(Arc::new(Self { device, control, store, rank, world_size, timeout }))
     }
 
     /// Number of this process, from 0.
@@ -302,17 +299,22 @@ impl ProcessGroup {
         self.world_size
     }
 
+    /// The error of this process for a problem of the group.
+    pub fn error(&self, problem: impl Into<String>) -> ModelError {
+        ModelError::ProcessGroup { rank: self.rank, world_size: self.world_size, problem: problem.into() }
+    }
+
     fn of(&self, tensor: &Tensor) -> &Owned {
-        match &self.tensors {
+        match &self.device {
             Some(nccl) if tensor.device().is_cuda() => nccl,
-            _ => &self.words,
+            _ => &self.control,
         }
     }
 
-    fn reduce(&self, tensor: &Tensor, largest: bool) -> Result<(), ModelError> {
+    fn all_reduce(&self, tensor: &Tensor, largest: bool) -> Result<(), ModelError> {
         let group = self.of(tensor);
         #[expect(unsafe_code, reason = "the tensor outlives the call, which waits for the result")]
-        self.told(check(unsafe {
+        self.explained(check(unsafe {
             shim::restok_group_all_reduce(group.as_ptr(), tensor.as_ptr().cast_mut(), c_int::from(largest))
         }))
     }
@@ -323,7 +325,7 @@ impl ProcessGroup {
     /// When a process is lost or silent.
     pub(crate) fn mean(&self, tensor: &mut Tensor) -> Result<(), ModelError> {
         let _no_grad = tch::no_grad_guard();
-        self.reduce(tensor, false)?;
+        self.all_reduce(tensor, false)?;
         drop(tensor.f_div_scalar_(self.world_size as f64)?);
         Ok(())
     }
@@ -332,9 +334,9 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// When a process is lost or silent.
-    pub fn largest(&self, number: i64) -> Result<i64, ModelError> {
+    pub fn max(&self, number: i64) -> Result<i64, ModelError> {
         let tensor = Tensor::f_from_slice(&[number])?;
-        self.reduce(&tensor, true)?;
+        self.all_reduce(&tensor, true)?;
         Ok(tensor.f_int64_value(&[0])?)
     }
 
@@ -342,9 +344,9 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// When a process is lost or silent.
-    pub fn sums(&self, numbers: &[f64]) -> Result<Vec<f64>, ModelError> {
+    pub fn sum(&self, numbers: &[f64]) -> Result<Vec<f64>, ModelError> {
         let tensor = Tensor::f_from_slice(numbers)?;
-        self.reduce(&tensor, false)?;
+        self.all_reduce(&tensor, false)?;
         Ok(Vec::try_from(&tensor)?)
     }
 
@@ -361,56 +363,68 @@ impl ProcessGroup {
             let pointers: Vec<_> = tensors.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect();
             let group = self.of(first);
             #[expect(unsafe_code, reason = "the tensors outlive the call, which waits for the result")]
-            self.told(check(unsafe {
+            self.explained(check(unsafe {
                 shim::restok_group_broadcast(group.as_ptr(), pointers.as_ptr(), pointers.len(), 0)
             }))?;
         }
         Ok(())
     }
 
-    /// A text of rank 0 for all: each calls this once for a `key`, rank 0 with the text.
+    /// Whether some numbers, as many everywhere, are the same in all processes.
     ///
     /// # Errors
-    /// When rank 0 ends before it says it, or does not say it in time.
-    pub fn announce(&self, key: &str, text: Option<&str>) -> Result<String, ModelError> {
-        if let Some(text) = text.filter(|_| self.rank == 0) {
-            self.told(self.store.set(key, text))?;
-            return Ok(text.to_owned());
-        }
-        let started = Instant::now();
-        while !self.told(self.store.has(key))? {
-            if self.told(self.store.has("left/0"))? || started.elapsed() > self.timeout {
-                let seconds = self.timeout.as_secs();
-                return self.told(Err(ModelError::torch(&format!("rank 0 did not say {key} within {seconds} s"))));
-            }
-            std::thread::sleep(LOOK);
-        }
-        self.told(self.store.get(key))
+    /// When a process is lost or silent.
+    pub(crate) fn all_equal(&self, numbers: &Tensor) -> Result<bool, ModelError> {
+        let own = Tensor::f_cat(&[numbers, &numbers.f_neg()?], 0)?;
+        let largest = own.f_detach_copy()?;
+        self.all_reduce(&largest, true)?;
+        Ok(own.f_isclose(&largest, 0.0, 0.0, true)?.f_all()?.f_int64_value(&[])? == 1)
     }
 
-    /// Leaves word of why this process ends, for those that will miss it.
-    pub fn leave(&self, reason: &str) {
+    /// The text that rank 0 gives under `key`, for all: each calls this once, with its own.
+    ///
+    /// # Errors
+    /// When rank 0 ends before, or does not say it in time.
+    pub fn text_of_first(&self, key: &str, own: &str) -> Result<String, ModelError> {
+        if self.rank == 0 {
+            self.explained(self.store.set(key, own))?;
+            return Ok(own.to_owned());
+        }
+        let started = Instant::now();
+        loop {
+            if let Some(text) = self.explained(self.store.get(key))? {
+                return Ok(text);
+            }
+            if self.explained(self.store.has("ended/0"))? || started.elapsed() > self.timeout {
+                let seconds = self.timeout.as_secs();
+                return self.explained(Err(ModelError::torch(&format!("no {key} of rank 0 within {seconds} s"))));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Reports to the other processes why this one ends.
+    pub fn report_end(&self, reason: &str) {
         // Whoever hosted the store may be gone already, and then nobody can be told.
-        drop(self.store.set(&format!("left/{}", self.rank), reason));
+        drop(self.store.set(&format!("ended/{}", self.rank), reason));
     }
 
     /// The result of something that all processes do together; where it failed, who is missing.
-    fn told<T>(&self, result: Result<T, ModelError>) -> Result<T, ModelError> {
+    fn explained<T>(&self, result: Result<T, ModelError>) -> Result<T, ModelError> {
         result.map_err(|error| {
-            let (rank, world_size) = (self.rank, self.world_size);
-            let problem = match self.inquest() {
-                Some(found) => format!("{found} ({})", torch_words(&error)),
-                None => format!("another process is lost, and with it the store: {}", torch_words(&error)),
-            };
-            ModelError::ProcessGroup { rank, world_size, problem }
+            let message = torch_message(&error);
+            self.error(match self.missing_peers() {
+                Some(found) => format!("{found} ({message})"),
+                None => format!("another process is lost, and with it the store: {message}"),
+            })
         })
     }
 
     /// Who is missing, as far as the store knows: everybody else who fails says so, too.
-    fn inquest(&self) -> Option<String> {
+    fn missing_peers(&self) -> Option<String> {
         self.store.set(&format!("failed/{}", self.rank), "").ok()?;
         // Whoever waits for this process fails now as well, and says so.
-        for group in self.tensors.iter().chain([&self.words]) {
+        for group in self.device.iter().chain([&self.control]) {
             #[expect(unsafe_code, reason = "the group lives as long as this")]
             drop(check(unsafe { shim::restok_group_abort(group.as_ptr()) }));
         }
@@ -418,12 +432,11 @@ impl ProcessGroup {
         loop {
             let mut silent = Vec::new();
             for other in (0..self.world_size).filter(|&other| other != self.rank) {
-                // Who failed because of another one leaves as well.
+                // Who failed because of another one ends as well.
                 if self.store.has(&format!("failed/{other}")).ok()? {
                     continue;
                 }
-                if self.store.has(&format!("left/{other}")).ok()? {
-                    let reason = self.store.get(&format!("left/{other}")).ok()?;
+                if let Some(reason) = self.store.get(&format!("ended/{other}")).ok()? {
                     return Some(format!("rank {other} has ended: {reason}"));
                 }
                 silent.push(other);
@@ -431,92 +444,95 @@ impl ProcessGroup {
             if silent.is_empty() {
                 return Some("all processes failed at once".to_owned());
             }
-            if started.elapsed() > INQUEST {
-                let seconds = INQUEST.as_secs();
+            if started.elapsed() > PEER_REPORTS {
+                let seconds = PEER_REPORTS.as_secs();
                 let verbs = if silent.len() == 1 { "is lost, or did" } else { "are lost, or did" };
                 return Some(format!("{} {verbs} not answer within {seconds} s", ranks(&silent)));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
         }
     }
 }
 
-/// One start of a process, which says that it is there.
+/// One start of a process.
 ///
-/// A store may outlive the processes, and each may be started again on its own: what is read may be from one that is gone. So rank 0 writes whom
-/// it sees; those who find themselves there answer; and when all have, their keys begin with what rank 0 chose. Where somebody new has appeared
-/// meanwhile, it writes again.
+/// A store may outlive the processes, and each may be started again on its own: what is read may be from one that is gone. So rank 0 opens a round
+/// for those whom it sees; whoever finds itself in it confirms; and when all have, the round is complete, and the keys of the group begin with
+/// its name. Where somebody new has appeared meanwhile, rank 0 opens another round.
 #[derive(Debug)]
 struct Arrival {
-    /// Told apart from every other start.
-    nonce: String,
+    rank: usize,
+    world_size: usize,
     kind: &'static str,
+    /// Begins with the kind of device, and is told apart from every other start.
+    nonce: String,
 }
 
 impl Arrival {
-    fn new(rank: usize, device: Device) -> Self {
+    fn new(rank: usize, world_size: usize, device: Device) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let kind = if device == Device::Cpu { "cpu" } else { "cuda" };
-        Self { nonce: format!("{kind}-{rank}-{}-{since}", std::process::id()), kind }
+        Self { rank, world_size, kind, nonce: format!("{kind}-{rank}-{}-{since}", std::process::id()) }
     }
 
     /// The beginning of the keys of the group that this start belongs to.
-    fn meet(&self, store: &Store, meeting: &Rendezvous) -> Result<String, ModelError> {
-        let Rendezvous { rank, world_size, timeout, .. } = *meeting;
-        let wrong = |problem: String| ModelError::ProcessGroup { rank, world_size, problem };
-        store.set(&format!("here/{rank}"), &self.nonce)?;
-        let read = |key: &str| -> Result<Option<String>, ModelError> {
-            if store.has(key)? { store.get(key).map(Some) } else { Ok(None) }
-        };
-        let (started, mut seen, mut calls) = (Instant::now(), Vec::new(), 0);
+    fn meet(&self, store: &Store, timeout: Duration) -> Result<String, ModelError> {
+        store.set(&format!("here/{}", self.rank), &self.nonce)?;
+        let (started, mut seen, mut rounds) = (Instant::now(), Vec::new(), 0);
         loop {
-            let here = (0..world_size).map(|other| read(&format!("here/{other}"))).collect::<Result<Vec<_>, _>>()?;
-            if rank == 0 && here.iter().all(Option::is_some) && here != seen {
-                let nonces: Vec<String> = here.iter().flatten().cloned().collect();
-                calls += 1;
-                store.set("call", &format!("{}-{calls} {}", self.nonce, nonces.join(" ")))?;
-                seen.clone_from(&here);
+            let here = (0..self.world_size).map(|other| store.get(&format!("here/{other}")));
+            let here = here.collect::<Result<Vec<_>, _>>()?;
+            let missing: Vec<usize> = (0..self.world_size).filter(|&other| here[other].is_none()).collect();
+            if self.rank == 0 && missing.is_empty() && here != seen {
+                rounds += 1;
+                let nonces: Vec<&str> = here.iter().flatten().map(String::as_str).collect();
+                store.set("round", &format!("{}-{rounds} {}", self.nonce, nonces.join(" ")))?;
+                seen = here;
             }
-            if let Some(call) = read("call")? {
-                let (name, nonces) = call.split_once(' ').unwrap_or((&call, ""));
-                if nonces.split(' ').nth(rank) == Some(&self.nonce) {
-                    store.set(&format!("{name}/answer/{rank}"), "")?;
-                    let all = || -> Result<bool, ModelError> {
-                        for other in 0..world_size {
-                            if !store.has(&format!("{name}/answer/{other}"))? {
-                                return Ok(false);
-                            }
-                        }
-                        Ok(true)
-                    };
-                    if rank == 0 && all()? {
-                        // All of them live, so none of their kinds is that of an earlier start.
-                        match nonces.split(' ').enumerate().find(|(_, nonce)| !nonce.starts_with(self.kind)) {
-                            Some((other, nonce)) => {
-                                let (kind, _) = nonce.split_once('-').unwrap_or_default();
-                                let problem = format!("rank {other} trains on {kind}, rank 0 on {}", self.kind);
-                                store.set(&format!("{name}/refused"), &problem)?;
-                            }
-                            None => store.set(&format!("{name}/complete"), "")?,
-                        }
-                    }
-                    if let Some(problem) = read(&format!("{name}/refused"))? {
-                        return Err(wrong(problem));
-                    }
-                    if store.has(&format!("{name}/complete"))? {
-                        return Ok(format!("{}{name}/", store.prefix));
-                    }
-                }
+            if let Some(round) = store.get("round")?
+                && let Some((name, nonces)) = round.split_once(' ')
+                && nonces.split(' ').nth(self.rank) == Some(&self.nonce)
+                && self.confirm(store, name, nonces)?
+            {
+                return Ok(format!("{}{name}/", store.prefix));
             }
             if started.elapsed() >= timeout {
-                let missing: Vec<usize> = (0..world_size).filter(|&other| here[other].is_none()).collect();
-                let who = if missing.is_empty() { "not all other processes".to_owned() } else { ranks(&missing) };
-                return Err(wrong(match missing.is_empty() {
-                    true => format!("{who} appeared within {} s", timeout.as_secs_f64()),
-                    false => format!("{who} did not appear within {} s", timeout.as_secs_f64()),
-                }));
+                let (rank, world_size, seconds) = (self.rank, self.world_size, timeout.as_secs_f64());
+                let problem = match missing.is_empty() {
+                    true => format!("not all other processes confirmed within {seconds} s that they are there"),
+                    false => format!("{} did not appear within {seconds} s", ranks(&missing)),
+                };
+                return Err(ModelError::ProcessGroup { rank, world_size, problem });
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Confirms the round `name` of these `nonces`; whether it is complete.
+    fn confirm(&self, store: &Store, name: &str, nonces: &str) -> Result<bool, ModelError> {
+        store.set(&format!("{name}/confirmed/{}", self.rank), "")?;
+        let complete = format!("{name}/complete");
+        if self.rank == 0 {
+            // It alone decides, because it may have seen somebody new.
+            for other in 0..self.world_size {
+                if !store.has(&format!("{name}/confirmed/{other}"))? {
+                    return Ok(false);
+                }
+            }
+            store.set(&complete, "")?;
+        }
+        if !store.has(&complete)? {
+            return Ok(false);
+        }
+        // All of them live, so none of these is of an earlier start.
+        let kinds = nonces.split(' ').filter_map(|nonce| nonce.split_once('-')).map(|(kind, _)| kind);
+        match kinds.enumerate().find(|(_, kind)| *kind != self.kind) {
+            Some((other, kind)) => Err(ModelError::Device {
+                asked: format!("{} (rank {})", self.kind, self.rank),
+                problem: format!("rank {other} trains on {kind}"),
+                advice: "All processes must train on the same kind of device.".to_owned(),
+            }),
+            None => Ok(true),
         }
     }
 }
@@ -535,7 +551,7 @@ fn is_of_another_process(error: &ModelError) -> bool {
 }
 
 /// What libtorch said, on one line, without where in its sources and without advice to its developers.
-fn torch_words(error: &ModelError) -> String {
+fn torch_message(error: &ModelError) -> String {
     let text = error.to_string();
     let text = text.lines().next().unwrap_or_default().trim_start_matches("libtorch: ");
     let text = text.strip_prefix('[').and_then(|text| text.split_once("] ")).map_or(text, |(_, text)| text);
@@ -561,10 +577,15 @@ impl Reducer {
         let pointers: Vec<_> = parameters.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect();
         let mut reducer = std::ptr::null_mut();
         #[expect(unsafe_code, reason = "the parameters outlive the call, and torch keeps its own references to them")]
-        group.told(check(unsafe {
+        group.explained(check(unsafe {
             shim::restok_reducer_open(group.of(first).as_ptr(), pointers.as_ptr(), pointers.len(), &mut reducer)
         }))?;
         Ok(Self { reducer: Owned::new(reducer, shim::restok_reducer_free)?, group: Arc::clone(group) })
+    }
+
+    /// The processes that it averages over.
+    pub(crate) fn group(&self) -> &Arc<ProcessGroup> {
+        &self.group
     }
 
     /// Runs `backward` from `loss`, after which the gradients of all processes are averaged, those that were added before among them.
@@ -578,7 +599,7 @@ impl Reducer {
         match &computed {
             // Memory, for example: that is told as it is, and nobody else is at fault.
             Err(error) if !is_of_another_process(error) => computed,
-            _ => self.group.told(computed),
+            _ => self.group.explained(computed),
         }
     }
 }

@@ -1,7 +1,7 @@
 """Trainings that torchrun starts: several processes train what one trains, and go on after deaths.
 
 torchrun comes with an installed PyTorch, which the tests' own libtorch is not: it is looked for in RESTOK_TORCHRUN, on the path and where
-`make bench` keeps the published code. Any version will do.
+`make bench` keeps the published code.
 """
 
 import csv

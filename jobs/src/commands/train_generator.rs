@@ -40,8 +40,7 @@ pub(crate) fn run(
     let (config, recipe) = settings.fit(facts)?;
     let steps = recipe.learning_rate.steps;
     tell_length(&tables, settings, steps);
-    // Only the first process scores and draws.
-    let is_first = group.as_ref().is_none_or(|group| group.rank() == 0);
+    let is_first = session::is_first(group.as_deref());
     let validation = if is_first { Validation::open(settings, limits, &tables, config.classes())? } else { None };
     let trained_on = TrainedOn { tokenizer: tables.tokenizer().clone(), class_names };
     let load = || Samples::load(settings, &trained_on, config.classes(), (device, recipe.precision));

@@ -34,6 +34,8 @@ pub(crate) fn run(
     let trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
     trainer.check_batch_size(settings.batches.size)?;
     session::tell_device(device, settings.recipe.precision, settings.batches);
+    let source = settings.validation_source.as_ref().filter(|_| session::is_first(group.as_deref()));
+    let validation = Validation::new(source, settings, limits, device)?;
     let options = TrainingOptions {
         group,
         settings: fixed,
@@ -44,8 +46,6 @@ pub(crate) fn run(
         allow_other_settings: settings.run.allow_other_settings,
         machine: models::machine(device),
     };
-    // Only where there is a folder for the scores.
-    let validation = Validation::new(settings, limits, device, folder.is_some())?;
     let mut columns: Vec<String> = trainer.scalars().into_iter().map(str::to_owned).collect();
     columns.extend(validation.columns(&settings.config));
     let open = |from| {

@@ -343,7 +343,7 @@ mod tests {
             ("", 3, "255"),
             ("--global-batch-size 100", 8, "the nearest is 96"),
             ("--global-batch-size 64 --batch-size 7", 1, "the nearest is 63"),
-            ("--global-batch-size 64 --batch-size 8 --gradient-accumulation 2", 2, "the nearest is 64"),
+            ("--global-batch-size 64 --batch-size 8 --gradient-accumulation 2", 2, "expected 32"),
             ("--global-batch-size 2", 4, "the nearest is 4"),
         ] {
             let error = with(line).resolve(processes).expect_err(line).to_string();

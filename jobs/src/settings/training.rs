@@ -218,39 +218,44 @@ impl BatchOptions {
         let accumulation = at_least_one_if_given("--gradient-accumulation", self.gradient_accumulation)?;
         let (size, accumulation) = match (size, accumulation, typed) {
             (Some(size), accumulation, None) => (size, accumulation.unwrap_or(1)),
-            (Some(size), Some(accumulation), Some(global)) if size * accumulation * processes == global => {
-                (size, accumulation)
-            }
-            (Some(size), None, Some(global)) if global.is_multiple_of(size * processes) => {
-                (size, global / size / processes)
-            }
+            (Some(size), None, Some(global)) => (size, divided(global, size * processes, true, processes)?),
             (None, accumulation, global) => {
-                let (global, accumulation) = (global.unwrap_or(preset), accumulation.unwrap_or(1));
-                if !global.is_multiple_of(accumulation * processes) {
-                    return Err(indivisible(global, accumulation * processes, typed.is_some(), processes));
-                }
-                (global / accumulation / processes, accumulation)
+                let accumulation = accumulation.unwrap_or(1);
+                let parts = accumulation * processes;
+                (divided(global.unwrap_or(preset), parts, typed.is_some(), processes)?, accumulation)
             }
-            (Some(size), accumulation, Some(global)) => {
-                return Err(indivisible(global, size * accumulation.unwrap_or(1) * processes, true, processes));
+            (Some(size), Some(accumulation), Some(global)) => {
+                let product = size * accumulation * processes;
+                if product != global {
+                    let among =
+                        if processes > 1 { format!(" in each of {processes} processes") } else { String::new() };
+                    let expected = format!(
+                        "{product}, which --batch-size and --gradient-accumulation{among} make, or only two of the three"
+                    );
+                    return Err(SettingsError::invalid("--global-batch-size", global.to_string(), expected));
+                }
+                (size, accumulation)
             }
         };
         Ok(Batches { size, accumulation, processes })
     }
 }
 
-/// The error of `global` images that are to be divided by `part`.
-fn indivisible(global: usize, part: usize, typed: bool, processes: usize) -> SettingsError {
+/// `global` images divided by `part`; what is nearest where that leaves a rest.
+fn divided(global: usize, part: usize, typed: bool, processes: usize) -> Result<usize, SettingsError> {
+    if global.is_multiple_of(part) {
+        return Ok(global / part);
+    }
     let below = global / part * part;
     let nearest =
         [below, below + part].into_iter().filter(|&number| number > 0).min_by_key(|number| number.abs_diff(global));
     let nearest = nearest.unwrap_or(part);
     let among = if processes > 1 { format!(" over {processes} processes") } else { String::new() };
-    match typed {
+    Err(match typed {
         true => SettingsError::invalid(
             "--global-batch-size",
             global.to_string(),
-            format!("a multiple of {part} images, which a batch of each kind takes{among}; the nearest is {nearest}"),
+            format!("a multiple of {part}{among}; the nearest is {nearest}"),
         ),
         false => SettingsError::invalid(
             "--gradient-accumulation",
@@ -259,7 +264,7 @@ fn indivisible(global: usize, part: usize, typed: bool, processes: usize) -> Set
                 "a divisor of the preset's {global} images a step; --global-batch-size {nearest} is the nearest that divides"
             ),
         ),
-    }
+    })
 }
 
 /// Numbers of a recipe that both trainings have, as typed.

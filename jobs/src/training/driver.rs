@@ -7,7 +7,7 @@ use super::{
 };
 use crate::settings::Schedule;
 use anyhow::{Result, ensure};
-use models::{ModelError, Precision, ProcessGroup, StepReport, Trainer};
+use models::{Precision, ProcessGroup, StepReport, Trainer};
 use pipeline::{DataPosition, PipelineError};
 use serde::{Deserialize, Serialize};
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
@@ -36,11 +36,11 @@ pub(crate) trait TrainingData {
 
 /// Whether a process can make the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
+enum Readiness {
     /// Its batches are there.
     Ready = 0,
     /// A signal has come.
-    ToldToStop = 1,
+    Stopped = 1,
     /// Its data fails.
     Failed = 2,
 }
@@ -167,7 +167,7 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
             ensure!(data.digest() == expected, data.told_of_change(expected));
         }
         if let Some(group) = &options.group {
-            let digest = group.announce("data", Some(data.digest()))?;
+            let digest = group.text_of_first("data", data.digest())?;
             ensure!(
                 digest == data.digest(),
                 "rank {} reads other data than rank 0: {}",
@@ -246,15 +246,28 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         self.validator.sheet(&self.trainer, &self.batches)
     }
 
-    /// The error of a process whose data is there while that of another one fails.
-    pub(super) fn failed_elsewhere(&self) -> anyhow::Error {
-        let (rank, world_size) = self.group.as_ref().map_or((0, 1), |group| (group.rank(), group.world_size()));
-        ModelError::ProcessGroup {
-            rank,
-            world_size,
-            problem: "the data of another process fails: it says why".to_owned(),
+    /// Loads the batches of the next update; what ends the run here, where they fail or `cancel` comes. Several processes end after the same
+    /// update, whichever of them it is that cannot go on.
+    pub(super) fn load_or_end(&mut self, cancel: &CancellationToken) -> Result<Option<anyhow::Error>> {
+        let loaded = self.load(cancel);
+        let Some(group) = self.group.clone() else { return Ok(loaded.err()) };
+        let own = match &loaded {
+            _ if cancel.is_cancelled() => Readiness::Stopped,
+            Ok(()) => Readiness::Ready,
+            Err(_) => Readiness::Failed,
+        };
+        let worst = group.max(own as i64)?;
+        if worst == Readiness::Ready as i64 && self.waits.borrow().0.is_empty() {
+            // The first batch waits for a whole window of data, which says nothing of the batches after it.
+            self.moment()?;
+            self.waits.borrow_mut().1 = 0.0;
         }
-        .into()
+        Ok(match loaded {
+            Err(error) => Some(error),
+            Ok(()) if worst == Readiness::Ready as i64 => None,
+            Ok(()) if worst == Readiness::Stopped as i64 => Some(PipelineError::Drained.into()),
+            Ok(()) => Some(group.error("the data of another process fails: it says why").into()),
+        })
     }
 
     /// Whether several processes train together.
@@ -262,26 +275,10 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         self.group.is_some()
     }
 
-    /// The worst that any of the processes says of itself.
-    pub(super) fn worst(&self, own: Readiness) -> Result<Readiness> {
-        let Some(group) = &self.group else { return Ok(own) };
-        Ok(match group.largest(own as i64)? {
-            0 => Readiness::Ready,
-            1 => Readiness::ToldToStop,
-            _ => Readiness::Failed,
-        })
-    }
-
-    /// Holds the weights of all processes to each other.
+    /// Compares the weights of all processes.
     pub(super) fn check_equal(&self) -> Result<()> {
-        let Some(group) = &self.group else { return Ok(()) };
-        let own = self.trainer.checksum()?;
-        let (largest, smallest) = (group.largest(own)?, -group.largest(-own)?);
-        ensure!(
-            largest == smallest,
-            "after {} steps the weights of the processes differ from each other",
-            self.steps_done()
-        );
+        let steps = self.steps_done();
+        ensure!(self.trainer.is_same_everywhere()?, "after {steps} steps the weights of the processes differ");
         Ok(())
     }
 
@@ -291,7 +288,7 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         if let Some(group) = &self.group {
             let mut waits = vec![0.0; group.world_size()];
             waits[group.rank()] = moment.waited.as_secs_f64();
-            let waits = group.sums(&waits)?;
+            let waits = group.sum(&waits)?;
             let (before, longest) = &mut *self.waits.borrow_mut();
             before.resize(waits.len(), 0.0);
             let since = waits.iter().zip(&*before).map(|(now, before)| now - before);
@@ -301,15 +298,6 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
             (moment.waited, moment.waiting_rank) = (Duration::from_secs_f64(longest.max(0.0)), Some(rank));
         }
         Ok(moment)
-    }
-
-    /// Counts the waits of several processes from here on.
-    pub(super) fn forget_waits(&self) -> Result<()> {
-        if self.is_shared() {
-            self.moment()?;
-            self.waits.borrow_mut().1 = 0.0;
-        }
-        Ok(())
     }
 
     /// The same of this process alone.
@@ -363,8 +351,7 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
 
 /// What the first process says of the start of the run; the settings of the others must be its own.
 fn agreed_start(group: &ProcessGroup, own: Start) -> Result<Start> {
-    let text = (group.rank() == 0).then(|| serde_json::to_string(&own)).transpose()?;
-    let start: Start = serde_json::from_str(&group.announce("start", text.as_deref())?)?;
+    let start: Start = serde_json::from_str(&group.text_of_first("start", &serde_json::to_string(&own)?)?)?;
     let differences = run_folder::differences(&start.settings, &own.settings);
     ensure!(
         differences.is_empty(),

@@ -1,9 +1,10 @@
 //! How a process learns that others train with it: the variables of `torchrun`, or those of Slurm beside an address to meet at.
 
-use crate::settings::SettingsError;
+use crate::{settings::SettingsError, workers::cores_for_each_of};
 use anyhow::{Context, Result};
 use models::{Device, DeviceChoice, ProcessGroup, Rendezvous};
-use std::{sync::Arc, thread::available_parallelism, time::Duration};
+use pipeline::Limits;
+use std::{sync::Arc, time::Duration};
 
 /// This process among those of a training; alone without a scheduler that says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,6 @@ impl Launch {
                 rank,
                 world_size,
                 is_open: lookup("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True"),
-                timeout: Duration::ZERO,
             }),
             local: (number(local_rank_name)?.unwrap_or(0), local_size),
         })
@@ -95,23 +95,21 @@ impl Launch {
     /// When a device is asked for that is not there.
     pub(crate) fn device(&self, choice: DeviceChoice, threads: Option<usize>) -> Result<Device> {
         let (local_rank, local_size) = self.local;
-        let cores = || available_parallelism().map_or(1, usize::from);
-        let threads = threads.or_else(|| (local_size > 1).then(|| (cores() / local_size).max(1)));
-        let devices = models::initialise(&[choice], threads)?;
-        if devices.iter().any(|device| *device != Device::Cpu) && local_size > devices.len() {
-            let (found, expected) = (format!("{local_size} processes on this machine"), devices.len());
-            let expected = format!("at most one a device, of which --device {choice} names {expected} here");
-            return Err(SettingsError::invalid("LOCAL_WORLD_SIZE", found, expected).into());
+        let devices =
+            models::initialise(&[choice], threads.or((local_size > 1).then(|| cores_for_each_of(local_size))))?;
+        // Where there is only one, the scheduler may have bound it to this process.
+        if devices.len() > 1 && local_size > devices.len() {
+            let expected = format!("at most {}, one a device", devices.len());
+            return Err(SettingsError::invalid("LOCAL_WORLD_SIZE", local_size.to_string(), expected).into());
         }
         devices.get(local_rank % devices.len().max(1)).copied().context("no device to train on")
     }
 
-    /// Threads of a pool in each of the processes of this machine; 0 stands for all cores.
-    pub(crate) fn threads_of_a_pool(&self, threads: usize) -> usize {
-        let (_, local_size) = self.local;
-        match (threads, local_size) {
-            (0, 2..) => (available_parallelism().map_or(1, usize::from) / local_size).max(1),
-            _ => threads,
+    /// The limits of one of the processes of this machine: those that stand for all cores are divided among them.
+    pub(crate) fn limits(&self, limits: Limits) -> Limits {
+        match (limits.decode_threads, self.local) {
+            (0, (_, processes @ 2..)) => Limits { decode_threads: cores_for_each_of(processes), ..limits },
+            _ => limits,
         }
     }
 
@@ -120,8 +118,8 @@ impl Launch {
     /// # Errors
     /// When they do not all appear within `timeout`, or the address cannot be used.
     pub(crate) fn meet(&self, device: Device, timeout: Duration) -> Result<Option<Arc<ProcessGroup>>> {
-        let rendezvous = self.rendezvous.clone().map(|rendezvous| Rendezvous { timeout, ..rendezvous });
-        Ok(rendezvous.map(|rendezvous| ProcessGroup::meet(&rendezvous, device)).transpose()?)
+        let meet = |rendezvous: &Rendezvous| ProcessGroup::meet(rendezvous, device, timeout);
+        Ok(self.rendezvous.as_ref().map(meet).transpose()?)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The training loop, the same for everything that is trained.
 
 use super::{
-    driver::{Readiness, Training, TrainingData, Validator},
+    driver::{Training, TrainingData, Validator},
     run_folder::RunFolder,
-    watch::{Looks, Watch},
+    watch::{LossCheck, Watch},
 };
 use crate::settings::Schedule;
 use anyhow::{Context, Result};
@@ -11,18 +11,18 @@ use models::{StepReport, Trainer};
 use pipeline::PipelineError;
 use tokio_util::sync::CancellationToken;
 
-/// Where a run is written and told of: with one process, or the first of several.
+/// Where a run is written and shown: with one process, or the first of several.
 #[derive(Debug)]
-pub(crate) struct Told<'a> {
+pub(crate) struct Outputs<'a> {
     pub(crate) folder: &'a mut RunFolder,
     pub(crate) watch: &'a mut Watch,
 }
 
-impl Told<'_> {
+impl Outputs<'_> {
     /// Does something beside training, whose time does not count, where there is anything to do it for.
-    fn aside(told: &mut Option<Self>, work: impl FnOnce(&mut RunFolder) -> Result<()>) -> Result<()> {
-        match told {
-            Some(Told { folder, watch }) => watch.aside(|| work(folder)),
+    fn aside(outputs: &mut Option<Self>, work: impl FnOnce(&mut RunFolder) -> Result<()>) -> Result<()> {
+        match outputs {
+            Some(Outputs { folder, watch }) => watch.aside(|| work(folder)),
             None => Ok(()),
         }
     }
@@ -35,39 +35,20 @@ impl Told<'_> {
 /// When the data, the device, the disk or another process fails, the loss is no number any more, or `cancel` asks to stop.
 pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     training: &mut Training<T, D, V>,
-    mut told: Option<Told<'_>>,
+    mut outputs: Option<Outputs<'_>>,
     cancel: &CancellationToken,
 ) -> Result<()> {
-    let (schedule, mut looks) = (training.schedule(), Looks::default());
+    let (schedule, mut losses) = (training.schedule(), LossCheck::default());
     let last = schedule.stop_after.unwrap_or(schedule.steps).min(schedule.steps);
     let mut saved = training.steps_done();
     // Of the last step, where nobody has looked at it.
     let mut unseen = None;
-    let mut is_first = true;
     while training.steps_done() < last {
         let learning_rate = training.trainer.learning_rate();
-        let loaded = training.load(cancel);
-        // Together they go on, or stop after the same step. One process alone that has its batches makes one more step of them.
-        let worst = training.worst(match &loaded {
-            Ok(()) if training.is_shared() && cancel.is_cancelled() => Readiness::ToldToStop,
-            Ok(()) => Readiness::Ready,
-            Err(_) if cancel.is_cancelled() => Readiness::ToldToStop,
-            Err(_) => Readiness::Failed,
-        })?;
-        if worst == Readiness::Ready && std::mem::take(&mut is_first) {
-            // A whole window of data says nothing of the batches after it.
-            training.forget_waits()?;
-        }
-        let ended = match (loaded, worst) {
-            (Err(error), _) => Some(error),
-            (Ok(()), Readiness::Ready) => None,
-            (Ok(()), Readiness::ToldToStop) => Some(PipelineError::Drained.into()),
-            (Ok(()), Readiness::Failed) => Some(training.failed_elsewhere()),
-        };
-        if let Some(error) = ended {
+        if let Some(error) = training.load_or_end(cancel)? {
             if saved < training.steps_done() {
                 // Data that fails, or a stop while it stalls, does not cost the steps since the last checkpoint.
-                let saved = save_unseen(training, unseen.as_ref(), &mut looks, &mut told);
+                let saved = save_unseen(training, unseen.as_ref(), &mut losses, &mut outputs);
                 saved.with_context(|| format!("after {error:#}"))?;
             }
             return Err(error);
@@ -77,22 +58,23 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
         let step = training.steps_done();
         // An early stop adds a checkpoint and nothing else: the run must be the one that was not stopped.
         let due = |period: u64| step.is_multiple_of(period) || step == schedule.steps;
+        // Several processes agree on it before the next update.
         let cancelled = cancel.is_cancelled() && !training.is_shared();
         let tell = due(schedule.periods.log) || due(schedule.periods.validate);
         let save = due(schedule.periods.save) || step == last || cancelled;
         // The one wait for the device. Nothing is saved of a step whose losses nobody has looked at.
-        let scalars = if tell || save { looks.look(step, &report)? } else { Vec::new() };
+        let scalars = if tell || save { losses.check(step, &report)? } else { Vec::new() };
         if save {
             training.check_equal()?;
         }
-        let shown = show(training, schedule, &mut told, (learning_rate, &scalars));
+        let shown = show(training, schedule, &mut outputs, (learning_rate, &scalars));
         if save || (shown.is_err() && !training.is_shared()) {
             // Also where telling of it failed: the steps since the last checkpoint are not lost for a picture.
             if !save {
-                looks.look(step, &report)?;
+                losses.check(step, &report)?;
             }
             if saved < step {
-                Told::aside(&mut told, |folder| training.save(folder))?;
+                Outputs::aside(&mut outputs, |folder| training.save(folder))?;
                 saved = step;
             }
         }
@@ -102,8 +84,8 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
             return Err(PipelineError::Drained.into());
         }
     }
-    match told {
-        Some(Told { folder, .. }) if last == schedule.steps => training.publish(folder),
+    match outputs {
+        Some(Outputs { folder, .. }) if last == schedule.steps => training.publish(folder),
         _ => Ok(()),
     }
 }
@@ -112,20 +94,20 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
 fn save_unseen<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     training: &Training<T, D, V>,
     unseen: Option<&StepReport>,
-    looks: &mut Looks,
-    told: &mut Option<Told<'_>>,
+    losses: &mut LossCheck,
+    outputs: &mut Option<Outputs<'_>>,
 ) -> Result<()> {
     if let Some(report) = unseen {
-        looks.look(training.steps_done(), report)?;
+        losses.check(training.steps_done(), report)?;
     }
-    Told::aside(told, |folder| training.save(folder))
+    Outputs::aside(outputs, |folder| training.save(folder))
 }
 
-/// Everything that is told of a step: scores, metrics, a sheet, the best.
+/// Everything that is shown of a step: scores, metrics, a sheet, the best.
 fn show<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     training: &Training<T, D, V>,
     schedule: Schedule,
-    told: &mut Option<Told<'_>>,
+    outputs: &mut Option<Outputs<'_>>,
     (learning_rate, scalars): (f64, &[(&'static str, f64)]),
 ) -> Result<()> {
     let step = training.steps_done();
@@ -133,7 +115,7 @@ fn show<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     let tell = due(schedule.periods.log) || due(schedule.periods.validate);
     // Of all processes, not of the first alone.
     let moment = if tell { Some(training.moment()?) } else { None };
-    let Some(Told { folder, watch }) = told else { return Ok(()) };
+    let Some(Outputs { folder, watch }) = outputs else { return Ok(()) };
     let scores = if due(schedule.periods.validate) { watch.aside(|| training.scores())? } else { Vec::new() };
     if let Some(moment) = moment.filter(|_| due(schedule.periods.log) || !scores.is_empty()) {
         watch.log(&moment, scalars, learning_rate, &scores)?;
@@ -219,8 +201,8 @@ mod tests {
         fn restore(&mut self, _: &Path, _: u64) -> Result<(), ModelError> {
             unreachable!("every run is a new one")
         }
-        fn checksum(&self) -> Result<i64, ModelError> {
-            unreachable!("every run is of one process")
+        fn is_same_everywhere(&self) -> Result<bool, ModelError> {
+            Ok(true)
         }
         fn distribute(&mut self, _: &Arc<ProcessGroup>, _: u64) -> Result<(), ModelError> {
             unreachable!("every run is of one process")
@@ -296,7 +278,7 @@ mod tests {
     fn run_in(root: &Path, fake: Fake, every: u64, cancel: &CancellationToken) -> Result<()> {
         let Fake { load, losses, scores } = fake;
         let steps = losses.len() as u64;
-        // A validation looks at the losses, too.
+        // A validation checks the losses, too.
         let validate = if scores.is_empty() { steps } else { 1 };
         let periods = Periods { log: every, save: every, validate, sheet: steps };
         let mut folder = RunFolder::open(root, 2, serde_json::Value::Null).expect("a folder");
@@ -317,7 +299,7 @@ mod tests {
         let mut training =
             Training::begin(trainer, |_| Ok(data), FakeValidator { scores }, Some(&mut folder), options)?;
         let mut watch = training.watch(&folder, &columns, steps, &progress).expect("files");
-        run(&mut training, Some(Told { folder: &mut folder, watch: &mut watch }), cancel)
+        run(&mut training, Some(Outputs { folder: &mut folder, watch: &mut watch }), cancel)
     }
 
     /// What is below `root` with `prefix`, in order.

@@ -3,7 +3,7 @@
 use super::{
     driver::{Training, TrainingData, Validator},
     run_folder::RunFolder,
-    run_loop::{self, Told},
+    run_loop::{self, Outputs},
 };
 use crate::{
     progress::Progress,
@@ -35,9 +35,13 @@ pub(crate) fn run_folder(
     settings: &RunSettings,
     fixed: &serde_json::Value,
 ) -> Result<Option<RunFolder>> {
-    let is_first = group.is_none_or(|group| group.rank() == 0);
     let open = || RunFolder::open(&settings.output, settings.keep_checkpoints, fixed.clone());
-    is_first.then(open).transpose()
+    is_first(group).then(open).transpose()
+}
+
+/// Whether this process is alone, or the first of several: the one that writes, scores, draws and speaks.
+pub(crate) fn is_first(group: Option<&ProcessGroup>) -> bool {
+    group.is_none_or(|group| group.rank() == 0)
 }
 
 /// Notes in what must stay the same that several processes train together. One alone says nothing, as it did when there were no others.
@@ -67,7 +71,7 @@ pub(crate) fn carry_out<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Valida
     match folder {
         Some(folder) => {
             let mut watch = training.watch(folder, columns, steps, progress)?;
-            run_loop::run(training, Some(Told { folder, watch: &mut watch }), cancel)
+            run_loop::run(training, Some(Outputs { folder, watch: &mut watch }), cancel)
         }
         None => run_loop::run(training, None, cancel),
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Fraction of the time spent waiting for data above which a run says so.
 const MUCH_WAITING: f64 = 0.1;
 
-/// Looks in a row at steps that overflowed after which a run gives up: the scale of the loss is halved at every step between.
+/// Checks in a row of steps that overflowed after which a run gives up: the scale of the loss is halved at every step between.
 const MOST_OVERFLOWS: u32 = 20;
 
 /// What to do when the numbers are gone.
@@ -49,17 +49,17 @@ pub(crate) struct Watch {
 
 /// Holds the scalars of a step to what training can go on with.
 #[derive(Debug, Default)]
-pub(crate) struct Looks {
-    /// Looks in a row at steps that overflowed.
+pub(crate) struct LossCheck {
+    /// Checks in a row of steps that overflowed.
     overflows: u32,
 }
 
-impl Looks {
+impl LossCheck {
     /// Waits for the device and looks at the scalars of a step.
     ///
     /// # Errors
     /// When a loss is no number: every weight would soon be none either, and checkpoints with them.
-    pub(crate) fn look(&mut self, step: u64, report: &StepReport) -> Result<Vec<(&'static str, f64)>> {
+    pub(crate) fn check(&mut self, step: u64, report: &StepReport) -> Result<Vec<(&'static str, f64)>> {
         let scalars = report.read()?;
         let overflowed = scalars.contains(&(StepReport::OVERFLOWED, 1.0));
         self.overflows = if overflowed { self.overflows + 1 } else { 0 };

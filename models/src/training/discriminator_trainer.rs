@@ -1,7 +1,7 @@
 //! The discriminator in training: its tensors, its optimizer, and what it tells the tokenizer.
 
 use super::{
-    DiscriminatorKind, FrozenFiles, StepReport, TokenizerRecipe, learner::Part, optimizer::AdamW, tensor_lists,
+    DiscriminatorKind, FrozenFiles, StepReport, TokenizerRecipe, learner::MicroBatch, optimizer::AdamW, tensor_lists,
 };
 use crate::{
     Device, ModelError, ProcessGroup,
@@ -29,7 +29,7 @@ pub(super) struct DiscriminatorTrainer {
     optimizer: AdamW,
     recipe: TokenizerRecipe,
     /// Where several processes train together.
-    shared: Option<(Arc<ProcessGroup>, Reducer)>,
+    reducer: Option<Reducer>,
 }
 
 /// A discriminator built for one step, and LeCam's running means where they are asked for.
@@ -49,14 +49,14 @@ impl DiscriminatorTrainer {
         let store = ParameterStore::new(recipe.seed as i64, device.torch());
         build(Parameters::from_store(&store), &network, recipe.lecam_weight, device)?;
         let optimizer = AdamW::new(&store.trained(), recipe.optimizer)?;
-        Ok(Self { network, store, optimizer, recipe: recipe.clone(), shared: None })
+        Ok(Self { network, store, optimizer, recipe: recipe.clone(), reducer: None })
     }
 
     /// From now on, gradients and running estimates are averaged over the processes of `group`, from the weights and the state of rank 0.
     pub(super) fn distribute(&mut self, group: &Arc<ProcessGroup>) -> Result<(), ModelError> {
         let (weights, state) = (self.weights(), self.optimizer_state());
         group.broadcast(weights.values().chain(state.values()))?;
-        self.shared = Some((Arc::clone(group), Reducer::new(group, &self.store.trained_by_use())?));
+        self.reducer = Some(Reducer::new(group, &self.store.trained_by_use())?);
         Ok(())
     }
 
@@ -83,10 +83,10 @@ impl DiscriminatorTrainer {
         original: (&Tensor, &View),
         reconstructed: (&Tensor, &View),
         device: Device,
-        part: Part,
+        micro_batch: MicroBatch,
         report: &mut StepReport,
     ) -> Result<(), ModelError> {
-        let fraction = part.fraction();
+        let fraction = micro_batch.fraction();
         let built = build(Parameters::from_store(&self.store), &self.network, self.recipe.lecam_weight, device)?;
         let real = built.discriminator.forward(&original.0.detach(), original.1)?;
         let fake = built.discriminator.forward(&reconstructed.0.detach(), reconstructed.1)?;
@@ -100,10 +100,7 @@ impl DiscriminatorTrainer {
         report.add("logits_real", &real, fraction)?;
         report.add("logits_fake", &fake, fraction)?;
         let loss = loss.f_mul_scalar(fraction)?;
-        match &self.shared {
-            Some((_, reducer)) if part.is_last() => reducer.backward(&loss),
-            _ => Ok(loss.f_backward()?),
-        }
+        micro_batch.backward(&loss, self.reducer.as_ref())
     }
 
     /// Names of the scalars that a step with a discriminator reports.
@@ -115,7 +112,7 @@ impl DiscriminatorTrainer {
     /// Moves the discriminator after `steps` steps of its own. Where the tokenizer computes in float16, what it reconstructed may have
     /// overflowed: then nothing moves.
     pub(super) fn step(&mut self, steps: u64, may_overflow: bool) -> Result<(), ModelError> {
-        if let Some((group, _)) = &self.shared {
+        if let Some(group) = self.reducer.as_ref().map(Reducer::group) {
             // Of the images of one process; the estimates of spectral norm are of the weights alone, and equal everywhere.
             let of_images = |name: &str| LeCam::BUFFERS.iter().any(|buffer| name.ends_with(buffer));
             for (_, buffer) in self.store.buffers().iter_mut().filter(|(name, _)| of_images(name)) {

@@ -2,7 +2,7 @@
 
 use super::{
     GeneratorRecipe, StepReport, Trainer,
-    learner::{Learner, LearnerOptions, Part},
+    learner::{Learner, LearnerOptions, MicroBatch},
 };
 use crate::{
     Device, Generator, GeneratorConfig, LoadOptions, ModelError, Precision, ProcessGroup,
@@ -42,7 +42,6 @@ pub struct GeneratorTrainer {
     recipe: GeneratorRecipe,
     device: Device,
     learner: Learner,
-    group: Option<Arc<ProcessGroup>>,
     _tf32: Option<Tf32Choice>,
 }
 
@@ -77,7 +76,7 @@ impl GeneratorTrainer {
             max_grad_norm: recipe.max_grad_norm,
             ema_decay: recipe.ema_decay,
         };
-        Ok(Self { learner: Learner::new(store, options)?, group: None, config, recipe, device, _tf32: tf32 })
+        Ok(Self { learner: Learner::new(store, options)?, config, recipe, device, _tf32: tf32 })
     }
 
     /// The generator's configuration.
@@ -91,7 +90,7 @@ impl GeneratorTrainer {
         tokens: &TokenBatch,
         classes: &[i32],
         drawn: &mut Drawn,
-        part: Part,
+        micro_batch: MicroBatch,
         report: &mut StepReport,
     ) -> Result<(), ModelError> {
         check_classes(classes, self.config.classes())?;
@@ -102,17 +101,17 @@ impl GeneratorTrainer {
         // [B, N] in nats.
         let losses = token_losses(&logits, &rows.tokens)?;
         let loss = losses.f_mean(tch::Kind::Float)?;
-        let fraction = part.fraction();
+        let fraction = micro_batch.fraction();
         report.add("loss", &loss, fraction)?;
         let by_position = losses.detach().f_mean_dim([0_i64].as_slice(), false, tch::Kind::Float)?;
         for (name, bounds) in LEVEL_LOSSES.into_iter().zip(self.config.levels().offsets().windows(2)) {
             report.add(name, &by_position.f_narrow(0, bounds[0] as i64, (bounds[1] - bounds[0]) as i64)?, fraction)?;
         }
-        self.learner.learn(&loss, part)
+        self.learner.learn(&loss, micro_batch)
     }
 
     /// Draws what `micro_batches` with as many classes would, and computes nothing.
-    fn pass_over(&self, classes: &[i32], micro_batches: usize, drawn: &mut Drawn) {
+    fn skip_draws(&self, classes: &[i32], micro_batches: usize, drawn: &mut Drawn) {
         for _ in 0..micro_batches {
             self.drop_classes(classes, &mut drawn.classes);
             drawn.dropout.next_u64();
@@ -160,20 +159,20 @@ impl Trainer for GeneratorTrainer {
             let (found, expected) = ("0".to_owned(), "at least 1".to_owned());
             return Err(SchemaError::Shape { what: "batches of a step", found, expected }.into());
         }
-        let mut report = StepReport::shared(self.group.clone());
+        let mut report = StepReport::shared(self.learner.group());
         let (seed, steps_done) = (self.recipe.seed, self.steps_done());
         let mut drawn = Drawn {
             classes: RandomStream::new(seed, "class dropout", steps_done),
             dropout: RandomStream::new(seed, "dropout", steps_done),
         };
-        if let Some(group) = &self.group {
+        if let Some(group) = self.learner.group() {
             // The batches of lower ranks come first, and have drawn for as many images each.
             let before = group.rank() * batches.len();
-            self.pass_over(&batches[0].1, before, &mut drawn);
+            self.skip_draws(&batches[0].1, before, &mut drawn);
         }
-        for (number, (tokens, classes)) in batches.iter().enumerate() {
-            let part = Part { number, of: batches.len() };
-            self.accumulate(tokens, classes, &mut drawn, part, &mut report)?;
+        for (index, (tokens, classes)) in batches.iter().enumerate() {
+            let micro_batch = MicroBatch { index, count: batches.len() };
+            self.accumulate(tokens, classes, &mut drawn, micro_batch, &mut report)?;
         }
         let rate = self.learning_rate();
         self.learner.update(rate, &mut report)?;
@@ -189,14 +188,11 @@ impl Trainer for GeneratorTrainer {
     }
 
     fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError> {
-        self.learner.share(group, steps_done, BTreeMap::new())?;
-        self.learner.distribute(group)?;
-        self.group = Some(Arc::clone(group));
-        Ok(())
+        self.learner.distribute(group, steps_done)
     }
 
-    fn checksum(&self) -> Result<i64, ModelError> {
-        self.learner.checksum()
+    fn is_same_everywhere(&self) -> Result<bool, ModelError> {
+        self.learner.is_same_everywhere(BTreeMap::new())
     }
 
     fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {

@@ -21,21 +21,24 @@ pub(super) struct LearnerOptions {
 
 /// One of the micro-batches that a process makes an update of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    /// Which, from 0.
-    pub(super) number: usize,
-    /// Of how many.
-    pub(super) of: usize,
+pub(super) struct MicroBatch {
+    pub(super) index: usize,
+    pub(super) count: usize,
 }
 
-impl Part {
+impl MicroBatch {
     /// Its weight in the update.
     pub(super) fn fraction(self) -> f64 {
-        1.0 / self.of as f64
+        1.0 / self.count as f64
     }
 
-    pub(super) fn is_last(self) -> bool {
-        self.number + 1 == self.of
+    /// Adds the gradients of `loss`, which has that weight already. With the last one of an update, all that was added is averaged over the
+    /// processes of `reducer`, if there are several.
+    pub(super) fn backward(self, loss: &Tensor, reducer: Option<&Reducer>) -> Result<(), ModelError> {
+        match reducer.filter(|_| self.index + 1 == self.count) {
+            Some(reducer) => reducer.backward(loss),
+            None => Ok(loss.f_backward()?),
+        }
     }
 }
 
@@ -88,51 +91,40 @@ impl Learner {
         self.may_overflow().then_some(StepReport::OVERFLOWED).into_iter().chain(["gradient_norm"])
     }
 
-    /// From now on, gradients are averaged over the processes of `group`, all of which call this and [`Self::share`].
-    pub(super) fn distribute(&mut self, group: &Arc<ProcessGroup>) -> Result<(), ModelError> {
+    /// The processes that train together, if there are several.
+    pub(super) fn group(&self) -> Option<&Arc<ProcessGroup>> {
+        self.reducer.as_ref().map(Reducer::group)
+    }
+
+    /// From now on, gradients are averaged over the processes of `group`, from the weights, averages and optimizer state of rank 0 after
+    /// `steps_done` updates.
+    pub(super) fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError> {
+        let tensors = [self.weights(), self.average.tensors(), self.state(BTreeMap::new())];
+        group.broadcast(tensors.iter().flat_map(BTreeMap::values))?;
+        self.steps_done = steps_done;
         self.reducer = Some(Reducer::new(group, &self.store.trained_by_use())?);
         Ok(())
     }
 
-    /// Gives all processes the weights, averages and optimizer states of rank 0, `more` among them, after `steps_done` updates.
-    pub(super) fn share(
-        &mut self,
-        group: &ProcessGroup,
-        steps_done: u64,
-        more: BTreeMap<String, Tensor>,
-    ) -> Result<(), ModelError> {
-        let tensors = [self.weights(), self.average.tensors(), self.state(more)];
-        group.broadcast(tensors.iter().flat_map(BTreeMap::values))?;
-        self.steps_done = steps_done;
-        Ok(())
-    }
-
-    /// A number that follows from all weights, and differs where any of them does.
-    pub(super) fn checksum(&self) -> Result<i64, ModelError> {
+    /// Whether the weights, and the tensors `more`, are the same in all processes that train together.
+    pub(super) fn is_same_everywhere(&self, more: BTreeMap<String, Tensor>) -> Result<bool, ModelError> {
+        let Some(group) = self.group() else { return Ok(true) };
         let _no_grad = tch::no_grad_guard();
-        let mut sums = Vec::new();
-        for tensor in self.weights().values() {
-            sums.push(tensor.f_to_kind(Kind::Double)?.f_sum(Kind::Double)?.f_to_device(tch::Device::Cpu)?);
-        }
-        let sums = Vec::<f64>::try_from(Tensor::f_stack(&sums, 0)?)?;
-        let hash = sums
-            .into_iter()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, sum| (hash ^ sum.to_bits()).wrapping_mul(0x0100_0000_01b3));
-        Ok((hash >> 2) as i64)
+        let weights = self.weights();
+        // Sums in float64 tell weights apart well enough, and are copied from the device at once.
+        let sums = weights.values().chain(more.values()).map(|tensor| tensor.f_sum(Kind::Double));
+        let sums = Tensor::f_stack(&sums.collect::<Result<Vec<_>, _>>()?, 0)?;
+        group.all_equal(&sums.f_to_device(tch::Device::Cpu)?)
     }
 
-    /// Adds the gradients of the micro-batch `part` of this process: of its fraction of `loss`.
-    pub(super) fn learn(&self, loss: &Tensor, part: Part) -> Result<(), ModelError> {
-        let loss = loss.f_mul_scalar(part.fraction())?;
+    /// Adds the gradients of a micro-batch: of its fraction of `loss`.
+    pub(super) fn learn(&self, loss: &Tensor, micro_batch: MicroBatch) -> Result<(), ModelError> {
+        let loss = loss.f_mul_scalar(micro_batch.fraction())?;
         let loss = match &self.loss_scale {
             Some(scale) => scale.scaled(&loss)?,
             None => loss,
         };
-        match &self.reducer {
-            // Once an update: what earlier micro-batches added is averaged with it.
-            Some(reducer) if part.is_last() => reducer.backward(&loss),
-            _ => Ok(loss.f_backward()?),
-        }
+        micro_batch.backward(&loss, self.reducer.as_ref())
     }
 
     /// Moves the parameters by the gradients that were added since the last update, and the average after them.

@@ -65,7 +65,7 @@ impl Objective {
     }
 
     /// Draws what [`Self::loss`] would, and computes nothing.
-    pub(super) fn pass_over(&self, drawn: &mut RandomStream) {
+    pub(super) fn skip_draws(&self, drawn: &mut RandomStream) {
         if self.perceptual.is_some() {
             PerceptualJitter::draw(drawn);
         }

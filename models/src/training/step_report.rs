@@ -23,8 +23,8 @@ impl StepReport {
     }
 
     /// Of a step that several processes make together: what is read is the mean over them.
-    pub(super) fn shared(group: Option<Arc<ProcessGroup>>) -> Self {
-        Self { group, ..Self::default() }
+    pub(super) fn shared(group: Option<&Arc<ProcessGroup>>) -> Self {
+        Self { group: group.cloned(), ..Self::default() }
     }
 
     /// Adds `fraction` of `value` to the scalar `name`; over the micro-batches of a step the fractions come to one.

@@ -3,7 +3,7 @@
 use super::{
     FrozenFiles, StepReport, TokenizerRecipe, Trainer,
     discriminator_trainer::DiscriminatorTrainer,
-    learner::{Learner, LearnerOptions, Part},
+    learner::{Learner, LearnerOptions, MicroBatch},
     objective::Objective,
     state,
 };
@@ -31,7 +31,6 @@ pub struct TokenizerTrainer {
     nested_dropout: Option<NestedDropout>,
     objective: Objective,
     discriminator: Option<DiscriminatorTrainer>,
-    group: Option<Arc<ProcessGroup>>,
     _tf32: Option<Tf32Choice>,
 }
 
@@ -89,7 +88,6 @@ impl TokenizerTrainer {
             config,
             recipe,
             device,
-            group: None,
             _tf32: tf32,
         })
     }
@@ -105,13 +103,13 @@ impl TokenizerTrainer {
     }
 
     /// Draws what `micro_batches` like `batch` would, and computes nothing.
-    fn pass_over(&self, batch: &PixelBatch, micro_batches: usize, drawn: &mut Drawn) {
+    fn skip_draws(&self, batch: &PixelBatch, micro_batches: usize, drawn: &mut Drawn) {
         let size = [batch.rows() as i64, batch.height() as i64, batch.width() as i64];
         for _ in 0..micro_batches {
             for nested_dropout in self.nested_dropout.iter().flat_map(|one| std::iter::repeat_n(one, batch.rows())) {
                 nested_dropout.draw(&mut drawn.kept);
             }
-            self.objective.pass_over(&mut drawn.objective);
+            self.objective.skip_draws(&mut drawn.objective);
             if let Some(discriminator) = self.active_discriminator() {
                 (0..3).for_each(|_| {
                     drop(discriminator.draw_view(&mut drawn.objective, size));
@@ -130,10 +128,10 @@ impl TokenizerTrainer {
         &self,
         batch: &PixelBatch,
         drawn: &mut Drawn,
-        part: Part,
+        micro_batch: MicroBatch,
         report: &mut StepReport,
     ) -> Result<(), ModelError> {
-        let fraction = part.fraction();
+        let fraction = micro_batch.fraction();
         let pixels = upload(batch, self.device)?;
         let original = pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
         let kept = self.kept(batch.rows(), &mut drawn.kept, fraction, report)?;
@@ -156,10 +154,16 @@ impl TokenizerTrainer {
             total = total.f_add(&adversarial.f_mul_scalar(self.recipe.adversarial_weight)?)?;
         }
         report.add("total_loss", &total, fraction)?;
-        self.learner.learn(&total, part)?;
+        self.learner.learn(&total, micro_batch)?;
         if let Some(discriminator) = discriminator {
             let views = [discriminator.draw_view(drawn, size), discriminator.draw_view(drawn, size)];
-            discriminator.learn((&original, &views[0]), (reconstructed, &views[1]), self.device, part, report)?;
+            discriminator.learn(
+                (&original, &views[0]),
+                (reconstructed, &views[1]),
+                self.device,
+                micro_batch,
+                report,
+            )?;
         }
         Ok(())
     }
@@ -236,18 +240,18 @@ impl Trainer for TokenizerTrainer {
     }
 
     fn step(&mut self, batches: &[Self::Batch]) -> Result<StepReport, ModelError> {
-        let mut report = StepReport::shared(self.group.clone());
+        let mut report = StepReport::shared(self.learner.group());
         let steps_done = self.steps_done();
         let mut drawn = Drawn {
             kept: RandomStream::new(self.recipe.seed, "nested dropout", steps_done),
             objective: RandomStream::new(self.recipe.seed, "objective", steps_done),
         };
-        if let (Some(group), Some(batch)) = (&self.group, batches.first()) {
+        if let (Some(group), Some(batch)) = (self.learner.group(), batches.first()) {
             // The batches of lower ranks come first.
-            self.pass_over(batch, group.rank() * batches.len(), &mut drawn);
+            self.skip_draws(batch, group.rank() * batches.len(), &mut drawn);
         }
-        for (number, batch) in batches.iter().enumerate() {
-            self.accumulate(batch, &mut drawn, Part { number, of: batches.len() }, &mut report)?;
+        for (index, batch) in batches.iter().enumerate() {
+            self.accumulate(batch, &mut drawn, MicroBatch { index, count: batches.len() }, &mut report)?;
         }
         let (rate, adversarial_steps) = (self.learning_rate(), self.adversarial_steps());
         self.learner.update(rate, &mut report)?;
@@ -272,17 +276,12 @@ impl Trainer for TokenizerTrainer {
     }
 
     fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError> {
-        self.learner.share(group, steps_done, BTreeMap::new())?;
-        self.learner.distribute(group)?;
-        if let Some(discriminator) = &mut self.discriminator {
-            discriminator.distribute(group)?;
-        }
-        self.group = Some(Arc::clone(group));
-        Ok(())
+        self.learner.distribute(group, steps_done)?;
+        self.discriminator.as_mut().map_or(Ok(()), |discriminator| discriminator.distribute(group))
     }
 
-    fn checksum(&self) -> Result<i64, ModelError> {
-        self.learner.checksum()
+    fn is_same_everywhere(&self) -> Result<bool, ModelError> {
+        self.learner.is_same_everywhere(self.discriminator.iter().flat_map(DiscriminatorTrainer::weights).collect())
     }
 
     fn publish(&self, stored: Precision, folder: &Path) -> Result<(), ModelError> {

@@ -46,11 +46,11 @@ pub trait Trainer {
     /// When networks differ, or a process is lost or silent.
     fn distribute(&mut self, group: &Arc<ProcessGroup>, steps_done: u64) -> Result<(), ModelError>;
 
-    /// A number that follows from all weights: equal wherever processes train together.
+    /// Whether all processes that train together have the same weights; each of them calls this after the same update.
     ///
     /// # Errors
-    /// When libtorch refuses.
-    fn checksum(&self) -> Result<i64, ModelError>;
+    /// When libtorch refuses, or a process is lost or silent.
+    fn is_same_everywhere(&self) -> Result<bool, ModelError>;
 
     /// Writes the average of the weights into `folder` as others load it, its numbers as `stored` has them.
     ///

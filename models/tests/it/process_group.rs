@@ -8,9 +8,11 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 const STEPS: usize = 20;
 
-fn meeting(store: &StoreServer, rank: usize, world_size: usize, timeout: Duration) -> Rendezvous {
-    let (host, port) = ("localhost".to_owned(), store.port());
-    Rendezvous { host, port, rank, world_size, is_open: true, timeout }
+/// Longer than any of this takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn rendezvous(store: &StoreServer, rank: usize, world_size: usize) -> Rendezvous {
+    Rendezvous { host: "localhost".to_owned(), port: store.port(), rank, world_size, is_open: true }
 }
 
 /// What each of `world_size` processes gives back.
@@ -18,9 +20,14 @@ fn together<R: Send>(world_size: usize, work: impl Fn(&Arc<ProcessGroup>) -> R +
     let store = StoreServer::open().expect("a store");
     std::thread::scope(|threads| {
         let process = |rank| {
-            let meeting = meeting(&store, rank, world_size, Duration::from_secs(120));
+            let rendezvous = rendezvous(&store, rank, world_size);
             let work = &work;
-            threads.spawn(move || work(&ProcessGroup::meet(&meeting, models::Device::Cpu).expect("the others")))
+            threads.spawn(move || {
+                let group = ProcessGroup::meet(&rendezvous, models::Device::Cpu, PATIENCE).expect("the others");
+                // All of them have met before one may end.
+                group.max(0).expect("all are there");
+                work(&group)
+            })
         };
         let processes: Vec<_> = (0..world_size).map(process).collect();
         processes.into_iter().map(|process| process.join().expect("no panic")).collect()
@@ -127,10 +134,16 @@ fn processes_with_a_discriminator_stay_equal() {
         trainer.distribute(group, 0).expect("the same networks everywhere");
         let of_this = |step: usize| vec![training::images(4, (10 * step + group.rank()) as u64)];
         let (losses, files) = train(&mut trainer, of_this);
-        let checksum = trainer.checksum().expect("a number");
-        (losses.concat().iter().all(|(_, value)| value.is_finite()), files, checksum)
+        assert!(trainer.is_same_everywhere().expect("compared"));
+        if group.rank() == 1 {
+            let first = tempfile::tempdir().expect("a folder");
+            training::adversarial_trainer().save(first.path()).expect("saved");
+            trainer.restore(first.path(), 0).expect("restored");
+        }
+        assert!(!trainer.is_same_everywhere().expect("compared"), "one process has the weights of the start");
+        (losses.concat().iter().all(|(_, value)| value.is_finite()), files)
     });
-    assert!(files[0].0 && files[0].2 == files[1].2);
+    assert!(files[0].0);
     assert!(files[0].1.iter().any(|(name, _)| name == "discriminator.safetensors"));
     for ((name, one), (_, other)) in files[0].1.iter().zip(&files[1].1) {
         assert!(one == other, "{name} differs between processes");
@@ -144,12 +157,12 @@ fn a_store_that_outlives_its_processes_lets_others_meet() {
         // In turns, so that what an earlier start left is there when the first of the next one looks.
         let joined: Vec<i64> = std::thread::scope(|threads| {
             let process = |rank| {
-                let meeting = meeting(&store, rank, 2, Duration::from_secs(120));
+                let rendezvous = rendezvous(&store, rank, 2);
                 threads.spawn(move || {
-                    let group = ProcessGroup::meet(&meeting, models::Device::Cpu).expect("the other");
-                    let word = group.announce("round", Some(&round.to_string())).expect("a word");
+                    let group = ProcessGroup::meet(&rendezvous, models::Device::Cpu, PATIENCE).expect("the other");
+                    let word = group.text_of_first("word", &round.to_string()).expect("a word");
                     assert_eq!(word, round.to_string(), "a word of this round");
-                    group.largest(round + i64::try_from(rank).expect("small")).expect("a number")
+                    group.max(round + i64::try_from(rank).expect("small")).expect("a number")
                 })
             };
             let ranks = if round % 2 == 0 { [0, 1] } else { [1, 0] };
@@ -179,9 +192,10 @@ fn whoever_starts_from_other_weights_gets_those_of_rank_0() {
 fn numbers_and_words_are_agreed_on() {
     let agreed = together(3, |group| {
         let rank = group.rank();
-        let largest = group.largest(if rank == 1 { 5 } else { -1 }).expect("a number");
-        let sums = group.sums(&[1.0, rank as f64]).expect("sums");
-        let text = group.announce("word", (rank == 0).then_some("said by the first")).expect("a text");
+        let largest = group.max(if rank == 1 { 5 } else { -1 }).expect("a number");
+        let sums = group.sum(&[1.0, rank as f64]).expect("sums");
+        let text =
+            group.text_of_first("word", if rank == 0 { "said by the first" } else { "not heard" }).expect("a text");
         (largest, sums, text)
     });
     assert!(agreed.iter().all(|found| *found == (5, vec![3.0, 3.0], "said by the first".to_owned())), "{agreed:?}");
@@ -193,17 +207,17 @@ fn a_process_that_ends_is_missed_by_name() {
         if group.rank() == 2 {
             return None;
         }
-        Some(group.largest(0).expect_err("one is missing").to_string())
+        Some(group.max(0).expect_err("one is missing").to_string())
     });
     for error in errors.into_iter().flatten() {
         assert!(error.contains("rank 2 is lost, or did not answer"), "{error}");
     }
     let errors = together(2, |group| {
         if group.rank() == 1 {
-            group.leave("the disk is full");
+            group.report_end("the disk is full");
             return None;
         }
-        Some(group.largest(0).expect_err("one is missing").to_string())
+        Some(group.max(0).expect_err("one is missing").to_string())
     });
     assert!(errors[0].as_ref().is_some_and(|error| error.contains("rank 1 has ended: the disk is full")), "{errors:?}");
 }
@@ -211,13 +225,15 @@ fn a_process_that_ends_is_missed_by_name() {
 #[test]
 fn a_process_that_never_appears_is_named_and_a_taken_port_too() {
     let store = StoreServer::open().expect("a store");
-    let meet = |meeting: Rendezvous| ProcessGroup::meet(&meeting, models::Device::Cpu).expect_err("nobody comes");
-    let error = meet(meeting(&store, 1, 3, Duration::from_millis(300)));
+    let meet = |rendezvous: Rendezvous| {
+        ProcessGroup::meet(&rendezvous, models::Device::Cpu, Duration::from_millis(300)).expect_err("nobody comes")
+    };
+    let error = meet(rendezvous(&store, 1, 3));
     assert!(matches!(error, ModelError::ProcessGroup { rank: 1, world_size: 3, .. }), "{error}");
     assert!(error.to_string().contains("ranks 0, 2 did not appear"), "{error}");
     let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let taken = Rendezvous { port, is_open: false, ..meeting(&store, 0, 2, Duration::from_millis(300)) };
+    let taken = Rendezvous { port, is_open: false, ..rendezvous(&store, 0, 2) };
     let error = meet(taken).to_string();
     assert!(error.contains("MASTER_PORT") && error.contains("address already in use"), "{error}");
 }

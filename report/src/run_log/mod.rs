@@ -60,7 +60,8 @@ pub struct RunLog {
     /// Which of several processes it was.
     pub(crate) rank: u32,
     /// How many they were.
-    pub(crate) world: u32,
+    #[serde(rename = "world")]
+    pub(crate) world_size: u32,
     /// Version of this program.
     restok: String,
     /// How it ended.
@@ -110,7 +111,7 @@ pub struct RunEnd {
     /// Which of several processes it was.
     pub rank: u32,
     /// How many they were.
-    pub world: u32,
+    pub world_size: u32,
     /// How it ended.
     pub outcome: Outcome,
     /// What ended it, where that was an error.

@@ -60,7 +60,7 @@ impl Recorder {
 
     /// The log of a run of `plan` that has ended.
     pub fn into_log(self, plan: &PlanHash, end: RunEnd) -> RunLog {
-        let RunEnd { started, rank, world, outcome, problem } = end;
+        let RunEnd { started, rank, world_size, outcome, problem } = end;
         let moments = &self.moments;
         let last = moments.last();
         RunLog {
@@ -68,7 +68,7 @@ impl Recorder {
             plan: plan.clone(),
             started: stamp(started),
             rank,
-            world,
+            world_size,
             restok: env!("CARGO_PKG_VERSION").to_owned(),
             outcome,
             problem,
@@ -144,7 +144,7 @@ mod tests {
         let end = RunEnd {
             started: std::time::SystemTime::UNIX_EPOCH,
             rank: 0,
-            world: 1,
+            world_size: 1,
             outcome: Outcome::Finished,
             problem: None,
         };

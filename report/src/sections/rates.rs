@@ -60,7 +60,7 @@ fn row(log: &RunLog) -> Vec<String> {
     let rate = if log.duration() > 0.0 { images as f64 / log.duration() } else { 0.0 };
     vec![
         readable(&log.started),
-        format!("{} of {}", log.rank, log.world),
+        format!("{} of {}", log.rank, log.world_size),
         duration(log.duration()),
         count(images),
         format!("{}", tenths(rate)),
@@ -109,7 +109,7 @@ fn charts(log: &RunLog) -> Markup {
     let made = rates(&log.seconds, &made, &log.images_written);
     let rate = Line { name: "images a second".to_owned(), points: at_unit(made) };
     html! {
-        h4 { "Run of " (readable(&log.started)) @if log.world > 1 { ", rank " (log.rank) } }
+        h4 { "Run of " (readable(&log.started)) @if log.world_size > 1 { ", rank " (log.rank) } }
         div.charts {
             (chart("Images a second", Span::FromZero, vec![rate]).render())
             (chart("Share of the time that each stage was busy", Span::Fraction, busy.collect()).render())

@@ -177,7 +177,7 @@ async fn read_features(
     SetTotals::new(variants, None, features).read(&tables).await
 }
 
-/// What the one form of a set comes to.
+/// What the one variant of a set comes to.
 async fn finished(mut totals: SetTotals) -> Result<(SetTotals, super::totals::VariantResult)> {
     let variant = totals.variants.pop().unwrap_or_default();
     let result = tokio::task::spawn_blocking(move || variant.finish()).await??;

@@ -25,13 +25,14 @@ pub(super) struct Validation {
 }
 
 impl Validation {
+    /// Of the images of `source`, if there is any.
     pub(super) fn new(
+        source: Option<&String>,
         settings: &TrainTokenizerSettings,
         limits: &Limits,
         device: Device,
-        wanted: bool,
     ) -> Result<Self> {
-        let Some(url) = settings.validation_source.as_ref().filter(|_| wanted) else {
+        let Some(url) = source else {
             return Ok(Self { device, options: None, shown: None });
         };
         let options = ValidationImagesOptions {
