@@ -2,12 +2,13 @@
 
 use crate::environment;
 use crate::settings::{
-    EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
+    DoctorOptions, EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
     ReconstructOptions, ReportOptions, STORAGE_HEADING, SweepOptions, TokenizeOptions, TrainGeneratorOptions,
-    TrainTokenizerOptions, VerifyOptions, WORK_HEADING, variable,
+    TrainTokenizerOptions, VerifyOptions, WORK_HEADING, WORKER, variable,
 };
 use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use std::any::TypeId;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Encode images into Parquet tables of visual tokens, train tokenizers and generators, generate image sets and score them
@@ -77,6 +78,20 @@ pub(crate) enum Command {
     /// Write an HTML page about outputs, training runs, sweeps and scores
     #[command(long_about = REPORT_ABOUT, after_help = REPORT_AFTER_HELP)]
     Report(Arguments<ReportOptions>),
+    /// Show what this machine has: devices, libtorch, credentials by name, stores in reach
+    #[command(long_about = DOCTOR_ABOUT, after_help = DOCTOR_AFTER_HELP)]
+    Doctor(Arguments<DoctorOptions>),
+    /// Run a job for an engine: units from standard input, events to standard output
+    #[command(long_about = WORKER_ABOUT, after_help = WORKER_AFTER_HELP)]
+    Worker(WorkerArguments),
+}
+
+/// A job with its own command line.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WorkerArguments {
+    /// tokenize, generate or evaluate, and its options
+    #[arg(value_name = "JOB", required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) job: Vec<OsString>,
 }
 
 /// A command's own options and the limits.
@@ -99,7 +114,9 @@ pub(crate) fn command() -> clap::Command {
         pipeline::decoder_versions()
     );
     let mut program = Cli::command().long_version(version).mut_args(complete);
-    let names: Vec<String> = program.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    // A worker's options are its job's.
+    let names = program.get_subcommands().map(|command| command.get_name().to_owned());
+    let names: Vec<String> = names.filter(|name| name != WORKER).collect();
     for name in names {
         program = program.mut_subcommand(&name, |command| {
             command.mut_args(|option| {
@@ -405,6 +422,29 @@ Examples:
   restok report ./tokens
   restok report ./generator-run ./samples s3://bucket/sweep --to report.html";
 
+const DOCTOR_ABOUT: &str = "\
+Show what this machine has: devices, libtorch, credentials by name, stores in reach.
+
+The first thing to run where something does not work, and to paste into a bug report: it shows names of variables, never their values. \
+With addresses, it lists them as a job would and says what the store answered.";
+
+const DOCTOR_AFTER_HELP: &str = "\
+Examples:
+  restok doctor
+  restok doctor s3://bucket/imagenet/train s3://bucket/tokens";
+
+const WORKER_ABOUT: &str = "\
+Run a job for an engine such as Ray: units from standard input, events to standard output.
+
+Loads the networks once, then reads unit numbers, one per line, and answers with one JSON object per line: ready, begun, done, progress, \
+refused, ended, drained, failed. docs/worker-protocol.md describes them. The options are those of the job; --rank and --world-size have no meaning \
+here. The files of a unit are put create-only, so an engine may give a unit to two workers. The worker drains on SIGTERM, and when its parent ends.";
+
+const WORKER_AFTER_HELP: &str = "\
+Examples:
+  Units 0 and 7 of a set:
+    printf '0\\n7\\n' | restok worker tokenize --source ./images --output ./tokens --tokenizer ./tokenizer";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,7 +472,7 @@ mod tests {
 
     #[test]
     fn every_option_is_explained_and_has_a_variable_of_its_name() {
-        for command in command().get_subcommands() {
+        for command in command().get_subcommands().filter(|command| command.get_name() != WORKER) {
             for option in command.get_arguments() {
                 let id = option.get_id().as_str();
                 assert!(option.get_help().is_some(), "{id} has no help");

@@ -11,6 +11,7 @@
 mod cli;
 mod commands;
 mod contact_sheet;
+mod engine_protocol;
 mod environment;
 mod exit_code;
 mod hub;
@@ -28,12 +29,13 @@ mod workers;
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches, parser::ValueSource};
 use cli::{Arguments, Cli, Command, SharedArguments};
+use engine_protocol::{Conversation, RunEnd};
 use models::{Device, DeviceChoice, ModelError, ProcessGroup};
-use pipeline::PipelineError;
+use pipeline::{EngineLink, PipelineError};
 use process::Stopping;
 use progress::Progress;
 use settings::{GeneralOptions, ProgressStyle, SettingsError, SettingsFile, show};
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use training::launch::Launch;
 use workers::Workers;
@@ -60,6 +62,8 @@ pub fn main() -> std::process::ExitCode {
 
 /// What was typed, with the environment and the settings file behind it.
 struct CommandLine {
+    /// Whether an engine hands out the units.
+    is_worker: bool,
     program: clap::Command,
     file: SettingsFile,
     /// The command's name.
@@ -77,8 +81,17 @@ fn parse() -> Result<(Cli, CommandLine), exit_code::ExitCode> {
         if error.use_stderr() { exit_code::ExitCode::Permanent } else { exit_code::ExitCode::Done }
     };
     let program = cli::command();
+    let mut words: Vec<OsString> = std::env::args_os().collect();
     // Once without the file, which is named in it.
-    let matches = program.clone().try_get_matches().map_err(typed)?;
+    let mut matches = program.clone().try_get_matches_from(&words).map_err(typed)?;
+    let is_worker = matches.subcommand_name() == Some(settings::WORKER);
+    if is_worker {
+        words = engine_protocol::words_of_job(words, &matches).map_err(|error| {
+            output::complain(&output::describe(&error.into()));
+            exit_code::ExitCode::Permanent
+        })?;
+        matches = program.clone().try_get_matches_from(&words).map_err(typed)?;
+    }
     let path = matches.get_one::<PathBuf>("settings");
     let file = SettingsFile::read(path.map(PathBuf::as_path), &program).map_err(|error| {
         output::complain(&output::describe(&error.into()));
@@ -88,10 +101,10 @@ fn parse() -> Result<(Cli, CommandLine), exit_code::ExitCode> {
         Some((command, matches)) => file.apply(program.clone(), command, matches),
         None => program.clone(),
     };
-    let mut matches = told.try_get_matches().map_err(typed)?;
+    let mut matches = told.try_get_matches_from(words).map_err(typed)?;
     let cli = Cli::from_arg_matches(&matches).map_err(typed)?;
     let (command, matches) = matches.remove_subcommand().ok_or(exit_code::ExitCode::Permanent)?;
-    Ok((cli, CommandLine { program, file, command, matches }))
+    Ok((cli, CommandLine { is_worker, program, file, command, matches }))
 }
 
 fn run(cli: Cli, line: &CommandLine) -> Result<()> {
@@ -108,13 +121,32 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         _ => Launch::ALONE,
     };
     let progress = start_log(&general, line, launch.rank() == 0)?;
-    match cli.command {
+    if !line.is_worker {
+        return run_command(cli.command, launch, progress, None);
+    }
+    process::end_with_parent();
+    let progress = Progress::of_events(general.progress_seconds.unwrap_or_default());
+    let (engine, ending) = Conversation::begin(&line.command)?.divide();
+    let ended = run_command(cli.command, launch, progress, Some(engine));
+    ending.say(&match &ended {
+        Ok(()) => RunEnd::Done,
+        Err(error) => match exit_code::of(error) {
+            exit_code::ExitCode::Drained => RunEnd::Drained,
+            code => RunEnd::Failed { exit_code: code as u8, problem: format!("{error:#}") },
+        },
+    })?;
+    ended
+}
+
+/// Runs a command; where there is an engine, it hands out the units.
+fn run_command(command: Command, launch: Launch, progress: Progress, engine: Option<EngineLink>) -> Result<()> {
+    match command {
         Command::Tokenize(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
-                commands::tokenize::run(settings, limits, workers, progress, cancel)
+                commands::tokenize::run(settings, limits, workers, progress, engine, cancel)
             })
         }
         Command::TrainTokenizer(arguments) => {
@@ -143,7 +175,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
-                commands::generate::run(settings, limits, workers, progress, cancel)
+                commands::generate::run(settings, limits, workers, progress, engine, cancel)
             })
         }
         Command::Sweep(arguments) => {
@@ -159,7 +191,7 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
             until_stopped(Stopping::TABLES, |cancel| {
-                commands::evaluate::run(settings, limits, workers, progress, cancel)
+                commands::evaluate::run(settings, limits, workers, progress, engine, cancel)
             })
         }
         Command::Finalize(Arguments { options, limits }) => {
@@ -190,6 +222,12 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
             let device = one_device(settings.device, None)?;
             block_on(commands::reconstruct::run(settings, limits, device))
         }
+        Command::Doctor(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            block_on(commands::doctor::run(options.resolve(), &limits))
+        }
+        // Its words were those of its job.
+        Command::Worker(_) => unreachable!("a worker runs the command of its job"),
     }
 }
 

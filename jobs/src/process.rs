@@ -45,6 +45,18 @@ pub(crate) fn cancel_on_signals(cancel: CancellationToken, stopping: Stopping) -
     Ok(listening)
 }
 
+/// Has the system send SIGTERM when the thread that started this process ends, on Linux.
+pub(crate) fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    #[expect(
+        unsafe_code,
+        reason = "PR_SET_PDEATHSIG takes a number and sets a flag of this process; a refusal changes nothing"
+    )]
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+    }
+}
+
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
     tokio::select! {
         _ = terminate.recv() => "SIGTERM",

@@ -1,6 +1,9 @@
 //! What a run shows while it runs: bars on a terminal, lines in a log.
 
-use crate::settings::{LogFormat, ProgressStyle};
+use crate::{
+    engine_protocol,
+    settings::{LogFormat, ProgressStyle},
+};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 use pipeline::{Snapshot, Telemetry};
 use report::text::{count, duration, tenths};
@@ -23,6 +26,8 @@ pub(crate) struct Progress {
 enum Shape {
     Bars,
     Lines(Duration),
+    /// For an engine, on standard output.
+    Events(Duration),
     None,
 }
 
@@ -31,6 +36,11 @@ impl Progress {
     pub(crate) fn new(style: ProgressStyle, seconds: u64, format: LogFormat, bars: MultiProgress) -> Self {
         let terminal = io::stderr().is_terminal() && format == LogFormat::Text;
         Self { shape: shape(style, Duration::from_secs(seconds.max(1)), terminal), bars }
+    }
+
+    /// For an engine: an event every so many seconds.
+    pub(crate) fn of_events(seconds: u64) -> Self {
+        Self { shape: Shape::Events(Duration::from_secs(seconds.max(1))), bars: MultiProgress::new() }
     }
 
     /// Progress of a training of `total` steps of which `done` are made.
@@ -43,7 +53,7 @@ impl Progress {
         });
         let period = match self.shape {
             Shape::Lines(period) => Some(period),
-            Shape::Bars | Shape::None => None,
+            Shape::Bars | Shape::Events(_) | Shape::None => None,
         };
         StepProgress { bar, period, total, last: None }
     }
@@ -53,6 +63,7 @@ impl Progress {
         match self.shape {
             Shape::Bars => Bars::new(&self.bars).show(telemetry).await,
             Shape::Lines(period) => show_lines(telemetry, period).await,
+            Shape::Events(period) => show_events(telemetry, period).await,
             Shape::None => std::future::pending().await,
         }
     }
@@ -161,6 +172,19 @@ async fn show_lines(telemetry: &Telemetry, period: Duration) {
             limit = snapshot.limiting_stage().map_or("none yet", pipeline::Stage::name),
             "progress"
         );
+    }
+}
+
+async fn show_events(telemetry: &Telemetry, period: Duration) {
+    let mut watch = Watch::default();
+    loop {
+        tokio::time::sleep(period).await;
+        let snapshot = telemetry.snapshot();
+        let moment = watch.look(&snapshot);
+        let units_done = snapshot.units_done.saturating_sub(watch.units_done_before.unwrap_or_default());
+        if let Err(error) = engine_protocol::say_progress(&snapshot, units_done, moment.rate) {
+            tracing::warn!("an event could not be written: {error}");
+        }
     }
 }
 

@@ -268,9 +268,9 @@ fn driver_is_present() -> bool {
         || Path::new("/dev/dxg").exists()
 }
 
-/// The folder that the running process took libtorch_cpu from. A run path may have led through a symbolic link; CUDA's own relative run path
+/// The folder that the running process took libtorch_cpu from; `None` where the system does not say. A run path may have led through a symbolic link; CUDA's own relative run path
 /// starts from the real place.
-fn libtorch_folder() -> Option<PathBuf> {
+pub fn libtorch_folder() -> Option<PathBuf> {
     // at::globalContext(), which every libtorch_cpu has.
     Library::process().symbol(c"_ZN2at13globalContextEv").ok().and_then(folder_of)
 }

@@ -49,7 +49,7 @@ mod training;
 mod visual_tokenizer;
 mod weight_file;
 
-pub use device::{Device, DeviceChoice, initialise, libtorch_version, machine};
+pub use device::{Device, DeviceChoice, initialise, libtorch_folder, libtorch_version, machine};
 pub use error::{ModelError, TensorProblem};
 pub use generator::{Generator, GeneratorConfig, GeneratorData};
 pub use kernels::{FusedKernelsReport, fused_kernels_report, use_fused_kernels};

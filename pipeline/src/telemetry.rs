@@ -111,6 +111,7 @@ pub struct Telemetry {
     stages: [StageCounters; Stage::COUNT],
     units_total: AtomicU64,
     units_done: AtomicU64,
+    units_in_work: AtomicU64,
     images_total: AtomicU64,
     images_listed: AtomicU64,
     images_written: AtomicU64,
@@ -192,6 +193,7 @@ impl Telemetry {
             stages: Default::default(),
             units_total: AtomicU64::new(0),
             units_done: AtomicU64::new(0),
+            units_in_work: AtomicU64::new(0),
             images_total: AtomicU64::new(0),
             images_listed: AtomicU64::new(0),
             images_written: AtomicU64::new(0),
@@ -258,6 +260,19 @@ impl Telemetry {
 
     pub(crate) fn unit_done(&self) {
         self.units_done.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn unit_begun(&self) {
+        self.units_in_work.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn unit_ended(&self) {
+        self.units_in_work.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether a unit is worked on.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.units_in_work.load(Relaxed) > 0
     }
 
     /// Everything, now.

@@ -3,8 +3,8 @@
 use crate::{PipelineError, telemetry::Telemetry};
 use std::time::Duration;
 
-/// Resolves when no item went through any stage for `limit`, with an error that names every stage's state. Never, if `limit`
-/// is zero.
+/// Resolves when units were worked on and no item went through any stage for `limit`, with an error that names every stage's state.
+/// Never, if `limit` is zero.
 pub(crate) async fn watch(telemetry: &Telemetry, limit: Duration) -> PipelineError {
     if limit.is_zero() {
         return std::future::pending().await;
@@ -15,7 +15,8 @@ pub(crate) async fn watch(telemetry: &Telemetry, limit: Duration) -> PipelineErr
     loop {
         tokio::time::sleep(pause).await;
         let movement = telemetry.movement();
-        if movement != last.0 {
+        // An engine may take its time between two units.
+        if movement != last.0 || !telemetry.is_at_work() {
             last = (movement, tokio::time::Instant::now());
         } else if last.1.elapsed() >= limit {
             return PipelineError::Stalled { seconds: limit.as_secs(), stages: telemetry.snapshot().describe_stages() };
@@ -34,6 +35,9 @@ mod tests {
         let telemetry = Arc::new(Telemetry::new());
         let watched = Arc::clone(&telemetry);
         let mut watching = std::pin::pin!(watch(&watched, Duration::from_secs(60)));
+        let idle = tokio::time::timeout(Duration::from_secs(500), &mut watching).await;
+        assert!(idle.is_err(), "no unit was there to be worked on");
+        telemetry.unit_begun();
         for _ in 0..10 {
             let pause = tokio::time::timeout(Duration::from_secs(50), &mut watching).await;
             assert!(pause.is_err(), "50 seconds of silence are not 60");

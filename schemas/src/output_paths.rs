@@ -58,6 +58,24 @@ pub fn marker_prefix(plan: &PlanHash) -> String {
     format!("_state/{}/", plan.short())
 }
 
+/// Says that a process works on a unit, the `takes`-th one to do so; `name` is a plan's short hash or a key of features. No part of the output:
+/// nothing that reads or checks one looks there.
+pub fn lease_path(name: &str, unit: u32, takes: u32) -> String {
+    format!("{}{unit:05}-{takes}.json", lease_prefix(name))
+}
+
+/// Folder of the leases of a plan or of features, with its slash.
+pub fn lease_prefix(name: &str) -> String {
+    format!("_state/leases-{name}/")
+}
+
+/// Unit and number of takes of a path that [`lease_path`] gave.
+pub fn parse_lease_path(name: &str, path: &str) -> Option<(u32, u32)> {
+    let (unit, takes) = path.strip_prefix(&lease_prefix(name))?.strip_suffix(".json")?.split_once('-')?;
+    let (unit, takes) = (unit.parse().ok()?, takes.parse().ok()?);
+    (lease_path(name, unit, takes) == path).then_some((unit, takes))
+}
+
 /// Folder of what the runs of a plan say of their own course, with its slash. No part of the output: names and contents there hold
 /// a clock, and nothing that reads or checks an output looks there.
 pub fn log_prefix(plan: &PlanHash) -> String {
@@ -119,6 +137,7 @@ mod tests {
             images_path("train", 0, &plan),
             marker_path(0, &plan),
             format!("{}run.json", log_prefix(&plan)),
+            lease_path(plan.short(), 0, 1),
             MANIFEST_PATH.to_owned(),
             SUCCESS_PATH.to_owned(),
             features_path("key", 0),
@@ -129,6 +148,20 @@ mod tests {
         for other in [picture_path(0).as_str(), NPZ_PATH, "_MG_1234.jpg", "features/cat.png", "images/cat.png"] {
             assert!(!is_output_path(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_lease_is_known_by_its_name_alone() {
+        let path = lease_path("0123456789ab", 100_007, 12);
+        assert_eq!(parse_lease_path("0123456789ab", &path), Some((100_007, 12)));
+        for other in [
+            "_state/leases-0123456789ab/7-1.json",
+            "_state/leases-0123456789ab/00007-1.txt",
+            "_state/0123456789ab/00007.json",
+        ] {
+            assert_eq!(parse_lease_path("0123456789ab", other), None, "{other}");
+        }
+        assert_eq!(parse_lease_path("other", &path), None);
     }
 
     #[test]

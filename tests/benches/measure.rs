@@ -313,6 +313,7 @@ fn table(source: &str, output: &str, crop: Crop) -> Measured {
                 cancel: tokio_util::sync::CancellationToken::new(),
                 telemetry: Arc::new(Telemetry::new()),
                 left_out: SourceAccount::default(),
+                engine: None,
             },
         };
         Ok::<_, Box<dyn Error>>(tokenize(run).await?)

@@ -9,6 +9,8 @@ mod cli_help;
 mod cuda_absent;
 /// A tokens file with codes that no codebook has, and other damage: `verify` finds each.
 mod damage;
+/// What a machine has, and no secret of it.
+mod doctor;
 /// SIGTERM: what is being committed is committed, and the next start ends with the same bytes.
 mod drain;
 /// Scores: restarts, sharing, refusals, references, reconstructions, sweeps.
@@ -43,6 +45,8 @@ mod train_together;
 mod train_tokenizer;
 /// Two processes on one output.
 mod two_writers;
+/// Units from an engine: the protocol of a worker.
+mod worker;
 
 use tests::workspace::Workspace;
 

@@ -23,21 +23,22 @@ pub(crate) use rules::check_before;
 pub(crate) use scoring::Scoring;
 
 use crate::{
-    environment,
     progress::Progress,
     settings::{EvaluateSettings, EvaluationTask, ReportFormat},
     workers::Workers,
 };
 use anyhow::Result;
 use models::ExtractorPrecision;
-use pipeline::{Limits, ProcessRank, SourceOptions, Storage};
+use pipeline::{EngineLink, Limits, SourceOptions, Storage};
+use reconstructed::Reconstructions;
 use schemas::{EvaluationRecord, ImageIdRule};
+use std::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// Images of a split of the inception score under `gfid-adm`.
 const SPLIT: u64 = 5_000;
 
-/// Scores, or makes a reference, and prints what came of it.
+/// Scores, or makes a reference, and prints what came of it. Where an engine hands out the units, only their features are made.
 ///
 /// # Errors
 /// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
@@ -46,11 +47,11 @@ pub(crate) async fn run(
     limits: Limits,
     workers: Workers,
     progress: Progress,
+    engine: Option<EngineLink>,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let process =
-        ProcessRank::detect(settings.work.process.rank, settings.work.process.world_size, environment::lookup)?;
-    tracing::info!("{process}");
+    let is_worker = engine.is_some();
+    let process = settings.work.process.detect(is_worker)?;
     let scoring = Scoring {
         output: Storage::open_output(&settings.output, &limits)?,
         protocol: settings.protocol,
@@ -61,6 +62,7 @@ pub(crate) async fn run(
         limits,
         progress,
         cancel,
+        engine: Mutex::new(engine),
     };
     let source = SourceOptions {
         layout: settings.layout,
@@ -75,6 +77,9 @@ pub(crate) async fn run(
             let extractors = Extractors::load(inception, &workers, ExtractorPrecision::Float32).await?;
             // What can be known of the set is said before a reference is looked at, and both before hours of work.
             let set = GeneratedSet::open(source, settings.crop, &scoring).await?;
+            if is_worker {
+                return set.features(&scoring, &extractors).await.map(drop);
+            }
             let compared = match reference {
                 Some(reference) => ComparedWith::read(reference, &scoring, &extractors).await?,
                 None => ComparedWith::nothing(),
@@ -83,11 +88,18 @@ pub(crate) async fn run(
         }
         EvaluationTask::MakeReference { archive, inception } => {
             let extractors = Extractors::load(inception, &workers, ExtractorPrecision::Float32).await?;
+            if is_worker {
+                return reference::features(source, settings.crop, &scoring, &extractors).await.map(drop);
+            }
             let text = reference::make(archive, source, settings.crop, &scoring, &extractors).await?;
             return Ok(crate::output::print(&text)?);
         }
         EvaluationTask::Reconstruct(task) => {
-            reconstructed::score(source, settings.crop, task, &scoring, &workers).await?
+            let reconstructions = Reconstructions::open(source, settings.crop, task, &scoring, &workers).await?;
+            if is_worker {
+                return reconstructions.features(&scoring, &workers).await.map(drop);
+            }
+            reconstructions.score(&scoring, &workers).await?
         }
     };
     // First: what others have left in the output does not hide the result.

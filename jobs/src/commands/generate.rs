@@ -8,7 +8,6 @@ pub(crate) use loaded::Loaded;
 
 use super::run_report;
 use crate::{
-    environment,
     progress::Progress,
     settings::{Codes, GenerateSettings, SettingsError},
     watched::Watched,
@@ -16,13 +15,13 @@ use crate::{
 };
 use anyhow::Result;
 use pipeline::{
-    CodeSource, GenerateRun, Limits, PipelineError, ProcessRank, Run, RunReport, Storage, TableReader, Telemetry,
+    CodeSource, EngineLink, GenerateRun, Limits, PipelineError, Run, RunReport, Storage, TableReader, Telemetry,
 };
 use schemas::{Plan, SourceAccount};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Runs the job and prints its report.
+/// Runs the job and prints its report; where an engine hands out the units, it is told instead.
 ///
 /// # Errors
 /// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
@@ -31,14 +30,22 @@ pub(crate) async fn run(
     limits: Limits,
     workers: Workers,
     progress: Progress,
+    engine: Option<EngineLink>,
     cancel: CancellationToken,
 ) -> Result<()> {
+    let is_worker = engine.is_some();
+    if is_worker && settings.output.is_none() {
+        return Err(SettingsError::invalid("--output", "none", "an output, whose units an engine hands out").into());
+    }
     let loading = Loaded::load(&settings, &workers);
     let loaded = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;
     let Some(shown) = settings.output.clone() else {
         return sheets::draw(settings, loaded).await;
     };
-    let made = generate_set(&settings, &shown, &limits, &loaded, &progress, &cancel).await?;
+    let made = generate_set(&settings, &shown, &limits, &loaded, &progress, engine, &cancel).await?;
+    if is_worker {
+        return Ok(());
+    }
     run_report::print(settings.format, &shown, &made.plan, &made.output, &made.report)
 }
 
@@ -60,10 +67,10 @@ pub(crate) async fn generate_set(
     limits: &Limits,
     loaded: &Loaded,
     progress: &Progress,
+    engine: Option<EngineLink>,
     cancel: &CancellationToken,
 ) -> Result<MadeSet> {
-    let process = ProcessRank::detect(settings.process.rank, settings.process.world_size, environment::lookup)?;
-    tracing::info!("{process}");
+    let process = settings.process.detect(engine.is_some())?;
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(output, limits)?;
     let (plan, codes) = match &settings.codes {
@@ -99,6 +106,7 @@ pub(crate) async fn generate_set(
             cancel: cancel.clone(),
             telemetry,
             left_out: SourceAccount::default(),
+            engine,
         },
     };
     let report = watched.run(pipeline::generate(run), progress).await?;

@@ -16,7 +16,7 @@ use pipeline::{Limits, PipelineError, ProcessRank, SourceOptions, Storage, Table
 use report::text::{aligned, count, percent};
 use schemas::{CodebookStatistics, ImageIdRule, Protocol, Scores};
 use serde::Serialize;
-use std::pin::pin;
+use std::{pin::pin, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 /// What is said of a point.
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     let mut rows = Vec::new();
     for (number, point) in settings.points.iter().enumerate() {
         tracing::info!("point {} of {}: {}", number + 1, settings.points.len(), point.name);
-        let made = generate_set(&point.settings, &point.output, &limits, &loaded, &progress, &cancel).await?;
+        let made = generate_set(&point.settings, &point.output, &limits, &loaded, &progress, None, &cancel).await?;
         let scores = match &scorer {
             Some(scorer) => Some(scorer.score(&point.output).await?),
             None => None,
@@ -109,6 +109,7 @@ impl Scorer {
             limits: limits.clone(),
             progress,
             cancel,
+            engine: Mutex::default(),
         };
         let extractors = Extractors::load(&settings.inception, workers, ExtractorPrecision::Float32).await?;
         let compared = match &settings.reference {

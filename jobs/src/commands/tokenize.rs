@@ -5,7 +5,6 @@ mod dry_run;
 
 use super::{class_list, run_report};
 use crate::{
-    environment,
     model_folder::{ModelFolder, tokenizer_identity},
     networks,
     progress::Progress,
@@ -16,7 +15,7 @@ use crate::{
 use anyhow::Result;
 use models::VisualTokenizer;
 use pipeline::{
-    EncoderFactory, Limits, PipelineError, ProcessRank, Run, SourceOptions, SourceReader, Stage, Storage, Telemetry,
+    EncoderFactory, EngineLink, Limits, PipelineError, Run, SourceOptions, SourceReader, Stage, Storage, Telemetry,
     TokenizeRun,
 };
 use report::text::tenths;
@@ -24,7 +23,7 @@ use schemas::{Crop, ImageOrigin, Origin, Plan, PlanSettings, SourceAccount, Toke
 use std::{sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Runs the job and prints its report.
+/// Runs the job and prints its report; where an engine hands out the units, it is told instead.
 ///
 /// # Errors
 /// Whatever ended it; [`crate::exit_code::of`] tells what the scheduler should do.
@@ -33,10 +32,14 @@ pub(crate) async fn run(
     limits: Limits,
     workers: Workers,
     progress: Progress,
+    engine: Option<EngineLink>,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let process = ProcessRank::detect(settings.process.rank, settings.process.world_size, environment::lookup)?;
-    tracing::info!("{process}");
+    let is_worker = engine.is_some();
+    let process = settings.process.detect(is_worker)?;
+    if is_worker && settings.dry_run {
+        return Err(SettingsError::invalid("--dry-run", "true", "false for a worker, which an engine waits for").into());
+    }
     // Everything that can be wrong is found before the output is touched.
     let output = Storage::open_output(&settings.output, &limits)?;
     let loading = load_first(&settings, &workers);
@@ -69,9 +72,13 @@ pub(crate) async fn run(
             cancel,
             telemetry,
             left_out,
+            engine,
         },
     };
     let report = watched.run(pipeline::tokenize(run), &progress).await?;
+    if is_worker {
+        return Ok(());
+    }
     run_report::print(settings.format, &settings.output, &plan, &output, &report)
 }
 

@@ -16,6 +16,9 @@ use toml::{
 const LIMITS: &str = "limits";
 const GENERAL: &str = "general";
 
+/// The command without a section: a worker's settings are its job's.
+pub(crate) const WORKER: &str = "worker";
+
 /// What a settings file says, held to what can be typed. Keys are flags without their dashes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SettingsFile {
@@ -36,7 +39,10 @@ impl SettingsFile {
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let table = DeTable::parse(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
         let text = FileText { path: path.to_owned(), text: &text };
-        let known: Vec<&str> = program.get_subcommands().map(Command::get_name).chain([LIMITS, GENERAL]).collect();
+        let known: Vec<&str> = {
+            let commands = program.get_subcommands().map(Command::get_name).filter(|name| *name != WORKER);
+            commands.chain([LIMITS, GENERAL]).collect()
+        };
         let (mut sections, mut older_keys) = (BTreeMap::new(), Vec::new());
         for (name, value) in table.get_ref() {
             let Some(options) = options_of(program, name.get_ref()) else {
@@ -131,7 +137,7 @@ pub(super) fn options_of(program: &Command, section: &str) -> Option<Vec<Arg>> {
         GENERAL => Some(general),
         LIMITS => Some(limits),
         command => {
-            let command = program.find_subcommand(command)?;
+            let command = program.find_subcommand(command).filter(|command| command.get_name() != WORKER)?;
             let others = [names(&limits), names(&general)].concat();
             Some(command.get_arguments().filter(|option| !others.contains(option.get_id())).cloned().collect())
         }

@@ -5,6 +5,7 @@
 //! a settings file is read against the command line's own declaration, and its values take the place of defaults
 //! ([`SettingsFile::apply`]). Each command then turns its options into settings, where nothing that is needed may be absent.
 
+mod doctor;
 mod error;
 mod evaluate;
 mod file;
@@ -23,9 +24,10 @@ mod train_tokenizer;
 mod training;
 mod values;
 
+pub(crate) use doctor::{DoctorOptions, DoctorSettings};
 pub(crate) use error::SettingsError;
 pub(crate) use evaluate::{EvaluateOptions, EvaluateSettings, EvaluationTask, ReconstructionTask, ScoringWork};
-pub(crate) use file::SettingsFile;
+pub(crate) use file::{SettingsFile, WORKER};
 pub(crate) use general::{GeneralOptions, LogFormat, ProgressStyle};
 pub(crate) use generate::{ClassChoice, Codes, GenerateOptions, GenerateSettings};
 pub(crate) use limits::{LimitOptions, STORAGE_HEADING, WORK_HEADING};

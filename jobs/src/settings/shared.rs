@@ -4,6 +4,9 @@ use super::{
     Devices, SettingsError,
     values::{extensions_parser, labels_parser, layout_parser},
 };
+use crate::environment;
+use anyhow::Result;
+use pipeline::ProcessRank;
 use schemas::{ColumnNames, ImageExtensions, LabelSource, SourceLayout, SourceReading};
 
 /// Heading of sources, outputs and models.
@@ -101,6 +104,27 @@ pub(crate) struct ProcessOptions {
     /// completions.
     #[arg(long, alias = "world", value_name = "COUNT", help_heading = HOW)]
     pub(crate) world_size: Option<u32>,
+}
+
+impl ProcessOptions {
+    /// This process among those that share an output; the only one to think of where an engine hands out the units.
+    ///
+    /// # Errors
+    /// As [`ProcessRank::detect`]; when an engine's worker is given a rank.
+    pub(crate) fn detect(self, is_worker: bool) -> Result<ProcessRank> {
+        if !is_worker {
+            let process = ProcessRank::detect(self.rank, self.world_size, environment::lookup)?;
+            tracing::info!("{process}");
+            return Ok(process);
+        }
+        for (key, given) in [("--rank", self.rank), ("--world-size", self.world_size)] {
+            if let Some(given) = given {
+                let expected = "none: a worker's units come from standard input";
+                return Err(SettingsError::invalid(key, given.to_string(), expected).into());
+            }
+        }
+        Ok(ProcessRank::ALONE)
+    }
 }
 
 /// A value without a default.

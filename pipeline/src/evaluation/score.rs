@@ -10,7 +10,7 @@ use crate::{
     cpu_pool::CpuPool,
     device_worker::{DevicePool, scores_check},
     telemetry::{Stage, Telemetry},
-    units::{ImageStages, UnitContext, run_units, unit_order},
+    units::{EngineEvent, EngineLink, ImageStages, UnitContext, UnitQueue, UnitsToDo, run_units, unit_order},
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ pub struct ScoreRun {
     pub telemetry: Arc<Telemetry>,
     /// Stops the run: units that are not yet being written are dropped.
     pub cancel: CancellationToken,
+    /// The engine that hands out units, where they do not follow from the rank.
+    pub engine: Option<EngineLink>,
 }
 
 impl std::fmt::Debug for ScoreRun {
@@ -88,7 +90,7 @@ pub struct ScoreRunReport {
 ///
 /// # Panics
 /// With the panic of a decode or device thread, should one panic.
-pub async fn score(run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
+pub async fn score(mut run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
     let units = run.set.units();
     if run.batch_size == 0 {
         return Err(PipelineError::Settings { problem: "a batch size of 0, expected at least 1".to_owned() });
@@ -109,15 +111,23 @@ pub async fn score(run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
         "scoring"
     );
     let telemetry = Arc::clone(&run.telemetry);
-    let (here, device_kind) = match todo.is_empty() {
+    let engine = run.engine.take();
+    let events = engine.as_ref().map(|engine| engine.events.clone());
+    let todo = UnitsToDo { output: &run.output, name: &run.key, units, missing: todo, process: run.process };
+    let queue = UnitQueue::new(engine, &run.key, todo);
+    let (here, device_kind) = match queue.is_empty() {
         true => (Vec::new(), None),
         false => {
-            let (here, device_kind) = score_units(run, &tables, todo).await?;
+            let (here, device_kind) = score_units(run, &tables, queue).await?;
             (here, Some(device_kind))
         }
     };
     let units_here = here.len() as u32;
     let units_left = tables.missing().await?.len() as u32;
+    if let Some(events) = events {
+        // Nobody is left to tell where the other end is gone.
+        drop(events.send(EngineEvent::Ended { units_here, units_left, finalized: false }));
+    }
     Ok(ScoreRunReport {
         units,
         units_here,
@@ -126,17 +136,17 @@ pub async fn score(run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
         units_left,
         adopted: here.iter().filter(|unit| unit.adopted).count() as u32,
         images_here: here.iter().map(|unit| unit.images).sum(),
-        rejected_here: here.iter().map(|unit| unit.rejected).sum(),
+        rejected_here: here.iter().flat_map(|unit| unit.rejected.values()).sum(),
         device_kind,
         snapshot: telemetry.snapshot(),
     })
 }
 
-/// Starts the devices and scores `todo`; says of what kind they are.
+/// Starts the devices and scores the units of `queue`; says of what kind they are.
 async fn score_units(
     run: ScoreRun,
     tables: &ScoredTables,
-    todo: Vec<u32>,
+    queue: UnitQueue,
 ) -> Result<(Vec<UnitScored>, String), PipelineError> {
     let ScoreRun { set, key, batch_size, scorers, libtorch, limits, telemetry, cancel, .. } = run;
     cancel.run_until_cancelled(set.check()).await.ok_or(PipelineError::Drained)??;
@@ -156,5 +166,5 @@ async fn score_units(
         telemetry: Arc::clone(&telemetry),
     };
     let context = UnitContext { limits: &limits, telemetry: &telemetry, cancel: &cancel };
-    Ok((run_units(todo, context, task, devices).await?, device_kind))
+    Ok((run_units(queue, context, task, devices).await?, device_kind))
 }

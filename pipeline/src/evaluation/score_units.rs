@@ -9,10 +9,14 @@ use crate::{
     cpu_pool::CpuPool,
     image_set::{PreparedRow, RejectedImage, SetImage},
     telemetry::{Stage, Telemetry},
-    units::{ImageStages, ImageUnit, Rejection, UnitError, UnitTask},
+    units::{ImageStages, ImageUnit, Rejection, UnitCounts, UnitError, UnitTask},
 };
-use schemas::{SchemaError, ScoredBatch, ScoredRow, ScoredUnit};
-use std::{sync::Arc, time::Instant};
+use schemas::{RejectReason, SchemaError, ScoredBatch, ScoredRow, ScoredUnit};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 /// What all units of a run share.
 #[derive(Debug)]
@@ -26,23 +30,30 @@ pub(super) struct ScoreTask {
 }
 
 /// A unit that this run scored.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UnitScored {
     pub(super) images: u64,
-    pub(super) rejected: u64,
+    pub(super) rejected: BTreeMap<RejectReason, u64>,
     /// Another attempt's file was there first.
     pub(super) adopted: bool,
+    /// Wall time in seconds.
+    pub(super) seconds: f64,
 }
 
 impl UnitTask for ScoreTask {
-    type Output = ScoredUnit;
+    /// With why images were rejected.
+    type Output = (ScoredUnit, BTreeMap<RejectReason, u64>);
     type Stored = UnitScored;
 
     async fn is_stored(&self, unit: u32) -> Result<bool, PipelineError> {
         self.tables.is_there(unit).await
     }
 
-    async fn make(&self, unit: u32) -> Result<ScoredUnit, UnitError> {
+    async fn stored(&self) -> Result<BTreeSet<u32>, PipelineError> {
+        self.tables.stored().await
+    }
+
+    async fn make(&self, unit: u32) -> Result<Self::Output, UnitError> {
         let preparation = self.set.preparation();
         let prepare = move |image| preparation.prepare(image);
         let mut gathered = Gathered::default();
@@ -50,7 +61,12 @@ impl UnitTask for ScoreTask {
         Ok(gathered.finish(unit)?)
     }
 
-    async fn commit(&self, unit: u32, scored: ScoredUnit, started: Instant) -> Result<UnitScored, UnitError> {
+    async fn commit(
+        &self,
+        unit: u32,
+        (scored, reasons): Self::Output,
+        started: Instant,
+    ) -> Result<UnitScored, UnitError> {
         let (images, rejected) = (scored.rows.len() as u64, scored.rejected);
         let (identity, uri) = (Arc::clone(&self.identity), self.tables.uri(unit));
         let writing = Instant::now();
@@ -69,14 +85,14 @@ impl UnitTask for ScoreTask {
             }
         };
         self.telemetry.record(Stage::Write, 1, size, writing.elapsed());
-        tracing::info!(
-            images,
-            rejected,
-            bytes = size,
-            seconds = format!("{:.1}", started.elapsed().as_secs_f64()),
-            "unit complete"
-        );
-        Ok(UnitScored { images, rejected, adopted })
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::info!(images, rejected, bytes = size, seconds = format!("{seconds:.1}"), "unit complete");
+        Ok(UnitScored { images, rejected: reasons, adopted, seconds })
+    }
+
+    fn counts(stored: &UnitScored) -> UnitCounts {
+        let UnitScored { images: rows, ref rejected, seconds, .. } = *stored;
+        UnitCounts { images: rows + rejected.values().sum::<u64>(), rejected: rejected.clone(), rows, seconds }
     }
 }
 
@@ -85,7 +101,7 @@ impl UnitTask for ScoreTask {
 struct Gathered {
     rows: Vec<ScoredRow>,
     scores: Option<ScoredBatch>,
-    rejected: u64,
+    rejected: BTreeMap<RejectReason, u64>,
 }
 
 impl ImageUnit for Gathered {
@@ -105,7 +121,7 @@ impl ImageUnit for Gathered {
     fn add_row(&mut self, row: PreparedRow) {
         match row {
             Ok(row) => self.rows.push(row),
-            Err(_) => self.rejected += 1,
+            Err(rejected) => *self.rejected.entry(rejected.reason).or_default() += 1,
         }
     }
 
@@ -119,14 +135,15 @@ impl ImageUnit for Gathered {
 }
 
 impl Gathered {
-    fn finish(self, unit: u32) -> Result<ScoredUnit, PipelineError> {
-        let Self { rows, scores, rejected } = self;
+    fn finish(self, unit: u32) -> Result<(ScoredUnit, BTreeMap<RejectReason, u64>), PipelineError> {
+        let Self { rows, scores, rejected: reasons } = self;
+        let rejected = reasons.values().sum();
         if let Some(scores) = &scores {
             scores.check(rows.len())?;
             check_numbers(scores, &rows, unit)?;
         }
         let ScoredBatch { variants, tokens } = scores.unwrap_or_default();
-        Ok(ScoredUnit { rows, variants, tokens, rejected })
+        Ok((ScoredUnit { rows, variants, tokens, rejected }, reasons))
     }
 }
 

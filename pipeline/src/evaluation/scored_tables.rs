@@ -34,9 +34,15 @@ impl ScoredTables {
     /// # Errors
     /// When the store cannot be listed.
     pub async fn missing(&self) -> Result<Vec<u32>, PipelineError> {
+        let stored = self.stored().await?;
+        Ok((0..self.units).filter(|unit| !stored.contains(unit)).collect())
+    }
+
+    /// Units that have a file.
+    pub(super) async fn stored(&self) -> Result<BTreeSet<u32>, PipelineError> {
         let listed = self.output.list(features_prefix(&self.key).trim_end_matches('/')).await?;
         let there: BTreeSet<String> = listed.into_iter().map(|object| object.path).collect();
-        Ok((0..self.units).filter(|&unit| !there.contains(&features_path(&self.key, unit))).collect())
+        Ok((0..self.units).filter(|&unit| there.contains(&features_path(&self.key, unit))).collect())
     }
 
     /// What was said of a unit.

@@ -26,10 +26,14 @@ use crate::{
     cpu_pool::CpuPool,
     device_worker::Devices,
     telemetry::{Snapshot, Telemetry, describe_rejects},
-    units::{UnitContext, UnitError, UnitTask, run_units, unit_order},
+    units::{
+        EngineEvent, EngineLink, UnitContext, UnitCounts, UnitError, UnitQueue, UnitTask, UnitsToDo, run_units,
+        unit_order,
+    },
 };
 use schemas::{Plan, RowCounts, SourceAccount, TokenRows, UnitReport, WriterInfo, marker_path};
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -60,6 +64,8 @@ pub struct Run {
     pub telemetry: Arc<Telemetry>,
     /// What the listing of the source left out; kept beside the plan.
     pub left_out: SourceAccount,
+    /// The engine that hands out units, where they do not follow from the rank.
+    pub engine: Option<EngineLink>,
 }
 
 impl std::fmt::Debug for Run {
@@ -123,10 +129,12 @@ struct Started<S, D> {
 /// Makes every unit of the plan that has no marker yet, with what `start` gives if there are any, and finalizes the output when
 /// all are there.
 async fn work_through<S: UnitSource, D: Devices>(
-    run: Run,
+    mut run: Run,
     verb: &'static str,
     start: impl AsyncFnOnce(&Run, &CpuPool) -> Result<Started<S, D>, PipelineError>,
 ) -> Result<RunReport, PipelineError> {
+    let engine = run.engine.take();
+    let events = engine.as_ref().map(|engine| engine.events.clone());
     let cancel = &run.cancel;
     let stopped = || PipelineError::Drained;
     let pause = start_pause(run.start_jitter, run.process);
@@ -145,7 +153,15 @@ async fn work_through<S: UnitSource, D: Devices>(
         output = run.output.display(),
         "{verb}"
     );
-    let here = if todo.is_empty() { Vec::new() } else { make_units(&run, todo, start).await? };
+    let todo = UnitsToDo {
+        output: &run.output,
+        name: run.plan.hash().short(),
+        units: run.plan.units(),
+        missing: todo,
+        process: run.process,
+    };
+    let queue = UnitQueue::new(engine, &run.plan.hash().to_string(), todo);
+    let here = if queue.is_empty() { Vec::new() } else { make_units(&run, queue, start).await? };
     if cancel.is_cancelled() {
         return Err(stopped());
     }
@@ -162,6 +178,11 @@ async fn work_through<S: UnitSource, D: Devices>(
         }
     }
     let (units_here, units_already_done) = (here.len() as u32, done_before.len() as u32);
+    let finalized = units_left == 0 && run.finalize;
+    if let Some(events) = events {
+        // Nobody is left to tell where the other end is gone.
+        drop(events.send(EngineEvent::Ended { units_here, units_left, finalized }));
+    }
     Ok(RunReport {
         row_counts_here: here.iter().map(|report| &report.row_counts).sum(),
         row_counts_output,
@@ -170,15 +191,15 @@ async fn work_through<S: UnitSource, D: Devices>(
         units_elsewhere: (reports.len() as u32).saturating_sub(units_here + units_already_done),
         units_left,
         adopted: here.iter().filter(|report| report.adopted).count() as u32,
-        finalized: units_left == 0 && run.finalize,
+        finalized,
         snapshot: run.telemetry.snapshot(),
     })
 }
 
-/// Starts the devices, and makes and commits `todo`.
+/// Starts the devices, and makes and commits the units of `queue`.
 async fn make_units<S: UnitSource, D: Devices>(
     run: &Run,
-    todo: Vec<u32>,
+    queue: UnitQueue,
     start: impl AsyncFnOnce(&Run, &CpuPool) -> Result<Started<S, D>, PipelineError>,
 ) -> Result<Vec<UnitReport>, PipelineError> {
     let Run { limits, telemetry, cancel, .. } = run;
@@ -194,7 +215,7 @@ async fn make_units<S: UnitSource, D: Devices>(
         cpu,
         telemetry: Arc::clone(telemetry),
     };
-    run_units(todo, UnitContext { limits, telemetry, cancel }, task, devices).await
+    run_units(queue, UnitContext { limits, telemetry, cancel }, task, devices).await
 }
 
 /// Units of a plan: rows from a source to tables and a marker.
@@ -213,6 +234,10 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
 
     async fn is_stored(&self, unit: u32) -> Result<bool, PipelineError> {
         self.output.exists(&marker_path(unit, self.plan.hash())).await
+    }
+
+    async fn stored(&self) -> Result<BTreeSet<u32>, PipelineError> {
+        done_units(&self.output, &self.plan).await
     }
 
     async fn make(&self, unit: u32) -> Result<UnitRows, UnitError> {
@@ -245,6 +270,16 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
             "unit complete"
         );
         Ok(report)
+    }
+
+    fn counts(stored: &UnitReport) -> UnitCounts {
+        let counts = &stored.row_counts;
+        UnitCounts {
+            images: counts.listed,
+            rejected: counts.rejected.clone(),
+            rows: counts.token_rows,
+            seconds: stored.seconds,
+        }
     }
 }
 

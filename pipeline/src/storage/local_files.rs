@@ -52,6 +52,15 @@ pub(super) fn head(file: &Path, path: String) -> object_store::Result<StoredObje
     stored_object(file, path, &metadata)
 }
 
+/// When a file was written. Blocks.
+///
+/// # Errors
+/// When it is not there.
+pub(super) fn written(file: &Path) -> object_store::Result<SystemTime> {
+    let metadata = fs::metadata(file).map_err(|error| store_error(file, error))?;
+    metadata.modified().map_err(|error| store_error(file, error))
+}
+
 fn stored_object(file: &Path, path: String, metadata: &Metadata) -> object_store::Result<StoredObject> {
     if metadata.is_dir() {
         let source = "it is a folder".into();
@@ -350,6 +359,20 @@ mod tests {
         assert_eq!(again.get("a.jpg").await.expect("read"), "pixels");
         let error = Storage::open_output(&odd.display().to_string(), &Limits::default()).expect_err("no output");
         assert!(error.to_string().contains("control characters"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_dated_by_the_clock_that_the_storage_shows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("a"), "0123456789").expect("a file");
+        let storage = open(folder.path());
+        let (bytes, written) = storage.get_dated("a").await.expect("a file");
+        let metadata = fs::metadata(folder.path().join("a")).expect("a file");
+        assert_eq!((&bytes[..], written), (&b"0123456789"[..], metadata.modified().expect("a time")));
+        let memory = Storage::open("memory:///dated", &Limits::default()).expect("a store");
+        memory.put_create("b", bytes).await.expect("written");
+        let (_, written) = memory.get_dated("b").await.expect("an object");
+        assert!(written <= memory.clock() && storage.get_dated("c").await.is_err());
     }
 
     #[tokio::test]

@@ -46,9 +46,11 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::Arc,
+    time::SystemTime,
 };
 use store_error::Asked;
 use tokio::{sync::mpsc, task::spawn_blocking};
+use transport::StoreClock;
 use url::Url;
 
 /// Entries of a local listing that may wait to be taken.
@@ -68,6 +70,7 @@ pub struct Storage {
     access: Access,
     /// The root, where it is a folder of this machine.
     folder: Option<Arc<std::path::Path>>,
+    clock: StoreClock,
 }
 
 /// How a store knows who asks.
@@ -163,7 +166,7 @@ impl Storage {
     /// When the address is none, or its store cannot be set up.
     pub fn open(url: &str, limits: &Limits) -> Result<Self, PipelineError> {
         let address = Address::parse(url)?;
-        let store = open_store::open_store(&address, limits).map_err(|error| PipelineError::Address {
+        let (store, clock) = open_store::open_store(&address, limits).map_err(|error| PipelineError::Address {
             url: address.shown_url.to_string(),
             problem: store_error::without_credentials(&error.to_string()),
         })?;
@@ -177,6 +180,7 @@ impl Storage {
             retry: RetryPolicy::new(limits),
             access,
             folder,
+            clock,
         })
     }
 
@@ -209,7 +213,21 @@ impl Storage {
     pub fn from_store(store: Arc<dyn ObjectStore>, root: Path, display: &str) -> Self {
         let shown = Url::parse(display).or_else(|_| Url::parse("memory:///")).unwrap_or_else(|_| unreachable!());
         let root = root.as_ref().into();
-        Self { store, root, shown: Arc::new(shown), retry: RetryPolicy::BRIEF, access: Access::Local, folder: None }
+        Self {
+            store,
+            root,
+            shown: Arc::new(shown),
+            retry: RetryPolicy::BRIEF,
+            access: Access::Local,
+            folder: None,
+            clock: StoreClock::default(),
+        }
+    }
+
+    /// The same place, whose clock shows `now` and goes on as tokio's does: for tests whose time passes by itself.
+    #[cfg(test)]
+    pub(crate) fn with_clock(self, now: SystemTime) -> Self {
+        Self { clock: StoreClock::of(now), ..self }
     }
 
     /// An address as [`Self::display`] would show the place it names.
@@ -250,6 +268,37 @@ impl Storage {
     /// When it cannot be read, after all retries.
     pub async fn get_if_exists(&self, path: &str) -> Result<Option<Bytes>, PipelineError> {
         none_if_missing(self.get(path).await)
+    }
+
+    /// A whole object with when it was written, by the clock that [`Self::clock`] shows.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_dated(&self, path: &str) -> Result<(Bytes, SystemTime), PipelineError> {
+        let (bytes, _, written) = self.read_dated(path, None).await?;
+        let written = match (written, self.local_file(path)?) {
+            (Some(written), _) => written,
+            (None, Some(file)) => {
+                let asked = joined(spawn_blocking(move || local_files::written(&file)).await).await;
+                asked.map_err(|error| self.error("read", path, error))?
+            }
+            (None, None) => self.clock(),
+        };
+        Ok((bytes, written))
+    }
+
+    /// The same of an object that may not be there.
+    ///
+    /// # Errors
+    /// As [`Self::get`], but for an object that is missing.
+    pub(crate) async fn get_dated_if_exists(&self, path: &str) -> Result<Option<(Bytes, SystemTime)>, PipelineError> {
+        none_if_missing(self.get_dated(path).await)
+    }
+
+    /// What the store's own clock shows, going by its last answer: to compare with when its objects were written, on any machine. That
+    /// of this machine for its files, and before the store has answered.
+    pub fn clock(&self) -> SystemTime {
+        self.clock.now()
     }
 
     /// Bytes `range` of an object.
@@ -386,6 +435,15 @@ impl Storage {
             );
         }
         Ok(objects)
+    }
+
+    /// Asks for a listing of the root, and counts its entries up to `most`: whether a place can be reached, without listing all of it.
+    ///
+    /// # Errors
+    /// When the store fails, after all retries. A folder that is not there has no entry.
+    pub async fn count_up_to(&self, most: usize) -> Result<usize, PipelineError> {
+        let counted = self.list_stream("").take(most).try_fold(0, |count, _| std::future::ready(Ok(count + 1)));
+        counted.await
     }
 
     /// Everything below the folder `prefix` (empty: below the root), however deep, sorted: objects, and what cannot be read.
@@ -544,6 +602,16 @@ impl Storage {
         path: &str,
         range: Option<Range<u64>>,
     ) -> Result<(Bytes, StoredObject), PipelineError> {
+        let (bytes, object, _) = self.read_dated(path, range).await?;
+        Ok((bytes, object))
+    }
+
+    /// The same, with when the object was written, where the answer says so: files of this machine are asked for it apart.
+    async fn read_dated(
+        &self,
+        path: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<(Bytes, StoredObject, Option<SystemTime>), PipelineError> {
         let file = self.local_file(path)?;
         let mut attempts = self.retry.start();
         loop {
@@ -551,7 +619,7 @@ impl Storage {
                 Some(file) => read_file(Arc::clone(file), path.to_owned(), range.clone()).await,
                 None => self.ask(path, range.clone()).await,
             };
-            let Answer { object, expected, body } = answer.map_err(|error| self.error("read", path, error))?;
+            let Answer { object, written, expected, body } = answer.map_err(|error| self.error("read", path, error))?;
             if let Some(range) = &range
                 && expected != range.end - range.start
             {
@@ -560,7 +628,7 @@ impl Storage {
                 return Err(self.error("read", path, store_error::of_ours(problem, false)));
             }
             let error = match body {
-                Ok(bytes) if bytes.len() as u64 == expected => return Ok((bytes, object)),
+                Ok(bytes) if bytes.len() as u64 == expected => return Ok((bytes, object, written)),
                 Ok(bytes) => {
                     let problem = format!("the body ended after {} of {expected} bytes", bytes.len());
                     store_error::of_ours(problem, true)
@@ -580,8 +648,9 @@ impl Storage {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
         let answer = self.store.get_opts(&self.checked_location(path)?, options).await?;
         let object = self.stored_object(path.to_owned(), &answer.meta);
+        let written = Some(answer.meta.last_modified.into());
         let expected = answer.range.end - answer.range.start;
-        Ok(Answer { object, expected, body: collect(answer, expected).await })
+        Ok(Answer { object, written, expected, body: collect(answer, expected).await })
     }
 
     fn location(&self, path: &str) -> Result<Path, PipelineError> {
@@ -642,6 +711,8 @@ fn none_if_missing<T>(result: Result<T, PipelineError>) -> Result<Option<T>, Pip
 /// What came of one attempt at a read.
 struct Answer {
     object: StoredObject,
+    /// When it was written, where that was not to be asked for apart.
+    written: Option<SystemTime>,
     /// Bytes that the body has to have.
     expected: u64,
     body: object_store::Result<Bytes>,
@@ -657,7 +728,7 @@ async fn read_file(
     let (bytes, object) = joined(spawn_blocking(move || local_files::read(&file, path, asked)).await).await?;
     let range = range.unwrap_or(0..object.size);
     let expected = range.end.min(object.size).saturating_sub(range.start);
-    Ok(Answer { object, expected, body: Ok(bytes) })
+    Ok(Answer { object, written: None, expected, body: Ok(bytes) })
 }
 
 /// The body in one piece. Unlike the library's own, it does not trust the announced length with an allocation beyond it.

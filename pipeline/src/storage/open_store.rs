@@ -3,7 +3,10 @@
 //! The only place of this crate that reads the environment: each builder's `from_env` takes the variables of its cloud
 //! (`AWS_*`, `GOOGLE_*` and `SERVICE_ACCOUNT`, `AZURE_*`), and ignores those that it does not know.
 
-use super::{address::Address, transport::Transport};
+use super::{
+    address::Address,
+    transport::{StoreClock, Transport},
+};
 use crate::Limits;
 use object_store::{
     BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, Result, RetryConfig,
@@ -22,14 +25,15 @@ use std::{
 /// One store for all `memory://` addresses of a process, so that what one part writes another can read.
 static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 
-/// Opens the store of `address`. No request is made yet.
+/// Opens the store of `address`, and its clock. No request is made yet.
 ///
 /// # Errors
 /// When the store's builder refuses its settings: no region, credentials that do not parse.
-pub(super) fn open_store(address: &Address, limits: &Limits) -> Result<Arc<dyn ObjectStore>> {
+pub(super) fn open_store(address: &Address, limits: &Limits) -> Result<(Arc<dyn ObjectStore>, StoreClock)> {
     let url = &address.secret_url;
     let transport = Transport::new(address.shown_url.as_str(), address.scheme == ObjectStoreScheme::Http);
-    Ok(match address.scheme {
+    let clock = transport.clock();
+    let store: Arc<dyn ObjectStore> = match address.scheme {
         // With fsync, a marker can never outlive the files that it vouches for.
         ObjectStoreScheme::Local => Arc::new(LocalFileSystem::new().with_fsync(true)),
         ObjectStoreScheme::Memory => {
@@ -76,7 +80,8 @@ pub(super) fn open_store(address: &Address, limits: &Limits) -> Result<Arc<dyn O
             let builder = HttpBuilder::new().with_url(host).with_client_options(options).with_http_connector(transport);
             Arc::new(builder.with_retry(retry_config(limits)).build()?)
         }
-    })
+    };
+    Ok((store, clock))
 }
 
 fn retry_config(limits: &Limits) -> RetryConfig {

@@ -4,6 +4,7 @@
 //!   every status from 500 up, 501 included, and drop the header that names a bucket's region.
 //! - What is asked again is logged by store and request, and a store that says nothing for a minute is a warning.
 //! - Listings are looked through for names that would end them ([`super::listing_xml`]).
+//! - Each answer says what the store's clock shows ([`StoreClock`]).
 
 use super::{listing_xml, store_answer::StoreAnswer};
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use std::{
     error::Error as StdError,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::time::{Instant, timeout};
 
@@ -45,11 +46,43 @@ pub(super) struct Transport {
     /// Whether it is a web server, whose requests nobody signs.
     web: bool,
     heard: Arc<Heard>,
+    clock: StoreClock,
 }
 
 impl Transport {
     pub(super) fn new(store: &str, web: bool) -> Self {
-        Self { store: store.into(), web, heard: Arc::default() }
+        Self { store: store.into(), web, heard: Arc::default(), clock: StoreClock::default() }
+    }
+
+    /// The clock of the store, as its answers tell it.
+    pub(super) fn clock(&self) -> StoreClock {
+        self.clock.clone()
+    }
+}
+
+/// What a store's own clock shows: that of its last answer, and the time since. Clones show the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StoreClock(Arc<Mutex<Option<(SystemTime, Instant)>>>);
+
+impl StoreClock {
+    /// One that shows `now`.
+    #[cfg(test)]
+    pub(super) fn of(now: SystemTime) -> Self {
+        Self(Arc::new(Mutex::new(Some((now, Instant::now())))))
+    }
+
+    /// Now; by this machine's clock as long as the store has not said.
+    pub(super) fn now(&self) -> SystemTime {
+        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.and_then(|(date, at)| date.checked_add(at.elapsed())).unwrap_or_else(SystemTime::now)
+    }
+
+    /// Takes the `Date` of an answer.
+    fn hear(&self, answer: &HttpResponse) {
+        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        if let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, Instant::now()));
+        }
     }
 }
 
@@ -71,13 +104,16 @@ struct Watched {
 #[async_trait]
 impl HttpService for Watched {
     async fn call(&self, mut request: HttpRequest) -> std::result::Result<HttpResponse, HttpError> {
-        let Transport { store, web, heard } = &self.transport;
+        let Transport { store, web, heard, clock } = &self.transport;
         if *web {
             write_plus_safely(&mut request);
         }
         let asked = Asked::of(&request);
         match heard.listen(store, &asked.text, self.inner.execute(request)).await {
-            Ok(answer) => self.classify_answer(&asked, answer).await,
+            Ok(answer) => {
+                clock.hear(&answer);
+                self.classify_answer(&asked, answer).await
+            }
             Err(error) => Err(self.classify_failure(&asked, error)),
         }
     }
@@ -558,6 +594,24 @@ mod tests {
         let _waiting = Waiting::begin(&heard);
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!(told(&heard), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_of_a_store_is_that_of_its_last_answer_and_goes_on() {
+        let transport = Transport::new("s3://bucket", false);
+        let dated = |date: &str| {
+            let mut answer = HttpResponse::new(HttpResponseBody::from(Bytes::new()));
+            answer.headers_mut().insert("date", date.parse().expect("a header"));
+            answer
+        };
+        let shown = || transport.clock().now().duration_since(SystemTime::UNIX_EPOCH).expect("since 1970").as_secs();
+        transport.clock.hear(&dated("Thu, 01 Jan 1970 00:01:40 GMT"));
+        assert_eq!(shown(), 100);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        transport.clock.hear(&dated("no date"));
+        assert_eq!(shown(), 105);
+        transport.clock.hear(&dated("Thu, 01 Jan 1970 00:01:00 GMT"));
+        assert_eq!(shown(), 60);
     }
 
     #[tokio::test]

@@ -19,7 +19,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::{Duration, SystemTime},
 };
+use tokio::time::Instant;
 
 /// Kinds of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +125,15 @@ impl FaultRule {
 pub struct FaultStore {
     inner: Arc<dyn ObjectStore>,
     orders: Arc<Orders>,
+    dates: Option<Dates>,
+}
+
+/// When objects were written, by tokio's clock.
+#[derive(Debug)]
+struct Dates {
+    start: SystemTime,
+    started: Instant,
+    written: Mutex<BTreeMap<Path, Duration>>,
 }
 
 /// What to fail, and what was asked so far; an upload in parts has its own hold on it.
@@ -144,7 +155,13 @@ struct FaultUpload {
 impl FaultStore {
     /// Passes everything through to `inner` until it is told otherwise.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, orders: Arc::default() })
+        Arc::new(Self { inner, orders: Arc::default(), dates: None })
+    }
+
+    /// The same, but objects are dated by tokio's clock, which begins at `start`: for tests whose time passes by itself.
+    pub fn dated(inner: Arc<dyn ObjectStore>, start: SystemTime) -> Arc<Self> {
+        let dates = Dates { start, started: Instant::now(), written: Mutex::default() };
+        Arc::new(Self { inner, orders: Arc::default(), dates: Some(dates) })
     }
 
     /// Adds a rule. Of several that match a request, the first one applies.
@@ -235,7 +252,13 @@ impl ObjectStore for FaultStore {
             Some(Fault::IgnoredCondition) => {
                 self.inner.put_opts(location, payload, PutOptions { mode: PutMode::Overwrite, ..options }).await
             }
-            _ => self.inner.put_opts(location, payload, options).await,
+            _ => {
+                let result = self.inner.put_opts(location, payload, options).await?;
+                if let Some(dates) = &self.dates {
+                    lock(&dates.written).insert(location.clone(), dates.started.elapsed());
+                }
+                Ok(result)
+            }
         }
     }
 
@@ -254,6 +277,11 @@ impl ObjectStore for FaultStore {
         let operation = if options.head { Operation::Head } else { Operation::Get };
         let fault = Orders::fail(self.orders.next_fault(operation, location.as_ref()), location.as_ref()).await?;
         let mut result = self.inner.get_opts(location, options).await?;
+        if let Some(dates) = &self.dates
+            && let Some(written) = lock(&dates.written).get(location)
+        {
+            result.meta.last_modified = (dates.start + *written).into();
+        }
         let (kept, breaks) = match fault {
             Some(Fault::TruncatedBody(kept)) => (kept, false),
             Some(Fault::BrokenBody(kept)) => (kept, true),

@@ -1,5 +1,6 @@
 //! Runs units: skips those that are stored already, makes the others concurrently, and ends every run the same way.
 
+use super::{EngineEvent, UnitCounts, UnitQueue};
 use crate::{
     Limits, PipelineError,
     device_worker::{Devices, DevicesGone},
@@ -7,6 +8,7 @@ use crate::{
     watchdog,
 };
 use std::{
+    collections::BTreeSet,
     panic::resume_unwind,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,6 +31,9 @@ pub(crate) trait UnitTask: Send + Sync + 'static {
     /// Whether `unit` is stored already: another process may have been first.
     fn is_stored(&self, unit: u32) -> impl Future<Output = Result<bool, PipelineError>> + Send;
 
+    /// All units that are stored.
+    fn stored(&self) -> impl Future<Output = Result<BTreeSet<u32>, PipelineError>> + Send;
+
     /// Makes `unit`. Dropped where it waits when the run is asked to stop.
     fn make(&self, unit: u32) -> impl Future<Output = Result<Self::Output, UnitError>> + Send;
 
@@ -39,6 +44,9 @@ pub(crate) trait UnitTask: Send + Sync + 'static {
         output: Self::Output,
         started: Instant,
     ) -> impl Future<Output = Result<Self::Stored, UnitError>> + Send;
+
+    /// What an engine is told of a stored unit.
+    fn counts(stored: &Self::Stored) -> UnitCounts;
 }
 
 /// Why a unit ended early.
@@ -77,7 +85,7 @@ pub(crate) struct UnitContext<'a> {
     pub(crate) cancel: &'a CancellationToken,
 }
 
-/// Makes and stores the units of `todo`, several at once, then closes the devices. Units that other processes store meanwhile are skipped and
+/// Makes and stores the units of `queue`, several at once, then closes the devices. Units that other processes store meanwhile are skipped and
 /// not reported.
 ///
 /// # Errors
@@ -87,75 +95,113 @@ pub(crate) struct UnitContext<'a> {
 /// # Panics
 /// With the panic of a unit or of a device thread.
 pub(crate) async fn run_units<T: UnitTask>(
-    todo: Vec<u32>,
+    mut queue: UnitQueue,
     context: UnitContext<'_>,
     task: T,
     devices: impl Devices,
 ) -> Result<Vec<T::Stored>, PipelineError> {
     let task = Arc::new(task);
     let units_in_flight = context.limits.units_in_flight_for(devices.count());
-    context.telemetry.set_capacity(Stage::Fetch, units_in_flight.min(todo.len()));
+    context.telemetry.set_capacity(Stage::Fetch, queue.at_once(units_in_flight));
+    queue.open(units_in_flight);
+    let mut units = Units { in_work: BTreeSet::new(), queue };
     let stall = Duration::from_secs(context.limits.stall_seconds);
     let result = tokio::select! {
-        result = run_concurrently(todo, units_in_flight, &context, &task) => result,
+        result = units.run(units_in_flight, &context, &task) => result,
         // Dropping the units aborts them: what stands still cannot be asked to stop.
-        stalled = watchdog::watch(context.telemetry, stall) => return Err(stalled),
+        stalled = watchdog::watch(context.telemetry, stall) => Err(UnitError::Pipeline(stalled)),
     };
+    let stalled = matches!(result, Err(UnitError::Pipeline(PipelineError::Stalled { .. })));
     let stored = match result {
         // The device that failed says why, or raises its panic here.
         Err(UnitError::DevicesGone) => Err(devices.failure()),
         Err(UnitError::Pipeline(error)) => Err(error),
         Ok(stored) => Ok(stored),
     };
+    if stored.is_err() {
+        units.queue.close(units.in_work);
+    }
+    if stalled {
+        return stored;
+    }
     drop(task);
     devices.close(DEVICE_PATIENCE).await;
     stored
 }
 
-/// Works through `todo` in that order, each unit a task of its own. The first failure stops the others; commits in progress are
-/// brought to their end.
-async fn run_concurrently<T: UnitTask>(
-    todo: Vec<u32>,
-    units_in_flight: usize,
-    context: &UnitContext<'_>,
-    task: &Arc<T>,
-) -> Result<Vec<T::Stored>, UnitError> {
-    let stop = context.cancel.child_token();
-    let mut waiting = todo.into_iter();
-    // Aborts its tasks when dropped.
-    let mut running = JoinSet::new();
-    let mut stored = Vec::new();
-    let mut failure = None;
-    loop {
-        while running.len() < units_in_flight && !stop.is_cancelled() {
-            let Some(unit) = waiting.next() else { break };
-            let (task, stop) = (Arc::clone(task), stop.clone());
-            let work = async move { run_one(unit, &*task, &stop).await };
-            running.spawn(work.instrument(tracing::info_span!("unit", unit)));
-        }
-        match running.join_next().await {
-            None => break,
-            Some(Ok(Ok(unit))) => {
-                context.telemetry.unit_done();
-                stored.extend(unit);
-            }
-            Some(Ok(Err(error))) => {
-                stop.cancel();
-                // A unit that was told to stop is no reason to stop.
-                if failure.is_none() && !matches!(error, UnitError::Pipeline(PipelineError::Drained)) {
-                    failure = Some(error);
+/// Units that wait, and those that are worked on.
+struct Units {
+    queue: UnitQueue,
+    in_work: BTreeSet<u32>,
+}
+
+impl Units {
+    /// Works through the queue in its order, each unit a task of its own. The first failure stops the others; commits in progress are
+    /// brought to their end.
+    async fn run<T: UnitTask>(
+        &mut self,
+        units_in_flight: usize,
+        context: &UnitContext<'_>,
+        task: &Arc<T>,
+    ) -> Result<Vec<T::Stored>, UnitError> {
+        let stop = context.cancel.child_token();
+        // Aborts its tasks when dropped.
+        let mut running = JoinSet::new();
+        let mut stored = Vec::new();
+        let (mut failure, mut more) = (None, true);
+        loop {
+            let has_room = more && running.len() < units_in_flight && !stop.is_cancelled();
+            tokio::select! {
+                biased;
+                next = self.queue.next(&**task), if has_room => match next {
+                    Err(error) => {
+                        stop.cancel();
+                        failure.get_or_insert(error.into());
+                    }
+                    Ok(None) => more = false,
+                    // Who asks for it twice is answered once.
+                    Ok(Some(unit)) if self.in_work.contains(&unit) => {}
+                    Ok(Some(unit)) => {
+                        self.in_work.insert(unit);
+                        self.queue.tell(EngineEvent::Begun { unit });
+                        context.telemetry.unit_begun();
+                        let (task, stop) = (Arc::clone(task), stop.clone());
+                        let work = async move { (unit, run_one(unit, &*task, &stop).await) };
+                        running.spawn(work.instrument(tracing::info_span!("unit", unit)));
+                    }
+                },
+                Some(joined) = running.join_next() => {
+                    context.telemetry.unit_ended();
+                    match joined {
+                        Ok((unit, Ok(outcome))) => {
+                            self.in_work.remove(&unit);
+                            context.telemetry.unit_done();
+                            self.queue.stored(unit, outcome.as_ref().map(T::counts));
+                            stored.extend(outcome);
+                        }
+                        Ok((_, Err(error))) => {
+                            stop.cancel();
+                            // A unit that was told to stop is no reason to stop.
+                            if failure.is_none() && !matches!(error, UnitError::Pipeline(PipelineError::Drained)) {
+                                failure = Some(error);
+                            }
+                        }
+                        Err(joined) => match joined.try_into_panic() {
+                            Ok(panic) => resume_unwind(panic),
+                            Err(_) => stop.cancel(),
+                        },
+                    }
                 }
+                // Nothing is at work, and the engine may be silent.
+                () = stop.cancelled(), if has_room => {}
+                else => break,
             }
-            Some(Err(joined)) => match joined.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                Err(_) => stop.cancel(),
-            },
         }
-    }
-    match failure {
-        Some(failure) => Err(failure),
-        None if stop.is_cancelled() => Err(PipelineError::Drained.into()),
-        None => Ok(stored),
+        match failure {
+            Some(failure) => Err(failure),
+            None if stop.is_cancelled() => Err(PipelineError::Drained.into()),
+            None => Ok(stored),
+        }
     }
 }
 

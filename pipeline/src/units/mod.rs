@@ -4,11 +4,16 @@
 //! rows come from images read, decode and batch them through [`ImageStages`].
 
 mod driver;
+mod engine;
 mod image_stages;
+mod leases;
 mod order;
 mod process_rank;
+mod queue;
 
 pub(crate) use driver::{UnitContext, UnitError, UnitTask, run_units};
+pub use engine::{EngineEvent, EngineLink, UnitCounts};
 pub(crate) use image_stages::{DecodedImage, ImageStages, ImageUnit, Rejection};
 pub(crate) use order::{describe_units, unit_order};
 pub use process_rank::{ProcessRank, RankOrigin};
+pub(crate) use queue::{UnitQueue, UnitsToDo};

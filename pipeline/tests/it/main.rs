@@ -1,6 +1,7 @@
 //! What the pipeline owes to the world outside it, one file a promise.
 
 mod decode_hostile_files; // whatever the bytes are, an image of its size or a typed reject
+mod engine; // units that an engine hands out: in its order, by any number of workers, with its silence and its stops
 mod generate; // samples and decoded tokens: the same set from any number of workers and after any death
 mod hostile_sources;
 mod plan; // every input in exactly one unit, and the same listing always the same plan

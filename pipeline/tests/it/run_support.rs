@@ -135,6 +135,7 @@ pub(crate) fn run_into(plan: &Arc<Plan>, output: &Storage, limits: Limits) -> Ru
         cancel: CancellationToken::new(),
         telemetry: Arc::default(),
         left_out: SourceAccount::default(),
+        engine: None,
     }
 }
 
@@ -165,10 +166,13 @@ pub(crate) async fn end_of<T: 'static>(task: &mut JoinSet<T>) -> Result<T, JoinE
     arrives("the end of the run beside the test", task.join_next()).await.expect("a task")
 }
 
-/// Everything below an output, by path, but for the markers' clocks.
+/// Everything below an output, by path, but for the markers' clocks and what processes that share it tell each other.
 pub(crate) async fn contents(output: &Storage) -> BTreeMap<String, Bytes> {
     let mut contents = BTreeMap::new();
     for object in output.list("").await.expect("the output lists") {
+        if object.path.starts_with("_state/leases-") {
+            continue;
+        }
         let mut bytes = output.get(&object.path).await.expect("the output reads");
         if object.path.starts_with("_state/") {
             let mut marker: serde_json::Value = serde_json::from_slice(&bytes).expect("a marker");

@@ -132,6 +132,7 @@ pub(crate) fn run_of(set: &Arc<ImageSet>, output: &Storage, scorer: &FakeScorer)
         limits: limits(),
         telemetry: Arc::default(),
         cancel: CancellationToken::new(),
+        engine: None,
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use anyhow::Result;
 use models::{Device, frechet_distance, precision_recall};
-use pipeline::{ImageSet, PipelineError, SourceOptions};
+use pipeline::{ImageSet, PipelineError, ScoredTables, SourceOptions};
 use schemas::{Crop, EvaluationRecord, ScoredImages, Scores};
 use std::{slice, sync::Arc};
 
@@ -41,6 +41,14 @@ impl GeneratedSet {
         Ok(Self { made_by, set, crop })
     }
 
+    /// The features of every unit.
+    ///
+    /// # Errors
+    /// Whatever ended the run.
+    pub(super) async fn features(&self, scoring: &Scoring, extractors: &Extractors) -> Result<ScoredTables> {
+        scoring.features(&self.set, &key(&self.set, scoring, extractors), extractors.scorers()).await
+    }
+
     /// Scores it.
     ///
     /// # Errors
@@ -51,13 +59,12 @@ impl GeneratedSet {
         scoring: &Scoring,
         extractors: &Extractors,
     ) -> Result<EvaluationRecord> {
-        let Self { made_by, set, crop } = self;
-        let mut deviations: Vec<_> = compared.deviations_for(set.shape());
-        deviations.extend(rules::of_size(scoring.protocol, set.shape(), crop));
+        let mut deviations: Vec<_> = compared.deviations_for(self.set.shape());
+        deviations.extend(rules::of_size(scoring.protocol, self.set.shape(), self.crop));
         rules::refuse(scoring.protocol, &deviations, &scoring.allow)?;
 
-        let key = key(&set, scoring, extractors);
-        let tables = scoring.features(&set, &key, extractors.scorers()).await?;
+        let tables = self.features(scoring, extractors).await?;
+        let Self { made_by, set, crop } = self;
         let variants = vec![(None, VariantTotals::with_features(extractors, Some(SPLIT), true)?)];
         let features = if compared.features.is_some() { KeptFeatures::All(Vec::new()) } else { KeptFeatures::None };
         let mut totals = SetTotals::new(variants, None, features).read(&tables).await?;

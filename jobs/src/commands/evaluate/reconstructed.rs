@@ -18,9 +18,9 @@ use models::{
     Device, ExtractorPrecision, ImageComparison, Inception, LpipsFiles, ModelError, Precision, ReconstructionScorer,
     frechet_distance,
 };
-use pipeline::{ScorerFactory, SourceOptions};
+use pipeline::{ImageSet, ScoredTables, ScorerFactory, SourceOptions};
 use schemas::{CodebookStatistics, Crop, Deviation, DeviationKind, EvaluationRecord, Scores, TokenizerIdentity};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 /// What every worker needs to build its scorer.
 #[derive(Clone, Debug)]
@@ -32,89 +32,127 @@ struct Recipe {
     lpips: Option<LpipsFiles>,
 }
 
-/// Scores the reconstructions; a record for each number of tokens.
-///
-/// # Errors
-/// When a rule of the protocol is broken and not allowed, and whatever else ended it.
-pub(super) async fn score(
-    source: SourceOptions,
-    crop: Option<Crop>,
-    task: &ReconstructionTask,
-    scoring: &Scoring,
-    workers: &Workers,
-) -> Result<Vec<EvaluationRecord>> {
-    let device = workers.first()?;
-    let extractors = match &task.inception {
-        Some(inception) => Some(Extractors::load(inception, workers, ExtractorPrecision::Float64).await?),
-        None => None,
-    };
-    let lpips = task.lpips.clone().map(|(alexnet, linear)| LpipsFiles { alexnet, linear });
-    let (reference, precision, files) = (task.tokenizer.clone(), task.precision, lpips.clone());
-    let loading = tokio::task::spawn_blocking(move || -> Result<_> {
-        let folder = ModelFolder::find(&reference)?;
-        let tokenizer = folder.load_tokenizer(device, precision)?;
-        let digests = files.as_ref().map(LpipsFiles::digests).transpose()?.unwrap_or_default();
-        Ok((folder, tokenizer, digests))
-    });
-    let (folder, tokenizer, lpips_digests) = loading.await??;
-    let (identity, resolution) = (tokenizer_identity(&tokenizer), tokenizer.resolution());
-    // Each worker loads its own.
-    drop(tokenizer);
-    let keep = choose_keep(task.keep.as_deref(), identity.levels.tokens_per_image())?;
-    let crop = crop.unwrap_or(Crop::TorchvisionCenter { size: resolution });
-    if crop.size() != resolution {
-        let expected = format!("views of {resolution} by {resolution} pixels, the tokenizer's resolution");
-        return Err(SettingsError::invalid("--crop", crop.to_string(), expected).into());
+/// A set, and how its images are reconstructed; all that can be known before a network looks at them keeps the rules.
+#[derive(Debug)]
+pub(super) struct Reconstructions {
+    set: Arc<ImageSet>,
+    crop: Crop,
+    max_images: Option<u64>,
+    identity: TokenizerIdentity,
+    extractors: Option<Extractors>,
+    lpips_digests: Vec<String>,
+    recipe: Recipe,
+    deviations: Vec<Deviation>,
+}
+
+impl Reconstructions {
+    /// Opens the set and finds the networks.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or a rule of the protocol is broken and not allowed.
+    pub(super) async fn open(
+        source: SourceOptions,
+        crop: Option<Crop>,
+        task: &ReconstructionTask,
+        scoring: &Scoring,
+        workers: &Workers,
+    ) -> Result<Self> {
+        let device = workers.first()?;
+        let extractors = match &task.inception {
+            Some(inception) => Some(Extractors::load(inception, workers, ExtractorPrecision::Float64).await?),
+            None => None,
+        };
+        let lpips = task.lpips.clone().map(|(alexnet, linear)| LpipsFiles { alexnet, linear });
+        let (reference, precision, files) = (task.tokenizer.clone(), task.precision, lpips.clone());
+        let loading = tokio::task::spawn_blocking(move || -> Result<_> {
+            let folder = ModelFolder::find(&reference)?;
+            let tokenizer = folder.load_tokenizer(device, precision)?;
+            let digests = files.as_ref().map(LpipsFiles::digests).transpose()?.unwrap_or_default();
+            Ok((folder, tokenizer, digests))
+        });
+        let (folder, tokenizer, lpips_digests) = loading.await??;
+        let (identity, resolution) = (tokenizer_identity(&tokenizer), tokenizer.resolution());
+        // Each worker loads its own.
+        drop(tokenizer);
+        let keep = choose_keep(task.keep.as_deref(), identity.levels.tokens_per_image())?;
+        let crop = crop.unwrap_or(Crop::TorchvisionCenter { size: resolution });
+        if crop.size() != resolution {
+            let expected = format!("views of {resolution} by {resolution} pixels, the tokenizer's resolution");
+            return Err(SettingsError::invalid("--crop", crop.to_string(), expected).into());
+        }
+        let max_images = source.max_images;
+        let set = scoring.open(source, Some(crop)).await?;
+        let mut deviations: Vec<Deviation> =
+            rules::of_size(scoring.protocol, set.shape(), Some(crop)).into_iter().collect();
+        deviations.extend(of_precision(task.precision));
+        let early: Vec<_> =
+            set.images().and_then(|images| rules::of_count(scoring.protocol, images)).into_iter().collect();
+        rules::refuse(scoring.protocol, &[deviations.as_slice(), &early].concat(), &scoring.allow)?;
+        let recipe = Recipe { folder, precision, keep, inception: task.inception.clone(), lpips };
+        Ok(Self { set, crop, max_images, identity, extractors, lpips_digests, recipe, deviations })
     }
-    let max_images = source.max_images;
-    let set = scoring.open(source, Some(crop)).await?;
-    let mut deviations: Vec<Deviation> =
-        rules::of_size(scoring.protocol, set.shape(), Some(crop)).into_iter().collect();
-    deviations.extend(of_precision(task.precision));
-    let early: Vec<_> = set.images().and_then(|images| rules::of_count(scoring.protocol, images)).into_iter().collect();
-    rules::refuse(scoring.protocol, &[deviations.as_slice(), &early].concat(), &scoring.allow)?;
 
-    let key = FeatureKey {
-        set: set.digest(),
-        extractor: extractors.as_ref().map(Extractors::sha256),
-        extractor_precision: extractors.as_ref().map(|extractors| extractors.precision().name()),
-        tokenizer: Some(&identity.sha256),
-        tokenizer_precision: Some(task.precision.name()),
-        keep: &keep,
-        lpips: &lpips_digests,
-        batch_size: scoring.work.batch_size,
-        unit_size: scoring.work.unit_size,
-        made_with: MadeWith::here(),
-    };
-    let first = extractors.as_ref().and_then(Extractors::take_first);
-    let recipe = Recipe { folder, precision, keep: keep.clone(), inception: task.inception.clone(), lpips };
-    let tables = scoring.features(&set, &key, scorers(workers, first, &recipe)).await?;
-    // The first variant is the images as they are.
-    let variants = std::iter::once(None).chain(keep.iter().map(|&tokens| u16::try_from(tokens).ok()));
-    let variants = variants.map(|variant| match &extractors {
-        Some(extractors) => Ok((variant, VariantTotals::with_features(extractors, None, false)?)),
-        None => Ok((variant, VariantTotals::default())),
-    });
-    let codebook = CodebookStatistics::new(identity.levels.clone(), identity.codebook_size);
-    let totals = SetTotals::new(variants.collect::<Result<_>>()?, Some(codebook), KeptFeatures::None);
-    let totals = totals.read(&tables).await?;
-    check_rejects(&totals, scoring)?;
-    deviations.extend(rules::of_count(scoring.protocol, totals.images));
-    deviations.extend(rules::of_rejects(totals.rejected));
-    rules::refuse(scoring.protocol, &deviations, &scoring.allow)?;
+    /// Features and measures of every unit.
+    ///
+    /// # Errors
+    /// Whatever ended the run.
+    pub(super) async fn features(&self, scoring: &Scoring, workers: &Workers) -> Result<ScoredTables> {
+        let key = FeatureKey {
+            set: self.set.digest(),
+            extractor: self.extractors.as_ref().map(Extractors::sha256),
+            extractor_precision: self.extractors.as_ref().map(|extractors| extractors.precision().name()),
+            tokenizer: Some(&self.identity.sha256),
+            tokenizer_precision: Some(self.recipe.precision.name()),
+            keep: &self.recipe.keep,
+            lpips: &self.lpips_digests,
+            batch_size: scoring.work.batch_size,
+            unit_size: scoring.work.unit_size,
+            made_with: MadeWith::here(),
+        };
+        let first = self.extractors.as_ref().and_then(Extractors::take_first);
+        scoring.features(&self.set, &key, scorers(workers, first, &self.recipe)).await
+    }
 
-    let mut common = record::begin(scoring, &set, max_images, Some(crop), &totals, extractors.as_ref());
-    describe(&mut common, &identity, task.precision);
-    common.lpips_sha256 = (!lpips_digests.is_empty()).then(|| lpips_digests.join("+"));
-    record::note(&mut common, &deviations);
-    let scores = tokio::task::block_in_place(|| scores(totals, device))?;
-    let mut records: Vec<_> = keep
-        .iter()
-        .zip(scores)
-        .map(|(&tokens, scores)| EvaluationRecord { kept_tokens: u16::try_from(tokens).ok(), scores, ..common.clone() })
-        .collect();
-    record::name(&mut records)?;
-    Ok(records)
+    /// Scores the reconstructions; a record for each number of tokens.
+    ///
+    /// # Errors
+    /// When a rule of the protocol is broken and not allowed, and whatever else ended it.
+    pub(super) async fn score(self, scoring: &Scoring, workers: &Workers) -> Result<Vec<EvaluationRecord>> {
+        let device = workers.first()?;
+        let tables = self.features(scoring, workers).await?;
+        let Self { set, crop, max_images, identity, extractors, lpips_digests, recipe, mut deviations } = self;
+        let keep = &recipe.keep;
+        // The first variant is the images as they are.
+        let variants = std::iter::once(None).chain(keep.iter().map(|&tokens| u16::try_from(tokens).ok()));
+        let variants = variants.map(|variant| match &extractors {
+            Some(extractors) => Ok((variant, VariantTotals::with_features(extractors, None, false)?)),
+            None => Ok((variant, VariantTotals::default())),
+        });
+        let codebook = CodebookStatistics::new(identity.levels.clone(), identity.codebook_size);
+        let totals = SetTotals::new(variants.collect::<Result<_>>()?, Some(codebook), KeptFeatures::None);
+        let totals = totals.read(&tables).await?;
+        check_rejects(&totals, scoring)?;
+        deviations.extend(rules::of_count(scoring.protocol, totals.images));
+        deviations.extend(rules::of_rejects(totals.rejected));
+        rules::refuse(scoring.protocol, &deviations, &scoring.allow)?;
+
+        let mut common = record::begin(scoring, &set, max_images, Some(crop), &totals, extractors.as_ref());
+        describe(&mut common, &identity, recipe.precision);
+        common.lpips_sha256 = (!lpips_digests.is_empty()).then(|| lpips_digests.join("+"));
+        record::note(&mut common, &deviations);
+        let scores = tokio::task::block_in_place(|| scores(totals, device))?;
+        let mut records: Vec<_> = keep
+            .iter()
+            .zip(scores)
+            .map(|(&tokens, scores)| EvaluationRecord {
+                kept_tokens: u16::try_from(tokens).ok(),
+                scores,
+                ..common.clone()
+            })
+            .collect();
+        record::name(&mut records)?;
+        Ok(records)
+    }
 }
 
 /// A factory for each worker. The first takes the extractor that is loaded already.

@@ -12,7 +12,8 @@ use report::text::{count, counted, named};
 use anyhow::Result;
 use models::FeatureDistribution;
 use pipeline::{
-    FeatureMoments, ImageSet, NewReference, Reference, SourceOptions, Storage, read_reference, write_reference,
+    FeatureMoments, ImageSet, NewReference, Reference, ScoredTables, SourceOptions, Storage, read_reference,
+    write_reference,
 };
 use schemas::{Crop, Deviation, DeviationKind, ReferenceProvenance, SchemaError, ScoredImages};
 use std::sync::Arc;
@@ -182,6 +183,22 @@ async fn finished(mut totals: SetTotals) -> Result<(SetTotals, super::totals::Va
     let variant = totals.variants.pop().unwrap_or_default();
     let result = tokio::task::spawn_blocking(move || variant.finish()).await??;
     Ok((totals, result))
+}
+
+/// The features that [`make`] needs, for those that make it later.
+///
+/// # Errors
+/// When the set cannot be read, and whatever else ended it.
+pub(super) async fn features(
+    source: SourceOptions,
+    crop: Option<Crop>,
+    scoring: &Scoring,
+    extractors: &Extractors,
+) -> Result<ScoredTables> {
+    let made_by = super::made_by::MadeBy::find(source, &scoring.limits).await?;
+    let set = scoring.open(made_by.source, crop).await?;
+    let key = super::generated::key(&set, scoring, extractors);
+    scoring.features(&set, &key, extractors.scorers()).await
 }
 
 /// Makes an archive of a set, and says what it did.

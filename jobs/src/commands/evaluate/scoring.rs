@@ -3,12 +3,15 @@
 use crate::{progress::Progress, settings::ScoringWork};
 use anyhow::Result;
 use pipeline::{
-    ImageSet, ImageSetOptions, Limits, ProcessRank, ScoreRun, ScoredTables, ScorerFactory, SourceOptions, Storage,
-    Telemetry,
+    EngineLink, ImageSet, ImageSetOptions, Limits, ProcessRank, ScoreRun, ScoredTables, ScorerFactory, SourceOptions,
+    Storage, Telemetry,
 };
 use schemas::{Crop, DeviationKind, Protocol, sha256_hex};
 use serde::Serialize;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Counts up whenever the same images would get other features or measures.
@@ -31,6 +34,8 @@ pub(crate) struct Scoring {
     pub(crate) limits: Limits,
     pub(crate) progress: Progress,
     pub(crate) cancel: CancellationToken,
+    /// The engine that hands out the units of the set, until they are handed out.
+    pub(crate) engine: Mutex<Option<EngineLink>>,
 }
 
 /// Everything that features depend on besides the images; its digest names their folder.
@@ -109,6 +114,7 @@ impl Scoring {
             limits: self.limits.clone(),
             telemetry: Arc::clone(&telemetry),
             cancel: self.cancel.clone(),
+            engine: self.engine.lock().unwrap_or_else(PoisonError::into_inner).take(),
         };
         let report = tokio::select! {
             report = pipeline::score(run) => report?,

@@ -1,0 +1,131 @@
+//! Where a run takes its next unit from.
+
+use super::{EngineEvent, EngineLink, ProcessRank, UnitCounts, UnitTask, leases::LeasedUnits};
+use crate::{PipelineError, Storage};
+use std::{time::Duration, vec};
+
+/// What a run knows of its units before it makes them.
+#[derive(Debug)]
+pub(crate) struct UnitsToDo<'a> {
+    /// Where they are stored.
+    pub(crate) output: &'a Storage,
+    /// What they are units of: the short hash of a plan, or a key of features.
+    pub(crate) name: &'a str,
+    /// How many there are.
+    pub(crate) units: u32,
+    /// Those that are not stored yet, in the order of this process.
+    pub(crate) missing: Vec<u32>,
+    /// This process among those that share the output.
+    pub(crate) process: ProcessRank,
+}
+
+/// Where a run takes its next unit from.
+#[derive(Debug)]
+pub(crate) enum UnitQueue {
+    /// All of them are known, and nobody else is known to work on them.
+    Listed(vec::IntoIter<u32>),
+    /// Several processes share them.
+    Shared(LeasedUnits),
+    /// They come one at a time.
+    Engine {
+        link: EngineLink,
+        /// Of [`EngineEvent::Ready`].
+        plan: String,
+        units: u32,
+        missing: Vec<u32>,
+    },
+}
+
+impl UnitQueue {
+    /// Of an engine where there is one, whom `plan` is told; else of `todo`.
+    pub(crate) fn new(engine: Option<EngineLink>, plan: &str, todo: UnitsToDo<'_>) -> Self {
+        let UnitsToDo { output, name, units, mut missing, process } = todo;
+        match engine {
+            Some(link) => {
+                missing.sort_unstable();
+                Self::Engine { link, plan: plan.to_owned(), units, missing }
+            }
+            None if process.world_size > 1 && !missing.is_empty() => {
+                Self::Shared(LeasedUnits::new(output, name, units, process, missing))
+            }
+            None => Self::Listed(missing.into_iter()),
+        }
+    }
+
+    /// Whether it is known that nothing comes.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Listed(units) if units.len() == 0)
+    }
+
+    /// How many units can be at work when `units_in_flight` are allowed.
+    pub(crate) fn at_once(&self, units_in_flight: usize) -> usize {
+        match self {
+            Self::Listed(units) => units_in_flight.min(units.len()),
+            Self::Shared(_) | Self::Engine { .. } => units_in_flight,
+        }
+    }
+
+    /// Says that units are taken from now on, `at_once` at the same time.
+    pub(crate) fn open(&mut self, at_once: usize) {
+        if let Self::Engine { plan, units, missing, .. } = self {
+            let ready = EngineEvent::Ready {
+                plan: std::mem::take(plan),
+                units: *units,
+                missing: std::mem::take(missing),
+                at_once,
+            };
+            self.tell(ready);
+        }
+    }
+
+    /// The next unit; `None` when no more come. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn next<T: UnitTask>(&mut self, task: &T) -> Result<Option<u32>, PipelineError> {
+        match self {
+            Self::Listed(units) => Ok(units.next()),
+            Self::Shared(units) => units.next(task).await,
+            Self::Engine { link, units, .. } => loop {
+                match link.requests.recv().await {
+                    // Nobody is left to tell where the other end is gone; the end of input says so.
+                    Some(unit) if unit >= *units => {
+                        drop(link.events.send(EngineEvent::Unknown { unit, units: *units }))
+                    }
+                    next => return Ok(next),
+                }
+            },
+        }
+    }
+
+    /// A unit that was taken is stored: here, with what it came to, or elsewhere.
+    pub(crate) fn stored(&mut self, unit: u32, here: Option<UnitCounts>) {
+        match (&mut *self, &here) {
+            (Self::Shared(units), Some(here)) => {
+                units.seen(Duration::try_from_secs_f64(here.seconds).unwrap_or_default());
+            }
+            _ => self.tell(EngineEvent::Stored { unit, here }),
+        }
+    }
+
+    /// Tells the engine, if there is one.
+    pub(crate) fn tell(&self, event: EngineEvent) {
+        if let Self::Engine { link, .. } = self {
+            drop(link.events.send(event));
+        }
+    }
+
+    /// Tells which units of `in_work` and of those still waiting are dropped.
+    pub(crate) fn close(&mut self, in_work: impl IntoIterator<Item = u32>) {
+        if let Self::Engine { link, .. } = self {
+            link.requests.close();
+            let mut units: Vec<u32> = in_work.into_iter().collect();
+            while let Ok(unit) = link.requests.try_recv() {
+                units.push(unit);
+            }
+            units.sort_unstable();
+            units.dedup();
+            drop(link.events.send(EngineEvent::Dropped { units }));
+        }
+    }
+}
