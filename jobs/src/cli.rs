@@ -425,8 +425,8 @@ Examples:
 const DOCTOR_ABOUT: &str = "\
 Show what this machine has: devices, libtorch, credentials by name, stores in reach.
 
-The first thing to run where something does not work, and to paste into a bug report: it shows names of variables, never their values. \
-With addresses, it lists them as a job would and says what the store answered.";
+The first thing to run where something does not work, and to paste into a bug report: credentials are shown by name, never by value. \
+With addresses, it looks at each and says what the store answered.";
 
 const DOCTOR_AFTER_HELP: &str = "\
 Examples:

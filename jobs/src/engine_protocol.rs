@@ -6,19 +6,24 @@ use crate::{
     settings::{SettingsError, WORKER},
 };
 use clap::ArgMatches;
-use pipeline::{EngineEvent, EngineLink, Snapshot};
+use pipeline::{EngineEvent, EngineEvents, EngineLink, Snapshot};
 use schemas::RejectReason;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     io::{self, BufRead},
-    thread::{self, JoinHandle},
+    sync::mpsc::RecvTimeoutError,
+    thread,
+    time::Duration,
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// Counts up when a field or an event goes or changes its meaning.
 const VERSION: u32 = 1;
+
+/// Longest wait, at the end, for an engine that does not read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Jobs whose units an engine can hand out.
 const JOBS: [&str; 3] = ["tokenize", "generate", "evaluate"];
@@ -85,6 +90,7 @@ enum Event<'a> {
     Failed {
         exit_code: u8,
         problem: &'a str,
+        units_dropped: &'a [u32],
     },
 }
 
@@ -96,20 +102,48 @@ struct Counts<'a> {
     seconds: f64,
 }
 
-/// What is known when no more events come.
-#[derive(Debug, Default)]
-struct Last {
-    dropped: Vec<u32>,
-    units_here: u32,
-    units_left: u32,
-    finalized: bool,
+/// What the writer of events is told, by the run and by others.
+#[derive(Debug)]
+enum Message {
+    Run(EngineEvent),
+    Progress {
+        elapsed: Duration,
+        images: u64,
+        rejected: u64,
+        limited_by: Option<&'static str>,
+    },
+    /// A line that is no number.
+    NoNumber(String),
+    End(RunEnd),
 }
 
-/// The conversation with an engine.
+/// Lets others than the run speak to the engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Speaker(UnboundedSender<Message>);
+
+impl Speaker {
+    /// Says how far the run is.
+    pub(crate) fn progress(&self, snapshot: &Snapshot) {
+        self.tell(Message::Progress {
+            elapsed: snapshot.elapsed,
+            images: snapshot.images_listed,
+            rejected: snapshot.images_rejected,
+            limited_by: snapshot.limiting_stage().map(pipeline::Stage::name),
+        });
+    }
+
+    fn tell(&self, message: Message) {
+        // After the last event nobody listens any more.
+        drop(self.0.send(message));
+    }
+}
+
+/// The conversation with an engine. One thread writes: a full pipe makes nobody else wait.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    link: EngineLink,
-    writer: JoinHandle<Last>,
+    speaker: Speaker,
+    /// Lets go of its end when the last event is written.
+    written: std::sync::mpsc::Receiver<()>,
 }
 
 impl Conversation {
@@ -117,38 +151,49 @@ impl Conversation {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(crate) fn begin(job: &str) -> io::Result<Self> {
+    pub(crate) fn begin(job: &str) -> io::Result<(Self, EngineLink)> {
         let (requests, units) = unbounded_channel();
-        let (events, told) = unbounded_channel();
-        let job = job.to_owned();
-        let writer =
-            thread::Builder::new().name("engine events".to_owned()).spawn(move || write(&job, told, requests))?;
-        Ok(Self { link: EngineLink { requests: units, events }, writer })
+        let (sender, mut messages) = unbounded_channel();
+        let speaker = Speaker(sender);
+        let (alive, written) = std::sync::mpsc::channel();
+        let mut writer = Writer {
+            job: job.to_owned(),
+            requests: Some(requests),
+            speaker: speaker.clone(),
+            units_here: 0,
+            before: (Duration::ZERO, 0),
+            dropped: Vec::new(),
+            ended: (0, 0, false),
+        };
+        thread::Builder::new().name("engine events".to_owned()).spawn(move || {
+            let _alive: std::sync::mpsc::Sender<()> = alive;
+            while let Some(message) = messages.blocking_recv() {
+                let is_last = matches!(message, Message::End(_));
+                if let Err(error) = writer.write(message) {
+                    // Units go on: what is stored is stored, and the parent's end stops the process.
+                    tracing::warn!("an event could not be written: {error}");
+                }
+                if is_last {
+                    break;
+                }
+            }
+        })?;
+        let run = speaker.clone();
+        let events = EngineEvents::new(move |event| run.tell(Message::Run(event)));
+        Ok((Self { speaker, written }, EngineLink { requests: units, events }))
     }
 
-    /// What the run is given, and what ends the conversation after it.
-    pub(crate) fn divide(self) -> (EngineLink, Ending) {
-        (self.link, Ending(self.writer))
+    /// Lets others speak.
+    pub(crate) fn speaker(&self) -> Speaker {
+        self.speaker.clone()
     }
-}
 
-/// The end of a conversation.
-#[derive(Debug)]
-pub(crate) struct Ending(JoinHandle<Last>);
-
-impl Ending {
-    /// Says how the run ended, after everything that was still to be said.
-    ///
-    /// # Errors
-    /// When standard output cannot be written.
-    pub(crate) fn say(self, ended: &RunEnd) -> io::Result<()> {
-        let Last { dropped, units_here, units_left, finalized } =
-            self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        print(&match ended {
-            RunEnd::Done => Event::Ended { units_here, units_left, finalized },
-            RunEnd::Drained => Event::Drained { units_dropped: &dropped },
-            RunEnd::Failed { exit_code, problem } => Event::Failed { exit_code: *exit_code, problem },
-        })
+    /// Says how the run ended, after everything that was still to be said; an engine that does not listen is not waited for.
+    pub(crate) fn end(self, end: RunEnd) {
+        self.speaker.tell(Message::End(end));
+        if matches!(self.written.recv_timeout(PATIENCE), Err(RecvTimeoutError::Timeout)) {
+            tracing::warn!("the engine does not read: its last events are lost");
+        }
     }
 }
 
@@ -168,25 +213,72 @@ pub(crate) enum RunEnd {
     },
 }
 
-/// Writes events until the run lets go of its end. Gives the reader of units their sender when the run is ready for them.
-fn write(job: &str, mut told: UnboundedReceiver<EngineEvent>, requests: UnboundedSender<u32>) -> Last {
-    let (mut last, mut requests) = (Last::default(), Some(requests));
-    while let Some(event) = told.blocking_recv() {
-        let printed = match event {
+/// Writes events, and knows what the later ones need of the earlier.
+#[derive(Debug)]
+struct Writer {
+    job: String,
+    /// Until the run is ready for units.
+    requests: Option<UnboundedSender<io::Result<u32>>>,
+    speaker: Speaker,
+    units_here: u64,
+    /// Time and images at the progress before.
+    before: (Duration, u64),
+    dropped: Vec<u32>,
+    ended: (u32, u32, bool),
+}
+
+impl Writer {
+    fn write(&mut self, message: Message) -> io::Result<()> {
+        match message {
+            Message::Run(event) => self.write_event(event),
+            // Ready comes first.
+            Message::Progress { .. } if self.requests.is_some() => Ok(()),
+            Message::Progress { elapsed, images, rejected, limited_by } => {
+                let (time, images_before) = std::mem::replace(&mut self.before, (elapsed, images));
+                let seconds = elapsed.saturating_sub(time).as_secs_f64();
+                let rate = if seconds > 0.0 { (images - images_before) as f64 / seconds } else { 0.0 };
+                let images_per_second = (rate * 10.0).round() / 10.0;
+                print(&Event::Progress { images, rejected, units_done: self.units_here, images_per_second, limited_by })
+            }
+            Message::NoNumber(line) => refuse(&line, None),
+            Message::End(end) => {
+                let units_dropped = &self.dropped;
+                let (units_here, units_left, finalized) = self.ended;
+                print(&match &end {
+                    RunEnd::Done => Event::Ended { units_here, units_left, finalized },
+                    RunEnd::Drained => Event::Drained { units_dropped },
+                    RunEnd::Failed { exit_code, problem } => {
+                        Event::Failed { exit_code: *exit_code, problem, units_dropped }
+                    }
+                })
+            }
+        }
+    }
+
+    fn write_event(&mut self, event: EngineEvent) -> io::Result<()> {
+        match event {
             EngineEvent::Ready { plan, units, missing, at_once } => {
-                let (restok, missing) = (env!("CARGO_PKG_VERSION"), ranges(&missing));
-                let process_id = std::process::id();
-                let ready =
-                    Event::Ready { protocol: VERSION, restok, job, plan: &plan, units, missing, at_once, process_id };
+                let ready = Event::Ready {
+                    protocol: VERSION,
+                    restok: env!("CARGO_PKG_VERSION"),
+                    job: &self.job,
+                    plan: &plan,
+                    units,
+                    missing: ranges(&missing),
+                    at_once,
+                    process_id: std::process::id(),
+                };
                 let printed = print(&ready);
-                if let Some(requests) = requests.take() {
+                if let Some(requests) = self.requests.take() {
+                    let speaker = self.speaker.clone();
                     // Ends with its input, or with the process.
-                    thread::spawn(move || read(io::stdin().lock(), &requests));
+                    thread::spawn(move || read(io::stdin().lock(), &requests, &speaker));
                 }
                 printed
             }
             EngineEvent::Begun { unit } => print(&Event::Begun { unit }),
             EngineEvent::Stored { unit, here } => {
+                self.units_here += u64::from(here.is_some());
                 let counts = here.as_ref().map(|here| Counts {
                     images: here.images,
                     rejected: &here.rejected,
@@ -198,38 +290,33 @@ fn write(job: &str, mut told: UnboundedReceiver<EngineEvent>, requests: Unbounde
             }
             EngineEvent::Unknown { unit, units } => refuse(&unit.to_string(), units.checked_sub(1)),
             EngineEvent::Dropped { units } => {
-                last.dropped = units;
+                self.dropped = units;
                 Ok(())
             }
             EngineEvent::Ended { units_here, units_left, finalized } => {
-                last = Last { units_here, units_left, finalized, ..last };
+                self.ended = (units_here, units_left, finalized);
                 Ok(())
             }
-        };
-        if let Err(error) = printed {
-            // Units go on: what is stored is stored, and the parent's end stops the process.
-            tracing::warn!("an event could not be written: {error}");
         }
     }
-    last
 }
 
 /// Reads unit numbers until no more come.
-fn read(input: impl BufRead, requests: &UnboundedSender<u32>) {
+fn read(input: impl BufRead, requests: &UnboundedSender<io::Result<u32>>, speaker: &Speaker) {
     for line in input.split(b'\n') {
         let line = match line {
             Ok(line) => line,
             Err(error) => {
-                tracing::warn!("standard input cannot be read, as if it had ended: {error}");
+                drop(requests.send(Err(error)));
                 return;
             }
         };
         let line = String::from_utf8_lossy(&line);
         let line = line.trim();
         match line.parse() {
-            Ok(unit) if requests.send(unit).is_err() => return,
+            Ok(unit) if requests.send(Ok(unit)).is_err() => return,
             Ok(_) => {}
-            Err(_) => drop(refuse(line, None)),
+            Err(_) => speaker.tell(Message::NoNumber(line.to_owned())),
         }
     }
 }
@@ -241,20 +328,6 @@ fn refuse(line: &str, last: Option<u32>) -> io::Result<()> {
         None => "expected the number of a unit of the plan".to_owned(),
     };
     print(&Event::Refused { line, problem: &problem })
-}
-
-/// Says how far the run is; `images_per_second` lately.
-///
-/// # Errors
-/// When standard output cannot be written.
-pub(crate) fn say_progress(snapshot: &Snapshot, units_done: u64, images_per_second: f64) -> io::Result<()> {
-    print(&Event::Progress {
-        images: snapshot.images_listed,
-        rejected: snapshot.images_rejected,
-        units_done,
-        images_per_second: (images_per_second * 10.0).round() / 10.0,
-        limited_by: snapshot.limiting_stage().map(pipeline::Stage::name),
-    })
 }
 
 fn print(event: &Event<'_>) -> io::Result<()> {
@@ -282,13 +355,19 @@ mod tests {
     #[test]
     fn units_are_read_line_by_line_and_what_is_none_is_passed_over() {
         let (requests, mut units) = unbounded_channel();
-        read(&b"3\n 14 \nfive\n\n-1\n99999999999\n15"[..], &requests);
+        let (sender, mut refused) = unbounded_channel();
+        read(&b"3\n 14 \nfive\n\n-1\n99999999999\n15"[..], &requests, &Speaker(sender));
         drop(requests);
         let mut read = Vec::new();
         while let Some(unit) = units.blocking_recv() {
-            read.push(unit);
+            read.push(unit.expect("memory reads"));
         }
         assert_eq!(read, [3, 14, 15]);
+        let mut lines = Vec::new();
+        while let Some(Message::NoNumber(line)) = refused.blocking_recv() {
+            lines.push(line);
+        }
+        assert_eq!(lines, ["five", "", "-1", "99999999999"]);
     }
 
     #[test]

@@ -124,28 +124,28 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
     if !line.is_worker {
         return run_command(cli.command, launch, progress, None);
     }
-    process::end_with_parent();
-    let progress = Progress::of_events(general.progress_seconds.unwrap_or_default());
-    let (engine, ending) = Conversation::begin(&line.command)?.divide();
+    let (conversation, engine) = Conversation::begin(&line.command)?;
+    let progress = Progress::of_events(conversation.speaker(), general.progress_seconds.unwrap_or_default());
     let ended = run_command(cli.command, launch, progress, Some(engine));
-    ending.say(&match &ended {
+    conversation.end(match &ended {
         Ok(()) => RunEnd::Done,
         Err(error) => match exit_code::of(error) {
             exit_code::ExitCode::Drained => RunEnd::Drained,
             code => RunEnd::Failed { exit_code: code as u8, problem: format!("{error:#}") },
         },
-    })?;
+    });
     ended
 }
 
 /// Runs a command; where there is an engine, it hands out the units.
 fn run_command(command: Command, launch: Launch, progress: Progress, engine: Option<EngineLink>) -> Result<()> {
+    let stopping = if engine.is_some() { Stopping::WORKER } else { Stopping::TABLES };
     match command {
         Command::Tokenize(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
-            until_stopped(Stopping::TABLES, |cancel| {
+            until_stopped(stopping, |cancel| {
                 commands::tokenize::run(settings, limits, workers, progress, engine, cancel)
             })
         }
@@ -174,7 +174,7 @@ fn run_command(command: Command, launch: Launch, progress: Progress, engine: Opt
             let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
-            until_stopped(Stopping::TABLES, |cancel| {
+            until_stopped(stopping, |cancel| {
                 commands::generate::run(settings, limits, workers, progress, engine, cancel)
             })
         }
@@ -190,7 +190,7 @@ fn run_command(command: Command, launch: Launch, progress: Progress, engine: Opt
             let limits = limits.resolve()?;
             let settings = options.resolve()?;
             let workers = Workers::find(&settings.devices, settings.device_threads)?;
-            until_stopped(Stopping::TABLES, |cancel| {
+            until_stopped(stopping, |cancel| {
                 commands::evaluate::run(settings, limits, workers, progress, engine, cancel)
             })
         }

@@ -14,15 +14,25 @@ pub(crate) struct Stopping {
     finishing: &'static str,
     /// Where the same command goes on after the second.
     goes_on: &'static str,
+    /// Whether it stops as well when the program that started it ends.
+    with_parent: bool,
 }
 
 impl Stopping {
     /// Of a command that commits units.
-    pub(crate) const TABLES: Self =
-        Self { finishing: "finishing what is being committed, dropping the rest", goes_on: "from here" };
+    pub(crate) const TABLES: Self = Self {
+        finishing: "finishing what is being committed, dropping the rest",
+        goes_on: "from here",
+        with_parent: false,
+    };
+    /// Of one whose units an engine hands out.
+    pub(crate) const WORKER: Self = Self { with_parent: true, ..Self::TABLES };
     /// Of a command that trains.
-    pub(crate) const TRAINING: Self =
-        Self { finishing: "finishing this step and writing a checkpoint", goes_on: "from the last checkpoint" };
+    pub(crate) const TRAINING: Self = Self {
+        finishing: "finishing this step and writing a checkpoint",
+        goes_on: "from the last checkpoint",
+        with_parent: false,
+    };
 }
 
 /// Listens for SIGTERM and SIGINT as long as the returned task set lives: the first cancels `cancel`, the second leaves at once.
@@ -30,10 +40,21 @@ impl Stopping {
 /// # Errors
 /// When the system refuses a handler.
 pub(crate) fn cancel_on_signals(cancel: CancellationToken, stopping: Stopping) -> std::io::Result<JoinSet<()>> {
-    let Stopping { finishing, goes_on } = stopping;
+    let Stopping { finishing, goes_on, with_parent } = stopping;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut listening = JoinSet::new();
+    if with_parent {
+        // A signal of its own: a parent that sends SIGTERM and ends has not asked twice.
+        let mut parent_ended = signal(SignalKind::user_defined1())?;
+        end_with_parent();
+        let cancel = cancel.clone();
+        listening.spawn(async move {
+            parent_ended.recv().await;
+            tracing::warn!("the program that started this one has ended: {finishing}");
+            cancel.cancel();
+        });
+    }
     listening.spawn(async move {
         let name = either(&mut terminate, &mut interrupt).await;
         tracing::warn!("{name}: {finishing}; a second signal stops at once");
@@ -45,15 +66,15 @@ pub(crate) fn cancel_on_signals(cancel: CancellationToken, stopping: Stopping) -
     Ok(listening)
 }
 
-/// Has the system send SIGTERM when the thread that started this process ends, on Linux.
-pub(crate) fn end_with_parent() {
+/// Has the system send SIGUSR1 when the thread that started this process ends, on Linux.
+fn end_with_parent() {
     #[cfg(target_os = "linux")]
     #[expect(
         unsafe_code,
         reason = "PR_SET_PDEATHSIG takes a number and sets a flag of this process; a refusal changes nothing"
     )]
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a run shows while it runs: bars on a terminal, lines in a log.
 
 use crate::{
-    engine_protocol,
+    engine_protocol::Speaker,
     settings::{LogFormat, ProgressStyle},
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
@@ -20,13 +20,15 @@ const BAR_PERIOD: Duration = Duration::from_millis(200);
 pub(crate) struct Progress {
     shape: Shape,
     bars: MultiProgress,
+    /// Of a worker.
+    engine: Option<Speaker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     Bars,
     Lines(Duration),
-    /// For an engine, on standard output.
+    /// For an engine.
     Events(Duration),
     None,
 }
@@ -35,12 +37,13 @@ impl Progress {
     /// Decides between bars and lines. `bars` is the same that log lines are written around.
     pub(crate) fn new(style: ProgressStyle, seconds: u64, format: LogFormat, bars: MultiProgress) -> Self {
         let terminal = io::stderr().is_terminal() && format == LogFormat::Text;
-        Self { shape: shape(style, Duration::from_secs(seconds.max(1)), terminal), bars }
+        Self { shape: shape(style, Duration::from_secs(seconds.max(1)), terminal), bars, engine: None }
     }
 
     /// For an engine: an event every so many seconds.
-    pub(crate) fn of_events(seconds: u64) -> Self {
-        Self { shape: Shape::Events(Duration::from_secs(seconds.max(1))), bars: MultiProgress::new() }
+    pub(crate) fn of_events(engine: Speaker, seconds: u64) -> Self {
+        let shape = Shape::Events(Duration::from_secs(seconds.max(1)));
+        Self { shape, bars: MultiProgress::new(), engine: Some(engine) }
     }
 
     /// Progress of a training of `total` steps of which `done` are made.
@@ -63,8 +66,19 @@ impl Progress {
         match self.shape {
             Shape::Bars => Bars::new(&self.bars).show(telemetry).await,
             Shape::Lines(period) => show_lines(telemetry, period).await,
-            Shape::Events(period) => show_events(telemetry, period).await,
+            Shape::Events(period) => self.show_events(telemetry, period).await,
             Shape::None => std::future::pending().await,
+        }
+    }
+}
+
+impl Progress {
+    async fn show_events(&self, telemetry: &Telemetry, period: Duration) {
+        loop {
+            tokio::time::sleep(period).await;
+            if let Some(engine) = &self.engine {
+                engine.progress(&telemetry.snapshot());
+            }
         }
     }
 }
@@ -172,19 +186,6 @@ async fn show_lines(telemetry: &Telemetry, period: Duration) {
             limit = snapshot.limiting_stage().map_or("none yet", pipeline::Stage::name),
             "progress"
         );
-    }
-}
-
-async fn show_events(telemetry: &Telemetry, period: Duration) {
-    let mut watch = Watch::default();
-    loop {
-        tokio::time::sleep(period).await;
-        let snapshot = telemetry.snapshot();
-        let moment = watch.look(&snapshot);
-        let units_done = snapshot.units_done.saturating_sub(watch.units_done_before.unwrap_or_default());
-        if let Err(error) = engine_protocol::say_progress(&snapshot, units_done, moment.rate) {
-            tracing::warn!("an event could not be written: {error}");
-        }
     }
 }
 

@@ -45,6 +45,13 @@ pub enum PipelineError {
         /// What differs.
         problem: String,
     },
+    /// The engine that hands out units cannot be heard any more.
+    #[error("units cannot be read from the engine: {source}")]
+    Engine {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// Settings that contradict themselves or the machine.
     #[error("{problem}")]
     Settings {
@@ -136,7 +143,7 @@ impl PipelineError {
         match self {
             Self::Storage { temporary, .. } | Self::Encoder { temporary, .. } => *temporary,
             // Another process may be finishing the units that are missing.
-            Self::Stalled { .. } | Self::Unfinished { .. } => true,
+            Self::Stalled { .. } | Self::Unfinished { .. } | Self::Engine { .. } => true,
             _ => false,
         }
     }

@@ -118,4 +118,4 @@ pub use training_tokens::{
     TokenEvaluationBatch, TokenTable, TokenTables, TokenTrainingBatch, TrainingTokens, TrainingTokensOptions,
     ValidationTokens, ValidationTokensOptions,
 };
-pub use units::{EngineEvent, EngineLink, ProcessRank, RankOrigin, UnitCounts};
+pub use units::{EngineEvent, EngineEvents, EngineLink, ProcessRank, RankOrigin, UnitCounts};

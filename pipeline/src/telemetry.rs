@@ -292,7 +292,7 @@ impl Telemetry {
 
     /// A number that changes whenever anything moves in any stage.
     pub(crate) fn movement(&self) -> u64 {
-        self.stages.iter().fold(0, |sum, counters| {
+        self.stages.iter().fold(self.units_done.load(Relaxed), |sum, counters| {
             sum.wrapping_add(counters.items.load(Relaxed)).wrapping_add(counters.bytes.load(Relaxed))
         })
     }
@@ -391,7 +391,7 @@ pub(crate) fn describe_rejects(rejected: &BTreeMap<RejectReason, u64>) -> String
     reasons.join(", ")
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -19,7 +19,10 @@ const FILTERS: [(&str, &str); 13] = [
     (r"\d+(\.\d+)? (B|KiB)\b", "[size]"),
     (r"\d+(\.\d+)? bits a token", "[bits] a token"),
     // As wide as what stands below them, which is measured.
-    (r"stage +items +a second +bytes +busy +waiting +mean depth", "stage  items  a second  bytes  busy  waiting  mean depth"),
+    (
+        r"stage +items +a second +bytes +busy +waiting +mean depth",
+        "stage  items  a second  bytes  busy  waiting  mean depth",
+    ),
     (r"[ \t]+\n", "\n"),
 ];
 

@@ -34,6 +34,16 @@ fn a_store_that_does_not_answer_is_told_with_everything_else() {
     // Nobody listens there.
     let command = &mut workspace.restok(["doctor", "https://127.0.0.1:9/images", "images", "--retry-attempts", "1"]);
     let ended = run(command);
-    assert_ne!(ended.status.code(), Some(0));
+    assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
     assert!(ended.stdout.contains("not reached") && ended.stdout.contains("reached, 8 objects"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_file_a_pattern_and_nothing_are_told_apart() {
+    let workspace = workspace();
+    workspace.sample_folder(8);
+    std::fs::write(workspace.path("shard.tar"), [0; 1024]).expect("a file");
+    let told = run(&mut workspace.restok(["doctor", "./shard.tar", "nowhere"])).expect_code(0).stdout;
+    assert!(told.contains("a file of") && told.contains("nothing there"), "{told}");
+    run(&mut workspace.restok(["doctor", "images/{0..9}.tar"])).expect_code(42).expect_message(&["a pattern"]);
 }

@@ -10,6 +10,7 @@ use std::{
 };
 use tests::{
     digest,
+    s3_server::{Fault, FaultRule, RequestKind, S3Server},
     workspace::{Workspace, run, with_shipped_models},
 };
 
@@ -159,13 +160,21 @@ fn two_workers_make_what_a_plain_run_makes() {
 
 #[test]
 fn a_worker_drains_on_sigterm_and_says_what_it_dropped() {
-    let workspace = workspace();
-    workspace.sample_folder(32);
-    let mut worker = Worker::start(&job(&workspace, "out"));
-    worker.expect("ready");
+    let (workspace, server) = (workspace(), S3Server::start());
+    let sample = workspace.sample_folder(32);
+    server.put_folder("bucket/images", &workspace.path("images"));
+    let mut tokenize = workspace.tokenize("s3://bucket/images", "out");
+    tokenize.envs(server.environment()).args(["--progress-seconds", "1"]);
+    // One image of the last unit does not come, so that the worker is in the middle of it.
+    let withheld = format!("{}.JPEG", sample.images.last().expect("a sample").stem);
+    server.inject(FaultRule::new(Fault::Stall).on(RequestKind::Get).path_contains(&withheld));
+    let mut worker = Worker::start(&tokenize);
+    let units = worker.expect("ready")["units"].as_u64().expect("a number");
     worker.make(0);
+    worker.ask(&(units - 1).to_string());
+    worker.expect("begun");
     worker.terminate();
-    assert_eq!(worker.expect("drained")["units_dropped"], json!([]));
+    assert_eq!(worker.expect("drained")["units_dropped"], json!([units - 1]));
     assert_eq!(worker.wait().code(), Some(143));
     assert_eq!(digest::finished_units(&workspace.files("out")), 1);
 }
@@ -218,7 +227,7 @@ fn wrong_settings_are_the_last_event_and_exit_code_42() {
     other.args(["--crop", "adm-center-32-flip"]);
     let mut worker = Worker::start(&other);
     let failed = worker.expect("failed");
-    assert_eq!(failed["exit_code"], 42);
+    assert_eq!((&failed["exit_code"], &failed["units_dropped"]), (&json!(42), &json!([])));
     assert!(failed["problem"].as_str().expect("text").contains("another plan"), "{failed}");
     assert_eq!(worker.wait().code(), Some(42));
 

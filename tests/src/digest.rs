@@ -46,7 +46,9 @@ fn is_plan_file(path: &str) -> bool {
 
 /// Number of units whose marker is there.
 pub fn finished_units(files: &BTreeMap<String, Vec<u8>>) -> usize {
-    files.keys().filter(|path| path.starts_with("_state/") && path.ends_with(".json")).count()
+    let is_marker =
+        |path: &str| path.starts_with("_state/") && !path.starts_with("_state/leases-") && path.ends_with(".json");
+    files.keys().filter(|path| is_marker(path)).count()
 }
 
 /// Whether the output is finished.

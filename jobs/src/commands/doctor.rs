@@ -1,4 +1,4 @@
-//! `restok doctor`: what this machine has that restok uses, for the first run and for a bug report. Names of credentials, never their values.
+//! `restok doctor`: what this machine has that restok uses, for the first run and for a bug report. Credentials by name, never by value.
 
 use crate::{
     environment, hub,
@@ -96,8 +96,7 @@ struct FoundDevice {
 #[derive(Debug, Serialize)]
 struct FoundStore {
     url: String,
-    /// Objects below it, at most [`MOST_OBJECTS`]; of a place that cannot be listed, none.
-    objects: Option<usize>,
+    found: Option<String>,
     problem: Option<String>,
 }
 
@@ -106,31 +105,60 @@ struct FoundStore {
 /// # Errors
 /// The error of the first store that cannot be reached, after everything was printed.
 pub(crate) async fn run(settings: DoctorSettings, limits: &Limits) -> Result<()> {
+    let mut findings = look();
+    if settings.format == ReportFormat::Text {
+        // First: a store may take its time.
+        crate::output::print(&text(&findings))?;
+    }
     let mut first_error = None;
     let mut stores = Vec::new();
     for url in &settings.urls {
         let shown = pipeline::without_secrets(url);
-        let (objects, error) = match reach(url, limits).await {
-            Ok(objects) => (Some(objects), None),
+        let (found, error) = match reach(url, limits).await {
+            Ok(found) => (Some(found), None),
             Err(error) => (None, Some(error)),
         };
-        stores.push(FoundStore { url: shown, objects, problem: error.as_ref().map(ToString::to_string) });
+        let store = FoundStore { url: shown, found, problem: error.as_ref().map(ToString::to_string) };
+        if settings.format == ReportFormat::Text {
+            crate::output::print(&line(&store))?;
+        }
+        stores.push(store);
         first_error = first_error.or(error);
     }
-    let findings = look(stores);
-    match settings.format {
-        ReportFormat::Json => crate::output::print_json(&findings)?,
-        ReportFormat::Text => crate::output::print(&text(&findings))?,
+    findings.stores = stores;
+    if settings.format == ReportFormat::Json {
+        crate::output::print_json(&findings)?;
     }
     first_error.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Begins to list what is below a place, as a job would.
-async fn reach(url: &str, limits: &Limits) -> Result<usize, PipelineError> {
-    Storage::open(url, limits)?.count_up_to(MOST_OBJECTS).await
+/// Asks for what an address names: a folder's listing begins, a file is looked at.
+async fn reach(url: &str, limits: &Limits) -> Result<String, PipelineError> {
+    if url.contains(['*', '{']) {
+        let problem = "a pattern: expected the folder or one of the files that it names".to_owned();
+        return Err(PipelineError::Settings { problem });
+    }
+    let (folder, name) = url.rsplit_once('/').unwrap_or((".", url));
+    let is_web = url.starts_with("http://") || url.starts_with("https://");
+    // A query signs one address; what lies beside it is not to be had.
+    if !name.is_empty() && !folder.ends_with('/') && !url.contains('?') {
+        let file = Storage::open(folder, limits)?.head_if_exists(name).await;
+        match file {
+            Ok(Some(file)) => return Ok(format!("a file of {}", bytes(file.size))),
+            // A folder, or a place whose parent may not be asked.
+            Ok(None) | Err(_) if !is_web => {}
+            Ok(None) => return Ok("the server answers; there is no file of this name".to_owned()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(match Storage::open(url, limits)?.count_up_to(MOST_OBJECTS).await? {
+        0 => "reached; there is nothing there".to_owned(),
+        MOST_OBJECTS => "reached, 1,000 objects or more".to_owned(),
+        objects => format!("reached, {}", counted(objects as u64, "object")),
+    })
 }
 
-fn look(stores: Vec<FoundStore>) -> Findings {
+fn look() -> Findings {
     // CUDA first: torch decides at its first use whether it is there.
     let (cuda, no_cuda) = match models::initialise(&[DeviceChoice::AllCuda], None) {
         Ok(devices) => (devices, None),
@@ -159,7 +187,7 @@ fn look(stores: Vec<FoundStore>) -> Findings {
         hub_cache: hub::HubSettings::from_environment().cache.map(|cache| cache.display().to_string()),
         process: ProcessRank::detect(None, None, environment::lookup)
             .map_or_else(|error| error.to_string(), |process| process.to_string()),
-        stores,
+        stores: Vec::new(),
     }
 }
 
@@ -210,19 +238,14 @@ fn text(found: &Findings) -> String {
         .collect();
     variables.push(("hub cache", found.hub_cache.clone().unwrap_or_else(|| "none: no home folder".to_owned())));
     let variables = named(2, &variables);
-    let mut text = format!(
+    format!(
         "Program\n{program}Machine\n{machine}Devices\n{devices}Variables that are set (values are not shown)\n{variables}"
-    );
-    if !found.stores.is_empty() {
-        let stores = found.stores.iter().map(|store| match (&store.problem, store.objects) {
-            (Some(problem), _) => (store.url.as_str(), format!("not reached: {problem}")),
-            (None, Some(MOST_OBJECTS)) => (store.url.as_str(), "reached, 1,000 objects or more".to_owned()),
-            (None, objects) => {
-                let objects = objects.unwrap_or_default() as u64;
-                (store.url.as_str(), format!("reached, {}", counted(objects, "object")))
-            }
-        });
-        text.push_str(&format!("Stores\n{}", named(2, &stores.collect::<Vec<_>>())));
-    }
-    text
+    )
+}
+
+/// What was found of a store, as a line.
+fn line(store: &FoundStore) -> String {
+    let found = store.problem.as_ref().map(|problem| format!("not reached: {problem}"));
+    let found = found.or_else(|| store.found.clone()).unwrap_or_default();
+    format!("{}\n  {found}\n", store.url)
 }

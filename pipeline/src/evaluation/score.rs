@@ -125,8 +125,7 @@ pub async fn score(mut run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
     let units_here = here.len() as u32;
     let units_left = tables.missing().await?.len() as u32;
     if let Some(events) = events {
-        // Nobody is left to tell where the other end is gone.
-        drop(events.send(EngineEvent::Ended { units_here, units_left, finalized: false }));
+        events.tell(EngineEvent::Ended { units_here, units_left, finalized: false });
     }
     Ok(ScoreRunReport {
         units,

@@ -180,8 +180,7 @@ async fn work_through<S: UnitSource, D: Devices>(
     let (units_here, units_already_done) = (here.len() as u32, done_before.len() as u32);
     let finalized = units_left == 0 && run.finalize;
     if let Some(events) = events {
-        // Nobody is left to tell where the other end is gone.
-        drop(events.send(EngineEvent::Ended { units_here, units_left, finalized }));
+        events.tell(EngineEvent::Ended { units_here, units_left, finalized });
     }
     Ok(RunReport {
         row_counts_here: here.iter().map(|report| &report.row_counts).sum(),

@@ -153,7 +153,7 @@ impl Units {
             let has_room = more && running.len() < units_in_flight && !stop.is_cancelled();
             tokio::select! {
                 biased;
-                next = self.queue.next(&**task), if has_room => match next {
+                next = self.queue.next(task), if has_room => match next {
                     Err(error) => {
                         stop.cancel();
                         failure.get_or_insert(error.into());

@@ -1,16 +1,37 @@
 //! The link to an engine that hands out units one at a time.
 
 use schemas::RejectReason;
-use std::collections::BTreeMap;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Unit numbers from an engine, and what it is told of them.
 #[derive(Debug)]
 pub struct EngineLink {
-    /// Numbers of units, until no more come.
-    pub requests: UnboundedReceiver<u32>,
+    /// Numbers of units, until no more come; why they cannot be read.
+    pub requests: UnboundedReceiver<io::Result<u32>>,
     /// What becomes of them.
-    pub events: UnboundedSender<EngineEvent>,
+    pub events: EngineEvents,
+}
+
+/// Takes what an engine is told. It must not wait.
+#[derive(Clone)]
+pub struct EngineEvents(Arc<dyn Fn(EngineEvent) + Send + Sync>);
+
+impl EngineEvents {
+    /// Hands each event to `take`.
+    pub fn new(take: impl Fn(EngineEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(take))
+    }
+
+    pub(crate) fn tell(&self, event: EngineEvent) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for EngineEvents {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("EngineEvents")
+    }
 }
 
 /// What an engine is told.

@@ -1,6 +1,6 @@
 //! Which units other processes are in the middle of, so that those who share an output rarely make a unit twice.
 //!
-//! A lease is an object that is put create-only before a unit is worked on. Its name holds the unit and how often it was taken over, its
+//! A lease is an object that is put create-only before a unit is worked on. Its name holds the unit and how often it was taken, its
 //! date is the store's. It is never trusted for more than the order of work: a unit is stored by its files and its marker, and two processes
 //! that make the same one find the same bytes there.
 //!
@@ -8,19 +8,35 @@
 //! watches the leases, and takes over one that is older than a unit may take. That is so where a process died, is silent, or is slow.
 
 use super::{ProcessRank, UnitTask};
-use crate::{PipelineError, PutOutcome, Storage};
-use schemas::{lease_path, lease_prefix, parse_lease_path, sha256_hex};
+use crate::{
+    PipelineError, PutOutcome, Storage,
+    background_task::{joined, spawn},
+    telemetry::nanoseconds,
+};
+use schemas::{SchemaError, lease_path, lease_prefix, parse_lease_path, sha256_hex};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Units in work elsewhere whose leases a process watches at a time, so that a thousand idle ones do not ask for everything.
 const WATCHED: usize = 8;
 
-/// A unit may take this many times as long as the longest one seen before its lease is taken over; each time that happens, twice as long.
+/// Looks at the watched units after which the whole output is looked through again.
+const LOOKS: u32 = 8;
+
+/// A unit may take this many times as long as the longest one seen before its lease is taken over; twice as long each time that it was taken
+/// over before, a few times.
 const PATIENCE: u32 = 3;
+const DOUBLINGS: u32 = 3;
 
 /// Shortest age at which a lease is taken over, and the one where no unit was seen yet.
 const LEAST_PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +50,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 struct Holder {
     rank: u32,
     world_size: u32,
-    process_id: u32,
+    /// Tells this life of a process from the one before: in a container each has the same number.
+    life: u64,
+    /// How often the unit was taken from another process.
+    takeovers: u32,
 }
 
 impl Holder {
@@ -47,19 +66,37 @@ impl Holder {
 /// The units of one of several processes that share an output.
 #[derive(Debug)]
 pub(crate) struct LeasedUnits {
+    /// Absent while `pending` has it.
+    units: Option<Units>,
+    /// The search for the next unit. It goes on while the caller looks at something else: a put or a listing is not begun again.
+    pending: Option<AbortOnDropHandle<Searched>>,
+    /// The longest that a unit took, in nanoseconds.
+    longest: Arc<AtomicU64>,
+}
+
+/// What the search knows, and the unit that it came to.
+type Searched = (Units, Result<Option<u32>, PipelineError>);
+
+/// What the search knows.
+#[derive(Debug)]
+struct Units {
     output: Storage,
     /// Of the plan, or of the features.
     name: String,
     units: u32,
     process: ProcessRank,
+    life: u64,
     /// Those that are this process's own and not yet taken.
     own: VecDeque<u32>,
     /// What this process took.
     taken: BTreeSet<u32>,
     /// What others are in the middle of, as far as it is watched.
     watched: Vec<Watched>,
-    /// The longest that a unit took, here or where one was watched.
-    longest: Option<Duration>,
+    /// Looks at them since the last look through the output.
+    looks: u32,
+    /// Looks through the output.
+    rounds: u32,
+    longest: Arc<AtomicU64>,
 }
 
 /// A unit in work elsewhere.
@@ -73,58 +110,86 @@ struct Watched {
 }
 
 /// A lease, as it was read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Lease {
-    written: SystemTime,
-    is_of_this_rank: bool,
+    /// Its age then, by the store's clock.
+    age: Duration,
+    read: Instant,
+    /// Absent where it cannot be read: it is somebody else's then.
+    holder: Option<Holder>,
+}
+
+impl Lease {
+    /// Its age now. A store's clock that is behind makes it younger for a while, not for ever.
+    fn age(&self) -> Duration {
+        self.age + self.read.elapsed()
+    }
 }
 
 impl LeasedUnits {
     /// `todo` are the units that were not stored at the start, this process's own first and in its order.
     pub(crate) fn new(output: &Storage, name: &str, units: u32, process: ProcessRank, todo: Vec<u32>) -> Self {
-        let own = todo.into_iter().filter(|unit| unit % process.world_size == process.rank).collect();
-        Self {
+        let longest = Arc::<AtomicU64>::default();
+        let units = Units {
             output: output.clone(),
             name: name.to_owned(),
             units,
             process,
-            own,
+            life: RandomState::new().build_hasher().finish(),
+            own: todo.into_iter().filter(|unit| unit % process.world_size == process.rank).collect(),
             taken: BTreeSet::new(),
             watched: Vec::new(),
-            longest: None,
-        }
+            looks: 0,
+            rounds: 0,
+            longest: Arc::clone(&longest),
+        };
+        Self { units: Some(units), pending: None, longest }
     }
 
     /// A unit took so long.
-    pub(crate) fn seen(&mut self, duration: Duration) {
-        self.longest = self.longest.max(Some(duration));
+    pub(crate) fn seen(&self, duration: Duration) {
+        self.longest.fetch_max(nanoseconds(duration), Relaxed);
     }
 
-    /// The next unit that this process should make; `None` when all that are not its own to finish are stored. May be dropped while it waits:
-    /// nothing is taken then that would not be taken again.
+    /// The next unit that this process should make; `None` when all that it has not taken are stored. May be dropped while it waits.
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) async fn next<T: UnitTask>(&mut self, task: &T) -> Result<Option<u32>, PipelineError> {
-        while let Some(&unit) = self.own.front() {
-            let taken = self.take(unit, 1).await?;
-            self.own.pop_front();
-            if taken {
+    pub(crate) async fn next<T: UnitTask>(&mut self, task: &Arc<T>) -> Result<Option<u32>, PipelineError> {
+        if let Some(mut units) = self.units.take() {
+            let task = Arc::clone(task);
+            self.pending = Some(spawn(async move {
+                let next = units.next(&*task).await;
+                (units, next)
+            }));
+        }
+        let Some(pending) = &mut self.pending else { return Ok(None) };
+        let (units, next) = joined(pending.await).await;
+        (self.units, self.pending) = (Some(units), None);
+        next
+    }
+}
+
+impl Units {
+    async fn next<T: UnitTask>(&mut self, task: &T) -> Result<Option<u32>, PipelineError> {
+        while let Some(unit) = self.own.pop_front() {
+            if self.take(unit, 1, 0).await? {
                 return Ok(Some(self.keep(unit)));
             }
         }
         loop {
-            if self.watched.is_empty() {
+            if self.watched.is_empty() || self.looks >= LOOKS {
                 match self.look_around(task).await? {
                     Around::Taken(unit) => return Ok(Some(self.keep(unit))),
                     Around::AllStored => return Ok(None),
                     Around::InWork => {}
                 }
             }
-            match self.look_at_watched(task).await? {
-                Some(unit) => return Ok(Some(self.keep(unit))),
-                None if self.watched.is_empty() => {}
-                None => tokio::time::sleep(self.pause()).await,
+            if let Some(unit) = self.look_at_watched(task).await? {
+                return Ok(Some(self.keep(unit)));
+            }
+            if !self.watched.is_empty() {
+                tokio::time::sleep(self.pause()).await;
             }
         }
     }
@@ -144,24 +209,36 @@ impl LeasedUnits {
         if missing.is_empty() {
             return Ok(Around::AllStored);
         }
-        // Each process in another order, so that they rarely reach for the same one.
-        missing.sort_by_cached_key(|unit| sha256_hex(format!("{}/{unit}", self.process.rank).as_bytes()));
+        // Each process in another order, and in another one at each look, so that they rarely reach for the same one and miss none.
+        let salt = format!("{}/{}", self.process.rank, self.rounds);
+        missing.sort_by_cached_key(|unit| sha256_hex(format!("{salt}/{unit}").as_bytes()));
         for &unit in missing.iter().filter(|unit| !takes.contains_key(unit)) {
-            if self.take(unit, 1).await? {
+            if self.take(unit, 1, 0).await? {
                 return Ok(Around::Taken(unit));
             }
         }
-        let watched = missing.iter().map(|unit| Watched {
-            unit: *unit,
-            takes: takes.get(unit).copied().unwrap_or(1),
-            lease: None,
-        });
-        self.watched = watched.take(WATCHED).collect();
+        if self.rounds == 0 {
+            tracing::info!(
+                units = missing.len(),
+                "what is left is in work elsewhere: waiting for it, or for leases that are too old"
+            );
+        }
+        let known = std::mem::take(&mut self.watched);
+        self.watched = missing
+            .iter()
+            .map(|unit| match known.iter().find(|known| known.unit == *unit) {
+                Some(known) => known.clone(),
+                None => Watched { unit: *unit, takes: takes.get(unit).copied().unwrap_or(1), lease: None },
+            })
+            .take(WATCHED)
+            .collect();
+        (self.looks, self.rounds) = (0, self.rounds + 1);
         Ok(Around::InWork)
     }
 
     /// Takes over a watched unit whose lease is too old, and forgets those that are stored.
     async fn look_at_watched<T: UnitTask>(&mut self, task: &T) -> Result<Option<u32>, PipelineError> {
+        self.looks += 1;
         let mut number = 0;
         while let Some(Watched { unit, takes, lease }) = self.watched.get(number).cloned() {
             let is_stored = task.is_stored(unit).await?;
@@ -169,23 +246,24 @@ impl LeasedUnits {
                 None if !is_stored => self.read_lease(unit, takes).await?,
                 known => known,
             };
-            let age = lease.map(|lease| self.output.clock().duration_since(lease.written).unwrap_or_default());
             if is_stored {
                 self.watched.remove(number);
-                if let Some(age) = age {
-                    self.seen(age);
+                // Of a unit that went to another process, the lease says nothing of how long it took.
+                if let Some(lease) = lease.filter(|_| takes == 1) {
+                    self.longest.fetch_max(nanoseconds(lease.age()), Relaxed);
                 }
                 continue;
             }
-            self.watched[number].lease = lease;
-            let is_over = match (lease, age) {
-                (Some(lease), Some(age)) => lease.is_of_this_rank || age >= self.patience(takes),
+            let takeovers = lease.as_ref().and_then(|lease| lease.holder.as_ref()).map_or(0, |holder| holder.takeovers);
+            let is_over = match &lease {
+                Some(lease) => lease.age() >= self.patience(lease.holder.as_ref()),
                 // Somebody took it away: nobody works on it.
-                _ => true,
+                None => true,
             };
+            self.watched[number].lease = lease;
             if is_over {
-                if self.take(unit, takes + 1).await? {
-                    tracing::info!(unit, "taken over: its process is silent or slow");
+                if self.take(unit, takes + 1, takeovers + 1).await? {
+                    tracing::info!(unit, takeovers = takeovers + 1, "taken over");
                     return Ok(Some(unit));
                 }
                 self.watched[number] = Watched { unit, takes: takes + 1, lease: None };
@@ -198,24 +276,37 @@ impl LeasedUnits {
     /// The `takes`-th lease of a unit; `None` where it is not there.
     async fn read_lease(&self, unit: u32, takes: u32) -> Result<Option<Lease>, PipelineError> {
         let found = self.output.get_dated_if_exists(&lease_path(&self.name, unit, takes)).await?;
-        Ok(found.map(|(bytes, written)| {
-            // What cannot be read is somebody else's.
-            let holder: Option<Holder> = serde_json::from_slice(&bytes).ok();
-            Lease { written, is_of_this_rank: holder.is_some_and(|holder| holder.is_rank_of(self.process)) }
+        Ok(found.map(|(bytes, written): (_, SystemTime)| Lease {
+            age: self.output.clock().duration_since(written).unwrap_or_default(),
+            read: Instant::now(),
+            holder: serde_json::from_slice(&bytes).ok(),
         }))
     }
 
-    /// How old the `takes`-th lease of a unit may get.
-    fn patience(&self, takes: u32) -> Duration {
-        let patience = self.longest.map_or(PATIENCE_UNSEEN, |longest| (longest * PATIENCE).max(LEAST_PATIENCE));
-        patience.saturating_mul(1 << (takes - 1).min(16))
+    /// How old the lease of `holder` may get.
+    fn patience(&self, holder: Option<&Holder>) -> Duration {
+        let takeovers = match holder {
+            // An earlier life of this process: nobody works on it.
+            Some(holder) if holder.is_rank_of(self.process) => return Duration::ZERO,
+            // Of a run with another number of processes, most likely an earlier one.
+            Some(holder) if holder.world_size != self.process.world_size => return LEAST_PATIENCE,
+            holder => holder.map_or(0, |holder| holder.takeovers),
+        };
+        let patience = self.longest().map_or(PATIENCE_UNSEEN, |longest| (longest * PATIENCE).max(LEAST_PATIENCE));
+        patience.saturating_mul(1 << takeovers.min(DOUBLINGS))
+    }
+
+    /// The longest that a unit took, where one was seen.
+    fn longest(&self) -> Option<Duration> {
+        let nanoseconds = self.longest.load(Relaxed);
+        (nanoseconds > 0).then_some(Duration::from_nanos(nanoseconds))
     }
 
     /// Until the next look: a part of what a unit takes, other for each process, so that they do not all look at once.
     fn pause(&self) -> Duration {
         let part = 0.5 + f64::from(self.process.rank % 16) / 16.0;
         let (least, most) = PAUSES;
-        self.longest.map_or(most, |longest| longest.mul_f64(part)).clamp(least, most)
+        self.longest().map_or(most, |longest| longest.mul_f64(part)).clamp(least, most)
     }
 
     /// How often each unit was taken.
@@ -231,29 +322,22 @@ impl LeasedUnits {
     }
 
     /// Takes a unit for the `takes`-th time, unless somebody else did. The lease of an earlier life of this process is renewed.
-    async fn take(&self, unit: u32, mut takes: u32) -> Result<bool, PipelineError> {
+    async fn take(&self, unit: u32, mut takes: u32, mut takeovers: u32) -> Result<bool, PipelineError> {
         let ProcessRank { rank, world_size, .. } = self.process;
-        let holder = Holder { rank, world_size, process_id: std::process::id() };
-        let bytes = bytes::Bytes::from(serde_json::to_vec(&holder).map_err(|error| {
-            schemas::SchemaError::Document { document: "lease".to_owned(), problem: error.to_string() }
-        })?);
         loop {
-            match self.output.put_create(&lease_path(&self.name, unit, takes), bytes.clone()).await? {
+            let holder = Holder { rank, world_size, life: self.life, takeovers };
+            let bytes = serde_json::to_vec(&holder)
+                .map_err(|error| SchemaError::Document { document: "lease".to_owned(), problem: error.to_string() })?;
+            match self.output.put_create(&lease_path(&self.name, unit, takes), bytes.into()).await? {
                 PutOutcome::Created | PutOutcome::Same => return Ok(true),
-                PutOutcome::Different(found) => {
-                    let found: Option<Holder> = serde_json::from_slice(&found).ok();
-                    if !found.is_some_and(|holder| holder.is_rank_of(self.process)) {
-                        return Ok(false);
-                    }
-                    takes += 1;
-                }
+                PutOutcome::Different(found) => match serde_json::from_slice::<Holder>(&found) {
+                    Ok(holder) if holder.is_rank_of(self.process) => (takes, takeovers) = (takes + 1, holder.takeovers),
+                    _ => return Ok(false),
+                },
             }
         }
     }
 }
-
-#[cfg(test)]
-mod simulation;
 
 /// What a look through the output found.
 enum Around {
@@ -261,3 +345,8 @@ enum Around {
     AllStored,
     InWork,
 }
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ mod process_rank;
 mod queue;
 
 pub(crate) use driver::{UnitContext, UnitError, UnitTask, run_units};
-pub use engine::{EngineEvent, EngineLink, UnitCounts};
+pub use engine::{EngineEvent, EngineEvents, EngineLink, UnitCounts};
 pub(crate) use image_stages::{DecodedImage, ImageStages, ImageUnit, Rejection};
 pub(crate) use order::{describe_units, unit_order};
 pub use process_rank::{ProcessRank, RankOrigin};

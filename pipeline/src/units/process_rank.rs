@@ -1,7 +1,7 @@
 //! Which of several processes this one is.
 //!
 //! Scheduling, restarts and placement belong to whatever started the process; all that is needed from it is a rank and a
-//! world size. They only order the work (see [`super::order`]): no name and no byte of an output depends on them.
+//! world size. They only order the work (see [`super::order`] and [`super::leases`]): no name and no byte of a table depends on them.
 
 use crate::PipelineError;
 use std::fmt;

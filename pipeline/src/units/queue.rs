@@ -2,7 +2,7 @@
 
 use super::{EngineEvent, EngineLink, ProcessRank, UnitCounts, UnitTask, leases::LeasedUnits};
 use crate::{PipelineError, Storage};
-use std::{time::Duration, vec};
+use std::{sync::Arc, time::Duration, vec};
 
 /// What a run knows of its units before it makes them.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) enum UnitQueue {
     /// All of them are known, and nobody else is known to work on them.
     Listed(vec::IntoIter<u32>),
     /// Several processes share them.
-    Shared(LeasedUnits),
+    Shared(Box<LeasedUnits>),
     /// They come one at a time.
     Engine {
         link: EngineLink,
@@ -46,7 +46,7 @@ impl UnitQueue {
                 Self::Engine { link, plan: plan.to_owned(), units, missing }
             }
             None if process.world_size > 1 && !missing.is_empty() => {
-                Self::Shared(LeasedUnits::new(output, name, units, process, missing))
+                Self::Shared(Box::new(LeasedUnits::new(output, name, units, process, missing)))
             }
             None => Self::Listed(missing.into_iter()),
         }
@@ -82,17 +82,15 @@ impl UnitQueue {
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) async fn next<T: UnitTask>(&mut self, task: &T) -> Result<Option<u32>, PipelineError> {
+    pub(crate) async fn next<T: UnitTask>(&mut self, task: &Arc<T>) -> Result<Option<u32>, PipelineError> {
         match self {
             Self::Listed(units) => Ok(units.next()),
             Self::Shared(units) => units.next(task).await,
             Self::Engine { link, units, .. } => loop {
-                match link.requests.recv().await {
-                    // Nobody is left to tell where the other end is gone; the end of input says so.
-                    Some(unit) if unit >= *units => {
-                        drop(link.events.send(EngineEvent::Unknown { unit, units: *units }))
-                    }
-                    next => return Ok(next),
+                match link.requests.recv().await.transpose() {
+                    Ok(Some(unit)) if unit >= *units => link.events.tell(EngineEvent::Unknown { unit, units: *units }),
+                    Ok(next) => return Ok(next),
+                    Err(source) => return Err(PipelineError::Engine { source }),
                 }
             },
         }
@@ -111,7 +109,7 @@ impl UnitQueue {
     /// Tells the engine, if there is one.
     pub(crate) fn tell(&self, event: EngineEvent) {
         if let Self::Engine { link, .. } = self {
-            drop(link.events.send(event));
+            link.events.tell(event);
         }
     }
 
@@ -120,12 +118,12 @@ impl UnitQueue {
         if let Self::Engine { link, .. } = self {
             link.requests.close();
             let mut units: Vec<u32> = in_work.into_iter().collect();
-            while let Ok(unit) = link.requests.try_recv() {
-                units.push(unit);
+            while let Ok(request) = link.requests.try_recv() {
+                units.extend(request.ok());
             }
             units.sort_unstable();
             units.dedup();
-            drop(link.events.send(EngineEvent::Dropped { units }));
+            link.events.tell(EngineEvent::Dropped { units });
         }
     }
 }

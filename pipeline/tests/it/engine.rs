@@ -2,12 +2,12 @@
 
 use crate::run_support::*;
 use pipeline::{
-    EngineEvent, EngineLink, Limits, PipelineError, RunReport, Storage, TokenizeRun,
+    EngineEvent, EngineEvents, EngineLink, Limits, PipelineError, RunReport, Storage, TokenizeRun,
     testing::{FakeEncoder, arrives},
     tokenize,
 };
 use schemas::{Plan, SourceLayout};
-use std::sync::Arc;
+use std::{io, sync::Arc};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The engine's side.
 struct Engine {
-    requests: Option<UnboundedSender<u32>>,
+    requests: Option<UnboundedSender<io::Result<u32>>>,
     events: UnboundedReceiver<EngineEvent>,
     run: JoinSet<Result<RunReport, PipelineError>>,
     cancel: CancellationToken,
@@ -27,6 +27,8 @@ impl Engine {
         let (requests, units) = unbounded_channel();
         let (events, told) = unbounded_channel();
         let TokenizeRun { source, encoders, mut common } = run_of(plan, source, output, encoder);
+        // A test that is over listens no more.
+        let events = EngineEvents::new(move |event| drop(events.send(event)));
         common.engine = Some(EngineLink { requests: units, events });
         common.limits =
             Limits { stall_seconds: limits.stall_seconds, units_in_flight: limits.units_in_flight, ..common.limits };
@@ -37,7 +39,7 @@ impl Engine {
     }
 
     fn ask(&self, unit: u32) {
-        self.requests.as_ref().expect("input has not ended").send(unit).expect("the run listens");
+        self.requests.as_ref().expect("input has not ended").send(Ok(unit)).expect("the run listens");
     }
 
     async fn told(&mut self) -> EngineEvent {
@@ -177,4 +179,17 @@ async fn a_failure_names_them_as_well() {
     let (events, ended) = engine.finish().await;
     assert_eq!(events, [EngineEvent::Begun { unit: 1 }, EngineEvent::Dropped { units: vec![1] }]);
     assert!(ended.expect_err("the device failed").is_temporary());
+}
+
+#[tokio::test]
+async fn input_that_cannot_be_read_is_no_end_of_input() {
+    let Scene { source, plan } = scene().await;
+    let (_, output) = memory_output();
+    let mut engine = Engine::start(&plan, &source, &output, &encoder(), &Limits::default());
+    assert!(matches!(engine.told().await, EngineEvent::Ready { .. }));
+    let requests = engine.requests.as_ref().expect("input has not ended");
+    requests.send(Err(io::Error::other("the pipe is broken"))).expect("the run listens");
+    let (_, ended) = engine.finish().await;
+    let error = ended.expect_err("it is told");
+    assert!(error.is_temporary() && error.to_string().contains("the pipe is broken"), "{error}");
 }

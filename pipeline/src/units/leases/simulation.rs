@@ -168,7 +168,7 @@ async fn run(rank: u32, world_size: u32, units: u32, output: &Storage, done: &Ar
     missing.retain(|unit| !stored.contains(unit));
     let todo = UnitsToDo { output, name: NAME, units, missing, process };
     let queue = UnitQueue::new(None, NAME, todo);
-    let limits = Limits { units_in_flight: 1, stall_seconds: 0, ..Limits::default() };
+    let limits = Limits { units_in_flight: 3, stall_seconds: 0, ..Limits::default() };
     let (telemetry, cancel) = (Telemetry::new(), CancellationToken::new());
     let context = UnitContext { limits: &limits, telemetry: &telemetry, cancel: &cancel };
     run_units(queue, context, task, OneDevice).await.expect("units do not fail");
