@@ -21,7 +21,8 @@ pub(super) fn prepared() -> Workspace {
     workspace
 }
 
-fn tokenize(workspace: &Workspace, output: &str, crop: &str) {
+/// Tables of the sample's pictures in `output`, in files of eight.
+pub(super) fn tokenize(workspace: &Workspace, output: &str, crop: &str) {
     let (source, tokenizer) = (text(&shipped("folder")), tokenizer());
     let mut command = workspace.restok(["tokenize", "--source", &source, "--tokenizer", &tokenizer]);
     command.args(["--output", output, "--crop", crop, "--unit-size=8", "--max-reject-rate=0.5", "--devices=cpu"]);

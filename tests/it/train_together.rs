@@ -82,6 +82,95 @@ fn two_processes_train_the_tokenizer_that_one_trains() {
     assert_close(&workspace, "two", "one");
 }
 
+/// Scores of every validation and of the finished weights: those that are counted equal, all others within a millionth.
+fn assert_scored_alike(workspace: &Workspace, (found, expected): (&str, &str), published: &str) {
+    let validated = |output: &str| {
+        let lines = metrics(&workspace.path(output));
+        let mut scores = Vec::new();
+        for line in &lines[1..] {
+            let cells =
+                lines[0].iter().zip(line).filter(|(name, cell)| name.starts_with("validation_") && !cell.is_empty());
+            scores.extend(cells.map(|(name, cell)| (name.clone(), cell.parse::<f64>().expect("a number"))));
+        }
+        let about = std::fs::read(workspace.path(output).join(published).join("training.json")).expect("a file");
+        let about: serde_json::Value = serde_json::from_slice(&about).expect("JSON");
+        add_numbers("final", &about["scores"], &mut scores);
+        scores
+    };
+    let (found, expected) = (validated(found), validated(expected));
+    assert!(expected.len() > 20 && found.len() == expected.len(), "{found:?}, not {expected:?}");
+    for ((name, found), (other, expected)) in found.iter().zip(&expected) {
+        assert_eq!(name, other);
+        let is_counted = ["accuracy", "codebook", "images", "tokens"].iter().any(|counted| name.contains(counted));
+        match is_counted && !name.contains("psnr") && !name.contains("ssim") {
+            true => assert!(found == expected, "{name}: {found}, expected {expected}"),
+            false => assert!((found / expected - 1.0).abs() < 1e-6, "{name}: {found}, expected {expected}"),
+        }
+    }
+}
+
+/// All numbers in `value`, each with its path.
+fn add_numbers(path: &str, value: &serde_json::Value, numbers: &mut Vec<(String, f64)>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| add_numbers(&format!("{path}.{name}"), value, numbers));
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| add_numbers(path, value, numbers)),
+        value => numbers.extend(value.as_f64().map(|number| (path.to_owned(), number))),
+    }
+}
+
+#[test]
+fn several_processes_score_together_what_one_scores() {
+    // The weights do not move, so that nothing but the scoring can differ. Two batches are validated on: of three processes one has none.
+    let still = |mut command: Command| {
+        command.arg("--learning-rate=0");
+        command
+    };
+    let workspace = train_generator::prepared();
+    let train = |output: &str| still(train_generator::train_in_batches(&workspace, output, 1));
+    run(&mut train("one")).expect_code(0);
+    for (world_size, output) in [(2, "two"), (3, "three")] {
+        run_all(world_size, || train(output));
+        assert_scored_alike(&workspace, (output, "one"), "generator");
+    }
+    // What is published already is not scored again, by any of them.
+    let about = workspace.files("two")["generator/training.json"].clone();
+    run_all(2, || train("two"));
+    assert_eq!(workspace.files("two")["generator/training.json"], about);
+
+    let workspace = train_tokenizer::prepared();
+    let train = |output: &str| still(train_tokenizer::train(&workspace, output));
+    run(&mut train("one")).expect_code(0);
+    for (world_size, output) in [(2, "two"), (3, "three")] {
+        run_all(world_size, || train(output));
+        assert_scored_alike(&workspace, (output, "one"), "tokenizer");
+    }
+}
+
+#[test]
+fn where_the_validation_of_one_process_fails_the_others_say_so() {
+    let workspace = train_generator::prepared();
+    train_generator::tokenize(&workspace, "copy", "adm-center-32");
+    let meeting = Meeting::open();
+    let held = held_at_sheet(&workspace, "run", 6);
+    let train = |validation: &str| {
+        let mut command = train_generator::train_in_batches(&workspace, "run", 1);
+        command.env("RESTOK_VALIDATION_SOURCE", validation);
+        command
+    };
+    let mut first = meeting.join(train("validation"), (0, 2));
+    let second = meeting.join(train("copy"), (1, 2));
+    let logged = || steps_logged(&workspace, "run") == 6;
+    assert!(first.wait_until("six steps", logged), "it ended too early: {}", first.said());
+    std::fs::remove_dir_all(workspace.path("copy")).expect("it is there");
+    held.let_write();
+    second.finish().expect_code(42).expect_message(&["copy"]);
+    first.finish().expect_code(75).expect_message(&["rank 1 has ended", "copy"]);
+    // The last checkpoint is of the steps before.
+    assert!(workspace.path("run/checkpoints/step-00000010").exists());
+}
+
 #[test]
 fn a_run_goes_on_after_deaths_and_signals_and_with_another_number_of_processes() {
     let workspace = train_generator::prepared();
@@ -176,6 +265,12 @@ fn processes_that_do_not_go_together_are_told_why() {
     let processes = [meeting.join(train("run"), (0, 2)), meeting.join(other, (1, 2))];
     let [_, second] = processes.map(Running::finish);
     second.expect_code(42).expect_message(&["at other steps than rank 0"]);
+
+    let mut other = train("run");
+    other.env("RESTOK_VALIDATION_SOURCE", "tokens");
+    let processes = [meeting.join(train("run"), (0, 2)), meeting.join(other, (1, 2))];
+    let [_, second] = processes.map(Running::finish);
+    second.expect_code(42).expect_message(&["rank 1 validates on other images than rank 0: on", "tokens"]);
 
     // The first one ends before it has said where the run stands.
     std::fs::write(workspace.path("file"), "no folder").expect("a file of the test");

@@ -40,11 +40,10 @@ pub(crate) fn run(
     let (config, recipe) = settings.fit(facts)?;
     let steps = recipe.learning_rate.steps;
     tell_length(&tables, settings, steps);
-    let is_first = session::is_first(group.as_deref());
-    let validation = if is_first { Validation::open(settings, limits, &tables, config.classes())? } else { None };
+    let validation = Validation::open(settings, limits, &tables, config.classes())?;
     let trained_on = TrainedOn { tokenizer: tables.tokenizer().clone(), class_names };
     let load = || Samples::load(settings, &trained_on, config.classes(), (device, recipe.precision));
-    let samples = if is_first { load()? } else { None };
+    let samples = if session::is_first(group.as_deref()) { load()? } else { None };
     let fixed = fixed(settings, &config, &recipe, &tables, &trained_on)?;
     let mut folder = session::run_folder(group.as_deref(), &settings.run, &fixed)?;
     session::tell_device(device, recipe.precision, settings.batches);
@@ -193,9 +192,9 @@ struct ScoresAndSamples {
 impl Validator<GeneratorTrainer> for ScoresAndSamples {
     const LOWER_IS_BETTER: bool = true;
 
-    fn scores(&self, trainer: &GeneratorTrainer) -> Result<Vec<(String, f64)>> {
+    fn scores(&self, trainer: &GeneratorTrainer, group: Option<&ProcessGroup>) -> Result<Vec<(String, f64)>> {
         match &self.validation {
-            Some(validation) => validation.scores(trainer),
+            Some(validation) => validation.scores(trainer, group),
             None => Ok(Vec::new()),
         }
     }
@@ -204,14 +203,23 @@ impl Validator<GeneratorTrainer> for ScoresAndSamples {
         self.samples.as_ref().map(|samples| samples.sheet(trainer)).transpose()
     }
 
-    fn final_scores(&self, trainer: &GeneratorTrainer, stored: Precision) -> Result<serde_json::Value> {
+    fn final_scores(
+        &self,
+        trainer: &GeneratorTrainer,
+        stored: Precision,
+        group: Option<&ProcessGroup>,
+    ) -> Result<serde_json::Value> {
         match &self.validation {
-            Some(validation) => validation.final_scores(&trainer.ema(stored)?),
+            Some(validation) => validation.final_scores(&trainer.ema(stored)?, group),
             None => Ok(serde_json::Value::Null),
         }
     }
 
     fn validated_on(&self) -> String {
         self.validation.as_ref().map_or_else(String::new, Validation::name)
+    }
+
+    fn digest(&self) -> String {
+        self.validation.as_ref().map_or_else(String::new, Validation::digest)
     }
 }

@@ -34,8 +34,7 @@ pub(crate) fn run(
     let trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;
     trainer.check_batch_size(settings.batches.size)?;
     session::tell_device(device, settings.recipe.precision, settings.batches);
-    let source = settings.validation_source.as_ref().filter(|_| session::is_first(group.as_deref()));
-    let validation = Validation::new(source, settings, limits, device)?;
+    let validation = Validation::new(settings, limits, device)?;
     let options = TrainingOptions {
         group,
         settings: fixed,

@@ -58,14 +58,18 @@ pub(crate) trait Validator<T: Trainer> {
     /// Whether the first score is better the lower it is.
     const LOWER_IS_BETTER: bool;
 
-    /// Scores; the first is the one by which the best is kept. Empty without validation.
-    fn scores(&self, trainer: &T) -> Result<Vec<(String, f64)>>;
+    /// Scores; the first is the one by which the best is kept. Empty without validation. The processes of `group` all call this, score a share
+    /// each, and get the scores of all.
+    fn scores(&self, trainer: &T, group: Option<&ProcessGroup>) -> Result<Vec<(String, f64)>>;
     /// A picture; `None` where there is nothing to draw it with. `batches` are those of the last update.
     fn sheet(&self, trainer: &T, batches: &[T::Batch]) -> Result<Option<Sheet>>;
-    /// What the finished weights score on everything that there is to validate on; null without validation.
-    fn final_scores(&self, trainer: &T, stored: Precision) -> Result<serde_json::Value>;
+    /// What the finished weights score on everything that there is to validate on, of all processes as [`Self::scores`]; null without
+    /// validation.
+    fn final_scores(&self, trainer: &T, stored: Precision, group: Option<&ProcessGroup>) -> Result<serde_json::Value>;
     /// What is validated on.
     fn validated_on(&self) -> String;
+    /// Of all images that are validated on and their order, which must be the same in all processes. Empty without validation.
+    fn digest(&self) -> String;
 }
 
 /// Where a run stands, and on which data.
@@ -174,6 +178,14 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
                 group.rank(),
                 data.told_of_change(&digest)
             );
+            // All score together: one that does not would be waited for.
+            let own = validator.digest();
+            ensure!(
+                group.text_of_first("validation", &own)? == own,
+                "rank {} validates on other images than rank 0: on {}",
+                group.rank(),
+                if own.is_empty() { "none".to_owned() } else { validator.validated_on() },
+            );
         }
         if let Some(checkpoint) = &checkpoint {
             trainer.restore(checkpoint, start.steps_done)?;
@@ -238,8 +250,9 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         Ok(report)
     }
 
+    /// Scores of the weights as they are, of all processes together.
     pub(super) fn scores(&self) -> Result<Vec<(String, f64)>> {
-        self.validator.scores(&self.trainer)
+        self.validator.scores(&self.trainer, self.group.as_deref())
     }
 
     pub(super) fn sheet(&self) -> Result<Option<Sheet>> {
@@ -328,13 +341,20 @@ impl<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>> Training<T,
         })
     }
 
-    /// Writes the finished weights.
-    pub(super) fn publish(&self, folder: &RunFolder) -> Result<()> {
-        folder.publish(
-            (T::KIND, self.steps_done(), self.publish_precision),
-            || self.validator.final_scores(&self.trainer, self.publish_precision),
-            |published| Ok(self.trainer.publish(self.publish_precision, published)?),
-        )
+    /// Scores the finished weights, unless they are published already, and writes them into `folder`, which only the first process has.
+    pub(super) fn publish(&self, folder: Option<&RunFolder>) -> Result<()> {
+        let finished = (T::KIND, self.steps_done(), self.publish_precision);
+        let is_due = folder.is_some_and(|folder| !folder.has_published(finished));
+        let is_due = match &self.group {
+            Some(group) => group.max(is_due.into())? > 0,
+            None => is_due,
+        };
+        if !is_due {
+            return Ok(());
+        }
+        let scores = self.validator.final_scores(&self.trainer, self.publish_precision, self.group.as_deref())?;
+        let Some(folder) = folder else { return Ok(()) };
+        folder.publish(finished, scores, |published| Ok(self.trainer.publish(self.publish_precision, published)?))
     }
 
     /// Opens the watch over `steps` updates in all. `columns` names all scalars and scores that there can be.

@@ -260,31 +260,37 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes the finished weights of `steps` updates into a folder of this name, unless they are there.
+    /// What a published folder says of the weights of `steps` updates, without their scores.
+    fn about(&self, steps: u64, stored: Precision) -> serde_json::Value {
+        serde_json::json!({
+            "steps": steps,
+            "settings": self.settings,
+            "changes": self.changes,
+            "weights": stored.to_string(),
+        })
+    }
+
+    /// Whether the finished weights of `steps` updates are in the folder of this name.
+    pub(crate) fn has_published(&self, (name, steps, stored): (&str, u64, Precision)) -> bool {
+        let about = self.about(steps, stored);
+        let there = fs::read(self.root.join(name).join(ABOUT_FILE)).ok();
+        let there = there.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+        there
+            .is_some_and(|there| ["steps", "settings", "changes", "weights"].iter().all(|key| there[key] == about[key]))
+    }
+
+    /// Writes the finished weights of `steps` updates, and what they score, into a folder of this name.
     ///
     /// # Errors
     /// When they cannot be written.
     pub(crate) fn publish(
         &self,
         (name, steps, stored): (&str, u64, Precision),
-        scores: impl FnOnce() -> Result<serde_json::Value>,
+        scores: serde_json::Value,
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
-        let published = self.root.join(name);
-        let mut about = serde_json::json!({
-            "steps": steps,
-            "settings": self.settings,
-            "changes": self.changes,
-            "weights": stored.to_string(),
-        });
-        let there = fs::read(published.join(ABOUT_FILE)).ok();
-        let there = there.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
-        if there
-            .is_some_and(|there| ["steps", "settings", "changes", "weights"].iter().all(|key| there[key] == about[key]))
-        {
-            return Ok(());
-        }
-        about["scores"] = scores()?;
+        let mut about = self.about(steps, stored);
+        about["scores"] = scores;
         place(&self.root, name, |partial| {
             fill(partial)?;
             Ok(fs::write(partial.join(ABOUT_FILE), serde_json::to_string_pretty(&about)? + "\n")?)

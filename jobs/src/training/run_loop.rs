@@ -29,7 +29,7 @@ impl Outputs<'_> {
 }
 
 /// Trains until all updates are made, and publishes the result. Where it stops earlier, it leaves a checkpoint. Of several processes, all but
-/// the first train and write nothing.
+/// the first train, score their share of what is validated on, and write nothing.
 ///
 /// # Errors
 /// When the data, the device, the disk or another process fails, the loss is no number any more, or `cancel` asks to stop.
@@ -84,9 +84,9 @@ pub(crate) fn run<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>
             return Err(PipelineError::Drained.into());
         }
     }
-    match outputs {
-        Some(Outputs { folder, .. }) if last == schedule.steps => training.publish(folder),
-        _ => Ok(()),
+    match last == schedule.steps {
+        true => training.publish(outputs.as_ref().map(|outputs| &*outputs.folder)),
+        false => Ok(()),
     }
 }
 
@@ -115,8 +115,12 @@ fn show<T: Trainer, D: TrainingData<Batch = T::Batch>, V: Validator<T>>(
     let tell = due(schedule.periods.log) || due(schedule.periods.validate);
     // Of all processes, not of the first alone.
     let moment = if tell { Some(training.moment()?) } else { None };
+    let scores = match outputs {
+        _ if !due(schedule.periods.validate) => Vec::new(),
+        Some(Outputs { watch, .. }) => watch.aside(|| training.scores())?,
+        None => training.scores()?,
+    };
     let Some(Outputs { folder, watch }) = outputs else { return Ok(()) };
-    let scores = if due(schedule.periods.validate) { watch.aside(|| training.scores())? } else { Vec::new() };
     if let Some(moment) = moment.filter(|_| due(schedule.periods.log) || !scores.is_empty()) {
         watch.log(&moment, scalars, learning_rate, &scores)?;
     }
@@ -259,18 +263,21 @@ mod tests {
     impl Validator<FakeTrainer> for FakeValidator {
         const LOWER_IS_BETTER: bool = false;
 
-        fn scores(&self, trainer: &FakeTrainer) -> Result<Vec<(String, f64)>> {
+        fn scores(&self, trainer: &FakeTrainer, _: Option<&ProcessGroup>) -> Result<Vec<(String, f64)>> {
             let score = self.scores.get(trainer.steps_done as usize - 1);
             Ok(score.map(|score| ("score".to_owned(), *score)).into_iter().collect())
         }
         fn sheet(&self, _: &FakeTrainer, _: &[()]) -> Result<Option<Sheet>> {
             Ok(Some(Sheet { png: vec![1], width: 1, height: 1 }))
         }
-        fn final_scores(&self, _: &FakeTrainer, _: Precision) -> Result<serde_json::Value> {
+        fn final_scores(&self, _: &FakeTrainer, _: Precision, _: Option<&ProcessGroup>) -> Result<serde_json::Value> {
             Ok(serde_json::Value::Null)
         }
         fn validated_on(&self) -> String {
             "images".to_owned()
+        }
+        fn digest(&self) -> String {
+            unreachable!("every run is of one process")
         }
     }
 

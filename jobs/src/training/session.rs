@@ -39,9 +39,14 @@ pub(crate) fn run_folder(
     is_first(group).then(open).transpose()
 }
 
-/// Whether this process is alone, or the first of several: the one that writes, scores, draws and speaks.
+/// Whether this process is alone, or the first of several: the one that writes, draws and speaks.
 pub(crate) fn is_first(group: Option<&ProcessGroup>) -> bool {
     group.is_none_or(|group| group.rank() == 0)
+}
+
+/// Whether this process scores the batch of this number, counted from 0, of what is validated on: several processes take them in turn.
+pub(crate) fn is_own_batch(group: Option<&ProcessGroup>, number: usize) -> bool {
+    group.is_none_or(|group| number % group.world_size() == group.rank())
 }
 
 /// Notes in what must stay the same that several processes train together. One alone says nothing, as it did when there were no others.

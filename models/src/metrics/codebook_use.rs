@@ -44,6 +44,11 @@ impl CodebookCounter {
         Ok(())
     }
 
+    /// The counters, for those of other processes to be added.
+    pub(super) fn counts(&mut self) -> &mut Tensor {
+        &mut self.counts
+    }
+
     /// Waits for the device.
     pub(super) fn finish(self) -> Result<CodebookStatistics, ModelError> {
         let counts = Vec::<i64>::try_from(self.counts.f_to_device(Device::Cpu)?)?;

@@ -1,7 +1,7 @@
 //! Scores of a set of reconstructed images, summed up on the device and read once.
 
 use super::{codebook_use::CodebookCounter, psnr::psnr, ssim::StructuralSimilarity};
-use crate::{Device, ModelError, device, visual_tokenizer::upload};
+use crate::{Device, ModelError, ProcessGroup, device, visual_tokenizer::upload};
 use schemas::{CodebookUse, PixelBatch, SchemaError, TokenBatch, TokenLevels};
 use tch::{Kind, Tensor};
 
@@ -95,6 +95,17 @@ impl ReconstructionMeter {
         self.codes.add(codes)?;
         let (images, ..) = original.size4()?;
         self.images += images.unsigned_abs();
+        Ok(())
+    }
+
+    /// Adds what the other processes of `group` have compared; all of them call this, also one that has compared nothing.
+    ///
+    /// # Errors
+    /// When libtorch refuses, or a process is lost or silent.
+    pub fn sum_over(&mut self, group: &ProcessGroup) -> Result<(), ModelError> {
+        let mut images = Tensor::f_from_slice(&[self.images as i64])?;
+        group.add_up(&mut [&mut images, &mut self.sums, self.codes.counts()])?;
+        self.images = images.f_int64_value(&[0])?.unsigned_abs();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! How well a generator predicts the tokens of images it has not learned, summed up on the device and read once.
 
-use crate::{Generator, ModelError, training::token_losses};
+use crate::{Generator, ModelError, ProcessGroup, training::token_losses};
 use schemas::{SchemaError, TokenBatch, TokenLevels};
 use tch::{Kind, Tensor};
 
@@ -55,6 +55,17 @@ impl TokenMeter {
         let both = Tensor::f_stack(&[token_losses(&logits, &tokens)?, hits], 0)?;
         self.sums = self.sums.f_add(&both.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?)?;
         self.images += tokens.size2()?.0.unsigned_abs();
+        Ok(())
+    }
+
+    /// Adds what the other processes of `group` have predicted; all of them call this, also one that has predicted nothing.
+    ///
+    /// # Errors
+    /// When libtorch refuses, or a process is lost or silent.
+    pub fn sum_over(&mut self, group: &ProcessGroup) -> Result<(), ModelError> {
+        let mut images = Tensor::f_from_slice(&[self.images as i64])?;
+        group.add_up(&mut [&mut images, &mut self.sums])?;
+        self.images = images.f_int64_value(&[0])?.unsigned_abs();
         Ok(())
     }
 

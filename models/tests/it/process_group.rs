@@ -3,7 +3,11 @@
 //! Here the processes are threads, each with its own trainer, which meet in one store as processes do.
 
 use super::{generator_training, training};
-use models::{ModelError, ProcessGroup, Rendezvous, StoreServer, Trainer};
+use models::{
+    Device, GeneratorRecipe, ModelError, Precision, ProcessGroup, ReconstructionMeter, Rendezvous, StoreServer,
+    TokenMeter, Trainer,
+};
+use schemas::{TokenBatch, TokenLevels};
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 const STEPS: usize = 20;
@@ -124,7 +128,71 @@ fn two_and_four_processes_train_the_generator_that_one_trains() {
 #[test]
 fn two_processes_train_the_tokenizer_that_one_trains() {
     let batches = |step: usize| (0..2).map(|part| training::images(4, (10 * step + part) as u64)).collect::<Vec<_>>();
-    assert_equal_to_one_process(2, training::trainer, batches);
+    assert_equal_to_one_process((2, FLOAT32), training::trainer, batches);
+}
+
+#[test]
+fn in_half_precision_two_processes_train_what_one_trains() {
+    let rows =
+        |step: usize| (0..2).map(|part| generator_training::batch(4, (10 * step + part) as u64)).collect::<Vec<_>>();
+    let images = |step: usize| (0..2).map(|part| training::images(4, (10 * step + part) as u64)).collect::<Vec<_>>();
+    for precision in [Precision::Bf16, Precision::Fp16] {
+        let recipe = || GeneratorRecipe { precision, ..generator_training::recipe() };
+        let generator = || generator_training::trainer(generator_training::config(), recipe());
+        assert_equal_to_one_process((2, HALF), generator, rows);
+        assert_equal_to_one_process((2, HALF), || training::trainer_in(precision), images);
+    }
+}
+
+#[test]
+fn processes_score_together_what_one_scores_and_one_may_have_nothing_to_score() {
+    const BATCHES: usize = 2;
+    let own = |group: Option<&ProcessGroup>| {
+        let (rank, world_size) = group.map_or((0, 1), |group| (group.rank(), group.world_size()));
+        (rank..BATCHES).step_by(world_size)
+    };
+    let predicted = |group: Option<&ProcessGroup>| {
+        let mut trainer = generator_training::trainer(generator_training::config(), generator_training::recipe());
+        for step in 0..3 {
+            trainer.step(&[generator_training::batch(4, step)]).expect("a step");
+        }
+        let generator = trainer.ema(Precision::Fp32).expect("a generator");
+        let mut meter = TokenMeter::new(&generator).expect("a meter");
+        for number in own(group) {
+            let (tokens, classes) = generator_training::batch(4 - number, number as u64);
+            meter.update(&generator, &tokens, &classes).expect("predicted");
+        }
+        group.map_or(Ok(()), |group| meter.sum_over(group)).expect("the others");
+        meter.finish().expect("scores")
+    };
+    let compared = |group: Option<&ProcessGroup>| {
+        let levels = TokenLevels::published(4).expect("1, 1, 2");
+        let mut meter = ReconstructionMeter::new(Device::Cpu, levels, 16).expect("a meter");
+        for number in own(group) {
+            let images = 4 - number;
+            let codes = (0..images * 4).map(|place| (place * place + number) as i16 % 16).collect();
+            let tokens = TokenBatch::try_new(codes, 4).expect("rows of four");
+            let [original, reconstructed] = [0, 1].map(|part| training::images(images, (10 * number + part) as u64));
+            meter.update(&original, &reconstructed, &tokens).expect("compared");
+        }
+        group.map_or(Ok(()), |group| meter.sum_over(group)).expect("the others");
+        meter.finish().expect("scores")
+    };
+    let close = |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-6, "{found}, not {expected}");
+    let (tokens, images) = (predicted(None), compared(None));
+    assert_eq!((tokens.images, images.images), (7, 7));
+    for world_size in [2, 3] {
+        for (found, found_images) in together(world_size, |group| (predicted(Some(group)), compared(Some(group)))) {
+            assert_eq!((found.images, found.all.accuracy), (tokens.images, tokens.all.accuracy));
+            close(found.all.loss, tokens.all.loss);
+            found.levels.iter().zip(&tokens.levels).for_each(|(found, expected)| close(found.loss, expected.loss));
+            assert_eq!(found_images.images, images.images);
+            close(found_images.psnr, images.psnr);
+            close(found_images.ssim, images.ssim);
+            assert_eq!(found_images.codebook, images.codebook);
+            assert_eq!(found_images.codebook_by_level, images.codebook_by_level);
+        }
+    }
 }
 
 #[test]

@@ -42,6 +42,7 @@ impl ValidationImagesOptions {
 #[derive(Debug)]
 pub struct ValidationImages {
     batches: PrefetchedBatches,
+    source_digest: String,
 }
 
 impl ValidationImages {
@@ -75,6 +76,7 @@ impl ValidationImages {
         let ValidationImagesOptions { crop, batch_size, prefetch_batches, max_reject_rate, ref limits, .. } = *options;
         let crop = TrainingCrop::Center(crop);
         check_common(crop, batch_size, max_reject_rate)?;
+        let source_digest = source.digest.clone();
         let recipe = Recipe {
             source: source.name.clone(),
             crop,
@@ -87,7 +89,8 @@ impl ValidationImages {
         };
         let windows = Windows { source: Arc::new(source), order: Order::AsListed, bytes: limits.fetch_buffer_bytes };
         let from = DataPosition::default();
-        Ok(Self { batches: PrefetchedBatches::start(runtime, windows, recipe, from, prefetch_batches, limits)? })
+        let batches = PrefetchedBatches::start(runtime, windows, recipe, from, prefetch_batches, limits)?;
+        Ok(Self { batches, source_digest })
     }
 
     /// The next batch, shape `[batch_size, size, size, 3]`, the last one padded with zeros; `None` at the end.
@@ -102,5 +105,11 @@ impl ValidationImages {
     /// Broken images so far, by reason.
     pub fn rejected(&self) -> &BTreeMap<RejectReason, u64> {
         self.batches.rejected()
+    }
+
+    /// SHA-256 of the frozen list of inputs (addresses, sizes, versions) and of the limits that decide which images are rejected, as that of
+    /// [`super::TrainingImages`].
+    pub fn source_digest(&self) -> &str {
+        &self.source_digest
     }
 }

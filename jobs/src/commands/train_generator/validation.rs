@@ -1,8 +1,13 @@
 //! How well the average of the weights predicts tokens of images that it has not learned.
 
-use crate::settings::{SettingsError, TrainGeneratorSettings};
+use crate::{
+    settings::{SettingsError, TrainGeneratorSettings},
+    training::session,
+};
 use anyhow::Result;
-use models::{Generator, GeneratorConfig, GeneratorTrainer, LevelScores, Precision, TokenMeter, TokenScores};
+use models::{
+    Generator, GeneratorConfig, GeneratorTrainer, LevelScores, Precision, ProcessGroup, TokenMeter, TokenScores,
+};
 use pipeline::{Limits, TokenTables, ValidationTokens, ValidationTokensOptions};
 
 /// The tokens to validate on.
@@ -47,6 +52,11 @@ impl Validation {
         format!("{}, {images} images", urls.join(", "))
     }
 
+    /// Of the tables, and how many of their images are taken in which batches.
+    pub(super) fn digest(&self) -> String {
+        format!("{} {} {}", self.tables.digest(), self.options.images, self.options.batch_rows)
+    }
+
     /// Names of all scores. The first, the mean cross-entropy of all tokens in nats, is the one by which the best is kept.
     pub(super) fn columns(config: &GeneratorConfig) -> Vec<String> {
         let levels = 0..config.levels().sizes().len();
@@ -57,8 +67,12 @@ impl Validation {
     }
 
     /// Scores of the average of the weights on the first images.
-    pub(super) fn scores(&self, trainer: &GeneratorTrainer) -> Result<Vec<(String, f64)>> {
-        let scores = self.measure(&trainer.ema(Precision::Fp32)?, &self.options)?;
+    pub(super) fn scores(
+        &self,
+        trainer: &GeneratorTrainer,
+        group: Option<&ProcessGroup>,
+    ) -> Result<Vec<(String, f64)>> {
+        let scores = self.measure(&trainer.ema(Precision::Fp32)?, &self.options, group)?;
         let of_levels = |of: fn(&LevelScores) -> f64| scores.levels.iter().map(of);
         let by_level = of_levels(|level| level.loss).chain(of_levels(|level| level.accuracy));
         let values = [scores.all.loss, scores.all.accuracy].into_iter().chain(by_level);
@@ -66,9 +80,13 @@ impl Validation {
     }
 
     /// Scores on all images of the validation source.
-    pub(super) fn final_scores(&self, generator: &Generator) -> Result<serde_json::Value> {
+    pub(super) fn final_scores(
+        &self,
+        generator: &Generator,
+        group: Option<&ProcessGroup>,
+    ) -> Result<serde_json::Value> {
         let options = ValidationTokensOptions { images: self.tables.images(), ..self.options.clone() };
-        let scores = self.measure(generator, &options)?;
+        let scores = self.measure(generator, &options, group)?;
         let by_level: Vec<_> = generator
             .levels()
             .sizes()
@@ -86,11 +104,24 @@ impl Validation {
         }))
     }
 
-    fn measure(&self, generator: &Generator, options: &ValidationTokensOptions) -> Result<TokenScores> {
+    /// Each process goes over all batches and predicts its own.
+    fn measure(
+        &self,
+        generator: &Generator,
+        options: &ValidationTokensOptions,
+        group: Option<&ProcessGroup>,
+    ) -> Result<TokenScores> {
         let mut meter = TokenMeter::new(generator)?;
         let mut tokens = ValidationTokens::start(&self.tables, options)?;
+        let mut number = 0;
         while let Some(batch) = tokens.next()? {
-            meter.update(generator, &batch.tokens, &batch.labels)?;
+            if session::is_own_batch(group, number) {
+                meter.update(generator, &batch.tokens, &batch.labels)?;
+            }
+            number += 1;
+        }
+        if let Some(group) = group {
+            meter.sum_over(group)?;
         }
         Ok(meter.finish()?)
     }

@@ -3,12 +3,12 @@
 use super::source_options;
 use crate::{
     settings::TrainTokenizerSettings,
-    training::{driver::Validator, sheet::Sheet},
+    training::{driver::Validator, session, sheet::Sheet},
 };
 use anyhow::Result;
 use models::{
-    Device, Precision, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer, Trainer,
-    VisualTokenizer,
+    Device, Precision, ProcessGroup, ReconstructionMeter, ReconstructionScores, TokenizerConfig, TokenizerTrainer,
+    Trainer, VisualTokenizer,
 };
 use pipeline::{Limits, ValidationImages, ValidationImagesOptions};
 use schemas::{Crop, PixelBatch, Rounding};
@@ -20,20 +20,17 @@ const SHEET_IMAGES: usize = 8;
 pub(super) struct Validation {
     device: Device,
     options: Option<ValidationImagesOptions>,
+    /// Of the images and of how they are batched; empty where there are none.
+    digest: String,
     /// The first images, for the sheet.
     shown: Option<PixelBatch>,
 }
 
 impl Validation {
-    /// Of the images of `source`, if there is any.
-    pub(super) fn new(
-        source: Option<&String>,
-        settings: &TrainTokenizerSettings,
-        limits: &Limits,
-        device: Device,
-    ) -> Result<Self> {
-        let Some(url) = source else {
-            return Ok(Self { device, options: None, shown: None });
+    /// Of the images of the validation source, if there is any.
+    pub(super) fn new(settings: &TrainTokenizerSettings, limits: &Limits, device: Device) -> Result<Self> {
+        let Some(url) = &settings.validation_source else {
+            return Ok(Self { device, options: None, digest: String::new(), shown: None });
         };
         let options = ValidationImagesOptions {
             max_reject_rate: settings.max_reject_rate.fraction(),
@@ -46,8 +43,10 @@ impl Validation {
             )
         };
         // Found out now and not after the first thousand steps.
-        let shown = ValidationImages::open(&options)?.next()?;
-        Ok(Self { device, options: Some(options), shown })
+        let mut images = ValidationImages::open(&options)?;
+        let shown = images.next()?;
+        let digest = format!("{} {}", images.source_digest(), options.batch_size);
+        Ok(Self { device, options: Some(options), digest, shown })
     }
 
     /// Names of all scores.
@@ -64,21 +63,30 @@ impl Validation {
             .collect()
     }
 
-    /// Scores of reconstructions from each of `kept` tokens, in one pass over the images.
+    /// Scores of reconstructions from each of `kept` tokens, in one pass over the images. Each process goes over all of them and reconstructs
+    /// its own batches.
     fn measure(
         &self,
         tokenizer: &VisualTokenizer,
         options: &ValidationImagesOptions,
         kept: &[usize],
+        group: Option<&ProcessGroup>,
     ) -> Result<Vec<ReconstructionScores>> {
         let meter = || ReconstructionMeter::new(self.device, tokenizer.levels().clone(), tokenizer.codebook_size());
         let mut meters = kept.iter().map(|_| meter()).collect::<Result<Vec<_>, _>>()?;
         let mut images = ValidationImages::open(options)?;
+        let mut number = 0;
         while let Some(batch) = images.next()? {
-            let tokens = tokenizer.encode(&batch)?;
-            for (meter, &keep_tokens) in meters.iter_mut().zip(kept) {
-                meter.update(&batch, &tokenizer.decode(&tokens, keep_tokens, Rounding::Nearest)?, &tokens)?;
+            if session::is_own_batch(group, number) {
+                let tokens = tokenizer.encode(&batch)?;
+                for (meter, &keep_tokens) in meters.iter_mut().zip(kept) {
+                    meter.update(&batch, &tokenizer.decode(&tokens, keep_tokens, Rounding::Nearest)?, &tokens)?;
+                }
             }
+            number += 1;
+        }
+        if let Some(group) = group {
+            meters.iter_mut().try_for_each(|meter| meter.sum_over(group))?;
         }
         Ok(meters.into_iter().map(ReconstructionMeter::finish).collect::<Result<_, _>>()?)
     }
@@ -88,11 +96,11 @@ impl Validator<TokenizerTrainer> for Validation {
     const LOWER_IS_BETTER: bool = false;
 
     /// Of reconstructions from all tokens.
-    fn scores(&self, trainer: &TokenizerTrainer) -> Result<Vec<(String, f64)>> {
+    fn scores(&self, trainer: &TokenizerTrainer, group: Option<&ProcessGroup>) -> Result<Vec<(String, f64)>> {
         let Some(options) = &self.options else { return Ok(Vec::new()) };
         let tokenizer = trainer.ema(Precision::Fp32)?;
         let keep_tokens = tokenizer.levels().tokens_per_image();
-        let scores = self.measure(&tokenizer, options, &[keep_tokens])?.remove(0);
+        let scores = self.measure(&tokenizer, options, &[keep_tokens], group)?.remove(0);
         let all = &scores.codebook;
         let values = [scores.psnr, scores.ssim, all.fraction, all.entropy_bits];
         let values = values.into_iter().chain(scores.codebook_by_level.iter().map(|level| level.fraction));
@@ -115,13 +123,18 @@ impl Validator<TokenizerTrainer> for Validation {
     }
 
     /// From every number of levels, on all images of the validation source.
-    fn final_scores(&self, trainer: &TokenizerTrainer, stored: Precision) -> Result<serde_json::Value> {
+    fn final_scores(
+        &self,
+        trainer: &TokenizerTrainer,
+        stored: Precision,
+        group: Option<&ProcessGroup>,
+    ) -> Result<serde_json::Value> {
         let Some(options) = &self.options else { return Ok(serde_json::Value::Null) };
         let tokenizer = trainer.ema(stored)?;
         let mut options = options.clone();
         options.source.max_images = None;
         let ends = tokenizer.levels().offsets().split_off(1);
-        let scores = self.measure(&tokenizer, &options, &ends)?;
+        let scores = self.measure(&tokenizer, &options, &ends, group)?;
         let Some(all) = scores.last() else { return Ok(serde_json::Value::Null) };
         let by_tokens: Vec<_> = ends
             .iter()
@@ -143,5 +156,9 @@ impl Validator<TokenizerTrainer> for Validation {
             let images = options.source.max_images.map_or_else(String::new, |images| format!(", {images} images"));
             format!("{}{images}", pipeline::without_secrets(&options.source.url))
         })
+    }
+
+    fn digest(&self) -> String {
+        self.digest.clone()
     }
 }
