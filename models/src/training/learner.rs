@@ -106,13 +106,14 @@ impl Learner {
         Ok(())
     }
 
-    /// Whether the weights, and the tensors `more`, are the same in all processes that train together.
+    /// Whether the weights, the loss scale, and the tensors `more` are the same in all processes that train together.
     pub(super) fn is_same_everywhere(&self, more: BTreeMap<String, Tensor>) -> Result<bool, ModelError> {
         let Some(group) = self.group() else { return Ok(true) };
         let _no_grad = tch::no_grad_guard();
         let weights = self.weights();
+        let scale: BTreeMap<_, _> = self.loss_scale.iter().flat_map(LossScale::state).collect();
         // Sums in float64 tell weights apart well enough, and are copied from the device at once.
-        let sums = weights.values().chain(more.values()).map(|tensor| tensor.f_sum(Kind::Double));
+        let sums = weights.values().chain(scale.values()).chain(more.values()).map(|tensor| tensor.f_sum(Kind::Double));
         let sums = Tensor::f_stack(&sums.collect::<Result<Vec<_>, _>>()?, 0)?;
         group.all_equal(&sums.f_to_device(tch::Device::Cpu)?)
     }
@@ -187,5 +188,71 @@ impl Learner {
         state.extend(more);
         state.extend(self.loss_scale.iter().flat_map(LossScale::state));
         state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Device, Rendezvous, StoreServer,
+        parameters::{Init, Parameters},
+    };
+    use std::time::Duration;
+
+    /// In float16, of one tensor of ones.
+    fn learner() -> Learner {
+        let store = ParameterStore::new(1, tch::Device::Cpu);
+        let parameters = Parameters::from_store(&store);
+        let root = parameters.root(tch::Device::Cpu, Kind::Float);
+        drop(root.tensor("weight", &[2], Init::Ones).expect("drawn"));
+        parameters.finish(|_| false).expect("drawn");
+        let options = LearnerOptions {
+            precision: Precision::Fp16,
+            optimizer: AdamWOptions { beta1: 0.9, beta2: 0.95, weight_decay: 0.0 },
+            max_grad_norm: 1.0,
+            ema_decay: 0.9,
+        };
+        Learner::new(store, options).expect("built")
+    }
+
+    /// An update of two micro-batches with these gradients; whether it was left out, the weights after it, and the scale.
+    fn update(learner: &mut Learner, gradients: [f32; 2]) -> (bool, Vec<f32>, f64) {
+        let mut report = StepReport::shared(learner.group());
+        for (index, gradient) in gradients.into_iter().enumerate() {
+            let loss = learner.store().trained()[0].1.f_mul_scalar(f64::from(gradient)).and_then(|all| all.f_sum(None));
+            learner.learn(&loss.expect("a loss"), MicroBatch { index, count: 2 }).expect("gradients");
+        }
+        learner.update(0.1, &mut report).expect("an update");
+        let overflowed = report.read().expect("read").contains(&(StepReport::OVERFLOWED, 1.0));
+        let weights = Vec::<f32>::try_from(&learner.weights()["weight"]).expect("a vector");
+        (overflowed, weights, learner.state(BTreeMap::new())["loss_scale.scale"].double_value(&[0]))
+    }
+
+    #[test]
+    fn where_one_process_overflows_none_moves_and_all_lower_the_scale() {
+        let store = StoreServer::open().expect("a store");
+        let updates: Vec<_> = std::thread::scope(|threads| {
+            let process = |rank| {
+                let (host, port) = ("localhost".to_owned(), store.port());
+                let rendezvous = Rendezvous { host, port, rank, world_size: 2, is_open: true };
+                threads.spawn(move || {
+                    let group = ProcessGroup::meet(&rendezvous, Device::Cpu, Duration::from_secs(120));
+                    let mut learner = learner();
+                    learner.distribute(&group.expect("the other"), 0).expect("the same tensor");
+                    // In the second process alone, and in the first of its micro-batches, which the second one adds to.
+                    let first = update(&mut learner, [if rank == 1 { f32::INFINITY } else { 1.0 }, 1.0]);
+                    let second = update(&mut learner, [1.0 + rank as f32, 1.0]);
+                    assert!(learner.is_same_everywhere(BTreeMap::new()).expect("compared"));
+                    [first, second]
+                })
+            };
+            let processes = [0, 1].map(process);
+            processes.into_iter().map(|process| process.join().expect("no panic")).collect()
+        });
+        assert_eq!(updates[0], updates[1]);
+        let [first, second] = &updates[0];
+        assert_eq!(*first, (true, vec![1.0; 2], 32_768.0));
+        assert!(!second.0 && second.1 != first.1 && second.2 == 32_768.0, "{second:?}");
     }
 }

@@ -31,7 +31,8 @@ impl LossScale {
         Ok(loss.f_mul(&self.scale)?.f_sum(Kind::Float)?)
     }
 
-    /// Takes the scale off `gradients` and adapts it; 1 where the update must not be made, else 0.
+    /// Takes the scale off `gradients` and adapts it; 1 where the update must not be made, else 0. Where several processes train together, their
+    /// gradients are averaged before: what overflows in one of them is infinite or no number in all, and all leave the update out.
     pub(super) fn unscale(&self, gradients: &[Tensor]) -> Result<Tensor, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let found_infinite = Tensor::f_zeros([1], (Kind::Float, self.scale.device()))?;

@@ -78,7 +78,12 @@ pub(super) fn adversarial_trainer() -> TokenizerTrainer {
 }
 
 pub(super) fn trainer() -> TokenizerTrainer {
-    TokenizerTrainer::new(config(), recipe(), &FrozenFiles::default(), device()).expect("built")
+    trainer_in(Precision::Fp32)
+}
+
+pub(super) fn trainer_in(precision: Precision) -> TokenizerTrainer {
+    let recipe = TokenizerRecipe { precision, ..recipe() };
+    TokenizerTrainer::new(config(), recipe, &FrozenFiles::default(), device()).expect("built")
 }
 
 #[test]
