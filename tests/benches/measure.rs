@@ -7,12 +7,14 @@
 //! measure table SOURCE OUTPUT CROP
 //! measure sample GENERATOR TOKENIZER KIND PRECISION BATCH REPEATS THREADS
 //! measure train-generator GENERATOR PRECISION BATCH REPEATS THREADS
+//! measure train-group CONFIG BATCH STEPS REPEATS
 //! measure fid SAMPLES REFERENCE REPEATS THREADS
 //! ```
 
 use models::{
     DeviceChoice, FeatureStatistics, Generator, GeneratorConfig, GeneratorRecipe, GeneratorTrainer, LoadOptions,
-    Precision, Trainer, VisualTokenizer, frechet_distance, initialise, measuring::sampling_times,
+    Precision, ProcessGroup, Rendezvous, Trainer, VisualTokenizer, frechet_distance, initialise,
+    measuring::sampling_times,
 };
 use pipeline::{
     BatchNetwork, DecodeLimits, DeviceError, Limits, ProcessRank, Run, SourceOptions, SourceReader, Storage, Telemetry,
@@ -58,6 +60,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["train-generator", generator, precision, batch, repeats, threads] => {
             let sizes = Sizes { batch: batch.parse()?, repeats: repeats.parse()?, threads: threads.parse()? };
             train_generator(generator.as_ref(), precision.parse()?, sizes)?
+        }
+        ["train-group", config, batch, steps, repeats] => {
+            train_group(config.as_ref(), batch.parse()?, steps.parse()?, repeats.parse()?)?
         }
         ["fid", samples, reference, repeats, threads] => {
             fid(samples.as_ref(), reference.as_ref(), repeats.parse()?, threads.parse()?)?
@@ -205,13 +210,9 @@ fn train_generator(generator: &Path, precision: Precision, sizes: Sizes) -> Meas
     let file = generator.join("config.json");
     let config = GeneratorConfig::from_json(&fs::read_to_string(&file)?, &file)?;
     let recipe = GeneratorRecipe { precision, ..GeneratorRecipe::published() };
-    let mut random = Random::new(1);
-    let tokens = config.tokens_per_image();
-    let codes = (0..sizes.batch * tokens).map(|_| random.below(config.codebook_size() as u64) as i16).collect();
-    let classes: Vec<i32> = (0..i32::try_from(config.classes())?).cycle().take(sizes.batch).collect();
+    let batch = [random_rows(&config, sizes.batch)?];
     let counted = PASSES * sizes.batch as i64 * config.forward_operations();
     let mut trainer = GeneratorTrainer::new(config, recipe, device)?;
-    let batch = [(TokenBatch::try_new(codes, tokens)?, classes)];
     // A step leaves its losses on the device; reading one waits for it.
     trainer.step(&batch)?.read()?;
     let mut seconds = Vec::new();
@@ -221,6 +222,48 @@ fn train_generator(generator: &Path, precision: Precision, sizes: Sizes) -> Meas
         seconds.push(started.elapsed().as_secs_f64());
     }
     Ok(json!({ "seconds": seconds, "operations": operations(precision, counted, 0) }))
+}
+
+/// Random codes, and the classes in turn.
+fn random_rows(config: &GeneratorConfig, rows: usize) -> Result<(TokenBatch, Vec<i32>), Box<dyn Error>> {
+    let (mut random, tokens) = (Random::new(1), config.tokens_per_image());
+    let codes = (0..rows * tokens).map(|_| random.below(config.codebook_size() as u64) as i16).collect();
+    let classes = (0..i32::try_from(config.classes())?).cycle().take(rows).collect();
+    Ok((TokenBatch::try_new(codes, tokens)?, classes))
+}
+
+/// Time of a step of `batch` random rows on one thread, the mean over `steps`, in each repeat: in the group of processes that `torchrun`'s
+/// variables name, or without one where there are none.
+fn train_group(config: &Path, batch: usize, steps: usize, repeats: usize) -> Measured {
+    let device = initialise(&[DeviceChoice::Cpu], Some(1))?[0];
+    let config = GeneratorConfig::from_json(&fs::read_to_string(config)?, config)?;
+    let rows = [random_rows(&config, batch)?];
+    let mut trainer = GeneratorTrainer::new(config, GeneratorRecipe::published(), device)?;
+    if std::env::var_os("RANK").is_some() {
+        let number = |name: &str| -> Result<usize, Box<dyn Error>> { Ok(std::env::var(name)?.parse()?) };
+        let rendezvous = Rendezvous {
+            host: std::env::var("MASTER_ADDR")?,
+            port: number("MASTER_PORT")?.try_into()?,
+            rank: number("RANK")?,
+            world_size: number("WORLD_SIZE")?,
+            is_open: false,
+        };
+        trainer.distribute(&ProcessGroup::meet(&rendezvous, device, Duration::from_secs(60))?, 0)?;
+    }
+    // The first steps pay for what is set up once.
+    for _ in 0..2 {
+        trainer.step(&rows)?;
+    }
+    let mut seconds = Vec::new();
+    for _ in 0..repeats {
+        let started = Instant::now();
+        for _ in 0..steps {
+            // On a processor a step has computed everything when it returns.
+            trainer.step(&rows)?;
+        }
+        seconds.push(started.elapsed().as_secs_f64() / steps as f64);
+    }
+    Ok(json!({ "seconds": seconds }))
 }
 
 /// Time of decoding and cropping every image of a folder on this one thread, and their views.

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from report import Limits  # noqa: E402: the folder's name is no package's
 TOKENIZER = HERE.parent.parent / "tests/fixtures/tokenizer"
 CLOTHES = HERE.parent.parent / "samples/fashion-mnist"
 TOKENS_PER_IMAGE = 128
-PARTS = ("decode", "tables", "memory", "scores", "generator", "encode")
+PARTS = ("decode", "tables", "memory", "scores", "generator", "group", "encode")
 # Shares of the machine's peak that are aimed at.
 FLOAT32_SHARE, BFLOAT16_SHARE, TRAINING_SHARE = 0.9, 0.85, 0.8
 
@@ -229,6 +230,35 @@ class Bench:
         shares = ", ".join(f"{part} {share:.0%}" for part, share in report["shares"].items())
         self.table.add(f"its time, {kind}", "", shares, "printed", None)
 
+    # --- processes that train together -----------------------------------------------------------------------------------
+
+    def group(self, checkout, python):
+        """What a group adds to a step: as many processes with the same batches, in a group and without one."""
+        batch, steps, repeats = (4, 2, 1) if self.quick else (16, 20, 5)
+        step(f"Training steps of {batch} with the generator that ships, one thread a process")
+        config = CLOTHES / "generator/config.json"
+        sizes = [config, batch, steps, repeats]
+        ours = [self.measure_program, "train-group", *sizes]
+        theirs = [HERE / "published_group.py", checkout, *sizes]
+
+        def in_group(side, size):
+            if side == "DDP":
+                # torchrun, which starts all of them.
+                return [([python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", size, *theirs], {})]
+            port = free_port()
+            return [(ours, rank_of(size, rank, port)) for rank in range(size)]
+
+        alone = {"ours": ours, "DDP": [python, *theirs]} if checkout else {"ours": ours}
+        for side, command in alone.items():
+            for size in (1, 2):
+                apart = seconds_a_step([(command, {})] * size)
+                ratio = seconds_a_step(in_group(side, size)) / apart
+                what, against = f"training step in a group of {size}, {side}", "as many without a group"
+                self.table.add(what, against, f"{ratio:.2f} of their time", "printed", None)
+        if not checkout:
+            skipped = "skipped: RESTOK_PUBLISHED names no checkout of it"
+            self.table.add("training step in a group, DDP", "as many without a group", skipped, "printed", None)
+
     # --- scores ----------------------------------------------------------------------------------------------------------
 
     def fid(self, python):
@@ -354,6 +384,34 @@ class Bench:
         self.table.add("peak memory", f"{times} times the images", f"{growth:+.1%}", "within 5 %", abs(growth) <= 0.05)
 
 
+def seconds_a_step(processes):
+    """Of processes that start together, each a command and its variables: the best repeat of each, and the mean over them."""
+    started = []
+    for command, variables in processes:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **variables}
+        started.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, env=environment))
+    best = []
+    for process in started:
+        output, _ = process.communicate()
+        if process.returncode != 0:
+            for other in started:
+                other.kill()
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+        best.append(min(json.loads(output.splitlines()[-1])["seconds"]))
+    return statistics.mean(best)
+
+
+def rank_of(size, rank, port):
+    """The variables that torchrun would set."""
+    return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
 def write_tiny_images(file, count):
     """Images that cost nothing to decode, under names such as ImageNet's: the table's other columns are as long as real ones."""
     random = numpy.random.default_rng(3)
@@ -430,6 +488,8 @@ def main():
             bench.fid(python)
         if "generator" in arguments.only:
             bench.generator(Path(checkout).resolve(), python) if checkout else bench.generator_alone()
+        if "group" in arguments.only:
+            bench.group(Path(checkout).resolve() if checkout else None, python)
         if "encode" in arguments.only:
             if checkout:
                 bench.encode(Path(checkout).resolve(), python)

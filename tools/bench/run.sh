@@ -4,7 +4,7 @@
 #   RESTOK_PUBLISHED=FOLDER         a checkout of the published implementation; its rows are left out without it
 #   RESTOK_PUBLISHED_PYTHON=PYTHON  an interpreter that can run it; without it, one is set up in .deps/published (some gigabytes)
 #   BENCH_ARGS=--quick              few views and repeats: does everything run?
-#   BENCH_ARGS='--only scores'      some parts: decode, tables, memory, scores, generator, encode
+#   BENCH_ARGS='--only scores'      some parts: decode, tables, memory, scores, generator, group, encode
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
