@@ -272,7 +272,8 @@ fn train(
         };
         let work = move || {
             let _named = launch.named();
-            let trained = training(group.clone(), &cancel);
+            let own_device = group.as_ref().map_or(Ok(()), |group| group.use_device());
+            let trained = own_device.map_err(Into::into).and_then(|()| training(group.clone(), &cancel));
             // Who ends because of another one is not the reason.
             let is_own = |error: &anyhow::Error| !matches!(error.downcast_ref(), Some(ModelError::ProcessGroup { .. }));
             if let (Err(error), Some(group)) = (&trained, &group)

@@ -75,6 +75,11 @@ void* symbol(const char* name) {
   return found;
 }
 
+// Of this thread, by a function of c10's CUDA half, which libtorch_cuda brings along.
+void set_current_device(int device) {
+  reinterpret_cast<void (*)(c10::DeviceIndex, bool)>(symbol("_ZN3c104cuda10set_deviceEab"))(static_cast<c10::DeviceIndex>(device), false);
+}
+
 // NCCL's group without NCCL's and CUDA's headers, which users lack: its two constructors are exported by libtorch_cuda, and all else goes
 // through the virtual functions of Backend. Memory is more than either object takes (0x480 and 0x100 bytes in 2.13).
 BackendPointer nccl(const StorePointer& store, int rank, int size, milliseconds timeout, int device) {
@@ -170,6 +175,11 @@ EXPORTED int restok_group_open(
     }
     *result = own.release();
   });
+}
+
+// Makes a CUDA device the current one of this thread.
+EXPORTED int restok_set_current_device(int cuda_device) {
+  return restok::guarded([&] { set_current_device(cuda_device); });
 }
 
 EXPORTED void restok_group_free(void* group) {

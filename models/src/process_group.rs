@@ -48,6 +48,7 @@ mod shim {
             cuda_device: c_int,
             group: *mut *mut c_void,
         ) -> c_int;
+        pub(super) fn restok_set_current_device(cuda_device: c_int) -> c_int;
         pub(super) fn restok_group_free(group: *mut c_void);
         pub(super) fn restok_group_abort(group: *mut c_void) -> c_int;
         pub(super) fn restok_group_all_reduce(group: *mut c_void, tensor: *mut C_tensor, largest: c_int) -> c_int;
@@ -228,6 +229,8 @@ pub struct ProcessGroup {
     /// For what is agreed on beside tensors.
     control: Owned,
     store: Store,
+    /// Number of the CUDA device that this process trains on.
+    cuda_device: Option<c_int>,
     rank: usize,
     world_size: usize,
     timeout: Duration,
@@ -281,12 +284,23 @@ impl ProcessGroup {
             })?;
             Owned::new(group, shim::restok_group_free)
         };
-        let device = match device {
-            Device::Cuda(number) => Some(open("nccl", c_int::try_from(number).unwrap_or(0))?),
+        let cuda_device = match device {
+            Device::Cuda(number) => Some(c_int::try_from(number).unwrap_or(0)),
             Device::Cpu => None,
         };
+        cuda_device.map_or(Ok(()), set_current_device)?;
+        let device = cuda_device.map(|number| open("nccl", number)).transpose()?;
         let control = open("gloo", -1)?;
-        Ok(Arc::new(Self { device, control, store, rank, world_size, timeout }))
+        Ok(Arc::new(Self { device, control, store, cuda_device, rank, world_size, timeout }))
+    }
+
+    /// Lets what this thread asks of CUDA without naming a device go to the one that this process trains on: memory is taken on no other. Each
+    /// thread has its own; that which met the others has it already.
+    ///
+    /// # Errors
+    /// When the libtorch in use cannot do it.
+    pub fn use_device(&self) -> Result<(), ModelError> {
+        self.cuda_device.map_or(Ok(()), set_current_device)
     }
 
     /// Number of this process, from 0.
@@ -556,6 +570,11 @@ impl Arrival {
             None => Ok(true),
         }
     }
+}
+
+fn set_current_device(cuda_device: c_int) -> Result<(), ModelError> {
+    #[expect(unsafe_code, reason = "takes no pointer")]
+    check(unsafe { shim::restok_set_current_device(cuda_device) })
 }
 
 fn ranks(of: &[usize]) -> String {
