@@ -22,6 +22,11 @@ pub struct BatchMemory {
 }
 
 impl BatchMemory {
+    /// Of a network of which it is known what it takes: `fixed` bytes whatever the batch, and `row` bytes a row.
+    pub fn known(fixed: u64, row: u64) -> Self {
+        Self { fixed: fixed as f64, row: row as f64, most: None }
+    }
+
     /// Runs `batch` with few rows and with some more, and takes the line through the peaks of the largest two that fit. The answer is an
     /// estimate: torch and its libraries choose kernels and their workspaces by shape.
     ///

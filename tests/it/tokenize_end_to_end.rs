@@ -216,6 +216,16 @@ fn a_batch_size_of_auto_is_measured_once_and_then_part_of_the_plan() {
 }
 
 #[test]
+fn a_batch_size_that_no_processor_has_memory_for_is_refused_before_the_output_is_touched() {
+    let workspace = workspace();
+    workspace.sample_folder(24);
+    let mut command = workspace.restok(["tokenize", "--source=images", "--output=out", "--batch-size=1000000000"]);
+    command.arg("--tokenizer").arg(workspace.tokenizer()).args(["--devices=cpu", "--device-threads=1"]);
+    run(&mut command).expect_code(42).expect_message(&["--batch-size", "1000000000", "at most", "free on cpu"]);
+    assert!(!workspace.path("out").exists() || workspace.files("out").is_empty());
+}
+
+#[test]
 fn tokens_become_pictures_again() {
     let workspace = workspace();
     let sample = workspace.sample_folder(24);

@@ -108,7 +108,10 @@ fn text(dry_run: &DryRun<'_>) -> String {
     };
     let memory = dry_run.memory.map_or_else(
         || "not measured".to_owned(),
-        |memory| format!("about {} of {} for a batch", bytes(memory.batch_bytes), bytes(memory.device_bytes)),
+        |memory| {
+            let misfit = if memory.batch_bytes > memory.device_bytes { ": it does not fit" } else { "" };
+            format!("about {} of {} for a batch{misfit}", bytes(memory.batch_bytes), bytes(memory.device_bytes))
+        },
     );
     let pairs = [
         ("source", source_text(settings)),
