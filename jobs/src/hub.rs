@@ -2,15 +2,21 @@
 //!
 //! The hub's own client does the work, so that cache, endpoint and token are where all its other clients have them. A branch
 //! is first resolved to the commit it points at, and all files are taken from that commit: a push between two downloads
-//! cannot mix two versions. A commit that is in the cache already is not downloaded again.
+//! cannot mix two versions. A commit that is in the cache already is not downloaded again, and of several processes one downloads.
+
+mod fetch_lock;
 
 use crate::environment;
+use fetch_lock::FetchLock;
 use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{Api, ApiBuilder, ApiError},
 };
 use models::ModelError;
-use std::path::{Path, PathBuf};
+use std::{
+    cell::OnceCell,
+    path::{Path, PathBuf},
+};
 
 /// The file of a model that is fetched first, because it is small: a wrong address costs no gigabyte.
 const CONFIG: &str = "config.json";
@@ -195,6 +201,8 @@ struct Hub<'a> {
     endpoint: String,
     repository: &'a str,
     revision: &'a str,
+    /// From the first file that must be fetched to the end; `None` where there are no locks.
+    lock: OnceCell<Option<FetchLock>>,
 }
 
 impl<'a> Hub<'a> {
@@ -212,7 +220,7 @@ impl<'a> Hub<'a> {
             .with_endpoint(endpoint.clone())
             .with_token(settings.token.clone());
         let api = builder.build().map_err(|error| HubError::Cache { problem: error.to_string() })?;
-        Ok(Self { api, cache, endpoint, repository, revision })
+        Ok(Self { api, cache, endpoint, repository, revision, lock: OnceCell::new() })
     }
 
     fn repo(&self, revision: &str) -> Repo {
@@ -273,11 +281,17 @@ impl<'a> Hub<'a> {
 
     /// Fetches one file, unless the cache has it.
     fn fetch_file(&self, file: &str, commit: &str) -> Result<(), HubError> {
-        if self.cache.repo(self.repo(commit)).pointer_path(commit).join(file).exists() {
+        let place = self.cache.repo(self.repo(commit)).pointer_path(commit).join(file);
+        if place.exists() {
             return Ok(());
         }
         let api = self.api.repo(self.repo(commit));
         let metadata = self.api.metadata(&api.url(file)).map_err(|error| self.explain(file, &error))?;
+        self.lock()?;
+        if place.exists() {
+            // Fetched by another process meanwhile.
+            return Ok(());
+        }
         tracing::info!("fetching {file} ({} bytes) of hf://{} at {commit}", metadata.size(), self.repository);
         let path = api.download(file).map_err(|error| self.explain(file, &error))?;
         let found = std::fs::metadata(&path).map_err(|error| HubError::Cache { problem: error.to_string() })?.len();
@@ -289,6 +303,18 @@ impl<'a> Hub<'a> {
                 expected: metadata.size() as u64,
                 path: path.canonicalize().unwrap_or(path),
             });
+        }
+        Ok(())
+    }
+
+    /// Waits until no other process fetches into the repository's part of the cache, and keeps the others waiting until this is dropped.
+    fn lock(&self) -> Result<(), HubError> {
+        if self.lock.get().is_none() {
+            // Beside the locks of Python's client, where no client looks for models.
+            let folder = self.cache.path().join(".locks").join(self.repo(self.revision).folder_name());
+            let lock = FetchLock::wait(&folder.join("restok.lock"), self.repository);
+            let lock = lock.map_err(|error| HubError::Cache { problem: error.to_string() })?;
+            self.lock.get_or_init(|| lock);
         }
         Ok(())
     }

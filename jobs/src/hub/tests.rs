@@ -1,11 +1,15 @@
 //! The hub's client against a small HTTP server of our own, which speaks as the hub does.
 
 use super::*;
+use pipeline::testing::{returns, wait_until};
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -20,6 +24,8 @@ struct State {
     files: HashMap<String, Vec<u8>>,
     /// Answer this status to everything.
     failing: Option<u16>,
+    /// Say when somebody reads the whole of the weights, and wait before the answer.
+    held: Option<(Sender<()>, Receiver<()>)>,
     /// `METHOD path` and the authorization of every request.
     requests: Vec<(String, Option<String>)>,
 }
@@ -94,6 +100,13 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) {
             })
         };
         let path = lines[0].split(' ').nth(1).unwrap_or_default().to_owned();
+        if path.ends_with(WEIGHTS) && header("range").as_deref() == Some("bytes=0-") {
+            let held = state.lock().expect("held briefly").held.take();
+            if let Some((reached, let_go)) = held {
+                reached.send(()).expect("the test waits for it");
+                let_go.recv().expect("the test lets it go");
+            }
+        }
         let answer = answer(&path, header("authorization"), header("range"), &mut state.lock().expect("held briefly"));
         if (&mut &*stream).write_all(&answer).is_err() {
             return;
@@ -284,4 +297,29 @@ fn offline_uses_the_cache_and_asks_nobody() {
     let before = hub.requests().len();
     assert_eq!(fetch(&offline, "owner/name", None).expect("cached"), folder);
     assert_eq!(hub.requests().len(), before);
+}
+
+#[test]
+fn who_comes_while_another_process_fetches_waits_for_it_and_fetches_nothing_again() {
+    let alone = TestHub::start();
+    fetch(&alone.settings(), "owner/name", None).expect("it is there");
+    let hub = TestHub::start();
+    let ((reached, at_the_weights), (let_go, held)) = (channel(), channel());
+    hub.change(|state| state.held = Some((reached, held)));
+    let asked = |hub: &TestHub| hub.requests().iter().filter(|(path, _)| path.ends_with(WEIGHTS)).count();
+    std::thread::scope(|threads| {
+        // Each opens the lock for itself, as processes do.
+        let fetch = || fetch(&hub.settings(), "owner/name", None).expect("it is there");
+        let first = threads.spawn(fetch);
+        returns("the first to read the weights", || at_the_weights.recv().expect("it reads them"));
+        let before = asked(&hub);
+        let second = threads.spawn(fetch);
+        wait_until("the second to ask for the weights", || asked(&hub) > before);
+        let_go.send(()).expect("it waits");
+        let [first, second] = [first, second].map(|one| returns("both to end", || one.join().expect("no panic")));
+        assert_eq!(first, second);
+        assert_eq!(std::fs::read(second.join(WEIGHTS)).expect("a file"), vec![7; 100_000]);
+    });
+    // The second has asked for the commit, and how large the weights are.
+    assert_eq!(hub.requests().len(), alone.requests().len() + 2);
 }
