@@ -73,7 +73,7 @@ def _matrix(column: pa.Array | pa.ChunkedArray) -> Codes:
     # All values of the list's memory, those of rows in front of a slice and behind it included.
     first, last = column.offset * size, (column.offset + len(column)) * size
     values = column.values.slice(first, last - first)
-    if column.null_count or values.null_count:
-        raise OutputError(f"column tokens: {column.null_count + values.null_count} nulls, expected none")
+    if nulls := column.null_count or values.null_count:
+        raise OutputError(f"column tokens: {nulls} nulls, expected none")
     matrix: Codes = values.to_numpy(zero_copy_only=True).reshape(len(column), size)
     return matrix
