@@ -53,8 +53,8 @@ def decode(
     _check_ids(image_ids)
     keep = output.levels.tokens_per_image if keep is None else keep
     with tempfile.TemporaryDirectory(prefix="restok-decode-") as folder:
-        options = ["--tokens", output.address, "--to", folder, "--tokenizer", tokenizer, "--no-originals", "--keep", str(keep)]
-        options += ["--view", str(view), "--precision", precision, "--device", device]
+        options: list[str | os.PathLike[str]] = ["--tokens", output.address, "--to", folder, "--no-originals", "--keep", str(keep)]
+        options += ["--tokenizer", tokenizer, "--view", str(view), "--precision", precision, "--device", device]
         options += ["--batch-size", str(batch_size)] if batch_size else []
         options += ["--allow-other-tokenizer"] if allow_other_tokenizer else []
         for image_id in image_ids:
@@ -97,7 +97,6 @@ def _read(path: Path) -> "PIL.Image.Image":
 
     try:
         with PIL.Image.open(path) as image:
-            image.load()
-            return image
+            return image.copy()
     except FileNotFoundError as error:
         raise OutputError(f"{path.name}: the program wrote no such file, expected the decoded image") from error

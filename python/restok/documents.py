@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from restok.errors import OutputError
@@ -123,7 +122,7 @@ def read_row_counts(document: Document) -> RowCounts:
     """The row counts of a unit or an output; in files they are called books."""
     books = document.part("books")
     rejected = books.part("rejected")
-    by_reason = MappingProxyType({reason: rejected.get(reason, int) for reason in rejected.fields})
+    by_reason = {reason: rejected.get(reason, int) for reason in rejected.fields}
     get = books.get
     return RowCounts(get("listed", int), get("written", int), by_reason, get("token_rows", int), get("bytes_read", int))
 
@@ -138,7 +137,7 @@ def add_row_counts(parts: Sequence[RowCounts]) -> RowCounts:
     def total(name: str) -> int:
         return sum(getattr(part, name) for part in parts)
 
-    by_reason = MappingProxyType(dict(sorted(rejected.items())))
+    by_reason = dict(sorted(rejected.items()))
     return RowCounts(total("listed"), total("written"), by_reason, total("token_rows"), total("bytes_read"))
 
 
@@ -152,4 +151,4 @@ def read_settings(document: Document) -> tuple[Mapping[str, Any], Tokenizer]:
     get = tokenizer.get
     levels = Levels(tuple(sizes))
     read = Tokenizer(get("name", str), get("sha256", str), get("codebook_size", int), levels)
-    return MappingProxyType(settings.fields), read
+    return settings.fields, read

@@ -107,8 +107,9 @@ def encode(
     width = len(str(len(images) - 1))
     for position, image in enumerate(images):
         _write(source / f"{position:0{width}}.image", image)
-    options = ["--source", source, "--layout", "folder", "--image-extensions", "any", "--output", Path(folder.name) / "output"]
-    options += ["--tokenizer", tokenizer, "--precision", precision, "--devices", devices, "--split", "notebook", "--max-reject-rate", "100%"]
+    options: list[str | os.PathLike[str]] = ["--source", source, "--layout", "folder", "--image-extensions", "any"]
+    options += ["--output", Path(folder.name) / "output", "--split", "notebook", "--max-reject-rate", "100%"]
+    options += ["--tokenizer", tokenizer, "--precision", precision, "--devices", devices]
     options += ["--crop", crop] if crop else []
     options += ["--batch-size", str(batch_size)] if batch_size else []
     run_program(program, ["tokenize", *options])

@@ -99,7 +99,8 @@ class EpochOrder:
 def _words(seed: int, purpose: int, epoch: int, window: int, first: int, count: int) -> Words:
     """Words `first` to `first + count` for a purpose."""
     counter, skip = divmod(first, _WORDS_OF_A_COUNTER)
-    generator = np.random.Philox(key=[seed, purpose], counter=[counter, 0, window, epoch])
+    key, place = (np.array(numbers, np.uint64) for numbers in ([seed, purpose], [counter, 0, window, epoch]))
+    generator = np.random.Philox(key=key, counter=place)
     words: Words = generator.random_raw(skip + count)[skip:]
     return words
 

@@ -31,7 +31,7 @@ def find_program(binary: str | os.PathLike[str] | None = None) -> str:
 def run_program(program: str, arguments: Sequence[str | os.PathLike[str]]) -> str:
     """Runs it and returns what it printed on standard output. Its settings are the arguments alone: RESTOK_… variables are not passed on."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RESTOK_")}
-    command = [program, *map(os.fspath, arguments)]
+    command = [program, *(os.fspath(argument) for argument in arguments)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         log = "\n".join(done.stderr.strip().splitlines()[-_LINES_OF_AN_ERROR:])

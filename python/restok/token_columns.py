@@ -1,6 +1,7 @@
 """The tokens column of Arrow rows as a NumPy matrix, where it lies: nothing is copied."""
 
 import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +40,14 @@ def codes(rows: pa.RecordBatch | pa.Table | pa.Array | pa.ChunkedArray, level: i
 
 def check_token_schema(schema: pa.Schema, tokens_per_image: int, address: str) -> None:
     """Raises unless the columns of the tokens table are there and of their types."""
+
+    def type_of(name: str) -> Any:
+        return schema.field(name).type if name in schema.names else "no such column"
+
     for name, kind in _COLUMNS.items():
-        found = schema.field(name).type if name in schema.names else "no such column"
-        if found != kind:
-            raise OutputError(f"{address}: column {name}: {found}, expected {kind}")
-    found = schema.field("tokens").type if "tokens" in schema.names else "no such column"
+        if type_of(name) != kind:
+            raise OutputError(f"{address}: column {name}: {type_of(name)}, expected {kind}")
+    found = type_of("tokens")
     if not _is_list_of_codes(found) or found.list_size != tokens_per_image:
         raise OutputError(f"{address}: column tokens: {found}, expected a list of {tokens_per_image} int16")
 

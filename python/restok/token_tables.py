@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,9 @@ from restok.output import Output, open_output
 from restok.token_columns import Codes, codes
 
 #: An output, its address, or several of them.
-Source = Output | str | os.PathLike[str] | Sequence[Output | str | os.PathLike[str]]
+Source: TypeAlias = Output | str | os.PathLike[str] | Sequence[Output | str | os.PathLike[str]]
 #: Which rows to take: an expression over the columns of the tokens table but `tokens`, or a function of a table of them that gives a mask.
-Filter = pc.Expression | Callable[[pa.Table], Any]
+Filter: TypeAlias = pc.Expression | Callable[[pa.Table], Any]
 
 _FILTER_COLUMNS_LEFT_OUT = {"tokens"}
 _BYTES_OF_A_LABEL = 8
@@ -107,7 +107,7 @@ class TokenTables:
         for file in self.files:
             digest.update(f"{file.output.plan} {file.record.path} {file.record.sha256} {file.images} {file.rows}\n".encode())
             if file.kept is not None:
-                digest.update(np.packbits(file.kept))
+                digest.update(np.packbits(file.kept).tobytes())
         return digest.hexdigest()
 
     def rows_for(self, files: Iterable[int]) -> Rows:
@@ -161,7 +161,7 @@ class TokenTables:
         if filter is None:
             return [(output, record, None) for output, record in files]
         with ThreadPoolExecutor(self.threads) as pool:
-            masks = pool.map(lambda file: _mask(*file, filter, self.verify), files)
+            masks = pool.map(lambda file: _mask(file[0], file[1], filter, self.verify), files)
             return [(output, record, mask) for (output, record), mask in zip(files, masks, strict=True) if mask.any()]
 
 
@@ -190,9 +190,9 @@ def _check_same_tokenizer(outputs: Sequence[Output]) -> None:
 def _views_left(rows: int, views: int, mask: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
     """Views of each image that are left, where at least one is."""
     if mask is None:
-        return np.full(rows // views, views, np.int64)
-    counts = mask.reshape(-1, views).sum(axis=1)
-    return counts[counts > 0].astype(np.int64)
+        return np.broadcast_to(np.int64(views), rows // views)
+    counts: npt.NDArray[np.int64] = mask.reshape(-1, views).sum(axis=1, dtype=np.int64)
+    return counts[counts > 0]
 
 
 def _mask(output: Output, record: FileRecord, filter: Filter, verify: bool) -> npt.NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
+import restok as restok_package
 from conftest import CHECKOUT, SAMPLES, SECONDS_TO_END, TOKENIZER, binary, restok
 
 SERVERS = CHECKOUT / ".deps" / "servers"
@@ -192,10 +193,11 @@ def store(request):
         yield Store(server, monkeypatch)
 
 
-def tokenize(source, output):
+def tokenize(source, output, *options):
     return restok(
         *("tokenize", "--source", source, "--output", output, "--tokenizer", TOKENIZER),
         *("--split", "sample", "--devices", "cpu", "--unit-size", 16, "--batch-size", 8, "--max-reject-rate", "10%"),
+        *options,
     )
 
 
@@ -225,6 +227,21 @@ def test_a_set_goes_from_store_to_store_and_is_verified_there(store, expected):
     tokenize(source, output)
     assert store.server.keys("tokens out/") == before
     assert not [key for key in before if "_staging" in key]
+
+
+def test_the_python_package_reads_what_is_there(store, expected):
+    output = store.uri("tokens for python")
+    tokenize(store.uri(f"{FOLDER}/*.tar"), output)
+    opened = restok_package.open(output)
+    rows = [row for batch in opened.batches() for row in batch.to_pylist()]
+    assert {(row["image_id"], row["view"]): row["tokens"] for row in rows} == expected
+    assert opened.tokens().count_rows() == len(expected)
+    # An unfinished one goes by a listing.
+    tokenize(store.uri(f"{FOLDER}/*.tar"), store.uri("unfinished for python"), "--no-finalize")
+    unfinished = restok_package.open(store.uri("unfinished for python"), allow_unfinished=True)
+    assert not unfinished.finished and unfinished.token_files == opened.token_files
+    with pytest.raises(restok_package.OutputError, match="expected an output of restok"):
+        restok_package.open(store.uri("nothing here"))
 
 
 def test_a_signed_url_is_enough_to_read(store, expected, tmp_path):

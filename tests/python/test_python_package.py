@@ -233,7 +233,7 @@ def test_a_file_of_other_columns_or_rows_is_refused(tmp_path):
         (lambda manifest: manifest.update(plan="ab" * 32), "_manifest.json: speaks of plan abababab, but the output belongs to"),
         (lambda manifest: manifest.update(schema_version=2), "_manifest.json: schema version 2, this package reads up to 1"),
         (lambda manifest: manifest["books"].update(written=35), "_manifest.json: 38 images listed, but 35 written and 2 rejected"),
-        (lambda manifest: manifest["tokens"].pop(), "_manifest.json: files of 32 rows, but its row counts say 36"),
+        (lambda manifest: manifest["tokens"].pop(), r"_manifest.json: files of \d+ rows, but its row counts say 36"),
         (lambda manifest: manifest["tokens"][0].update(rows="many"), "_manifest.json: tokens: rows is 'many', expected a number"),
         (lambda manifest: manifest["settings"]["tokenizer"].update(levels=[]), r"tokenizer: levels are \[\], expected sizes"),
     ],
@@ -357,6 +357,11 @@ def test_labels_go_with_their_images(numbered):
         assert (batch.labels == batch.codes[:, 0] % 10).all() and batch.labels.dtype == np.int64
 
 
+ORDER_OF_FILES = (0, 2, 4, 1, 5, 3)
+ORDER_OF_IMAGES = [3, 24, 12, 28, 19, 0]
+VIEWS_OF_IMAGES = [6, 0, 4, 9, 6, 9, 0, 5]
+
+
 def test_the_order_is_the_same_in_every_version():
     """States that were saved resume on these numbers: a change here breaks them."""
     order = EpochOrder.of(7, [(5, 1)] * 6, memory_bytes=100, shuffle=True)
@@ -364,11 +369,6 @@ def test_the_order_is_the_same_in_every_version():
     assert [window.files for window in windows] == [ORDER_OF_FILES]
     assert order.order_in(windows[0]).tolist()[:6] == ORDER_OF_IMAGES
     assert order.views_of(3, 2, np.full(8, 10)).tolist() == VIEWS_OF_IMAGES
-
-
-ORDER_OF_FILES = ()
-ORDER_OF_IMAGES = []
-VIEWS_OF_IMAGES = []
 
 
 def test_views_follow_from_seed_epoch_and_image_alone(numbered):
