@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import restok
 from test_python_package import VIEWS, batches, images, rows_of, write_numbered
-from torch_for_tests import torch
+from torch_for_tests import import_torch
 
-from torch.utils.data import DataLoader  # isort: skip: torch is there from here on.
+try:
+    torch, _ = import_torch()
+except ImportError as error:
+    pytest.skip(str(error), allow_module_level=True)
+from torch.utils.data import DataLoader
 
 
 @pytest.fixture(scope="module")
