@@ -74,7 +74,7 @@ class EpochBatches:
         windows = _WindowCursor(self._reader, self._order, start.epoch)
         for number, (first, end) in enumerate(self._spans(start.taken)):
             if number % workers == worker:
-                codes, labels = _rows(windows, first, end)
+                codes, labels = windows.rows(first, end)
                 # What this worker takes next comes behind the turn of all of them.
                 yield Batch(codes, labels, self.after(start, number + workers - worker))
 
@@ -105,17 +105,6 @@ def epoch_order(tables: TokenTables, seed: int, shuffle: bool, memory_bytes: int
     return EpochOrder.of(seed, [(file.images, tables.bytes_of(file)) for file in tables.files], memory_bytes, shuffle)
 
 
-def _rows(windows: "_WindowCursor", first: int, end: int) -> tuple[Codes, npt.NDArray[np.int64]]:
-    """The rows of some images of the epoch."""
-    parts = []
-    for window, start, stop in windows.parts(first, end):
-        places = window.places[start:stop]
-        parts.append((window.rows.codes.take(places, axis=0), window.rows.labels.take(places)))
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([codes for codes, _ in parts]), np.concatenate([labels for _, labels in parts])
-
-
 class _WindowCursor:
     """The windows of an epoch, one after the other, as far as they are asked for."""
 
@@ -126,14 +115,21 @@ class _WindowCursor:
         self._next: Window | None = next(self._windows)
         self._window: ShuffledWindow | None = None
 
-    def parts(self, first: int, end: int) -> Iterator[tuple[ShuffledWindow, int, int]]:
-        """Some images of the epoch, as windows and places in their order."""
+    def rows(self, first: int, end: int) -> tuple[Codes, npt.NDArray[np.int64]]:
+        """The rows of some images of the epoch, which may lie in several windows."""
+        parts = []
         while first < end:
-            window = self._window_of(first)
-            start = first - window.window.first
-            stop = min(end - window.window.first, window.window.images)
-            yield window, start, stop
-            first += stop - start
+            parts.append(self._rows_of_window(first, end))
+            first += len(parts[-1][1])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([codes for codes, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+    def _rows_of_window(self, first: int, end: int) -> tuple[Codes, npt.NDArray[np.int64]]:
+        """The rows of those images that lie in the window of the first one."""
+        window = self._window_of(first)
+        places = window.places[first - window.window.first : end - window.window.first]
+        return window.rows.codes.take(places, axis=0), window.rows.labels.take(places)
 
     def _window_of(self, image: int) -> ShuffledWindow:
         while self._window is None or image >= self._window.window.first + self._window.window.images:

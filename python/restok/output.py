@@ -141,7 +141,7 @@ class Output:
         """
         if file is None:
             file = self._first_file()
-        metadata = self._footer(file).metadata.metadata or {}
+        metadata = self._schema_of(file).metadata or {}
         pairs = {key.decode(): value.decode() for key, value in metadata.items()}
         return {key.removeprefix("restok."): pairs[key] for key in sorted(pairs) if key.startswith("restok.")}
 
@@ -165,18 +165,21 @@ class Output:
             yield from self.read_tokens(file, columns, verify=verify).to_batches()
 
     def read_tokens(self, file: FileRecord, columns: Sequence[str] | None = None, *, verify: bool = True) -> pa.Table:
-        """The rows of one file of the tokens table."""
-        address = self._storage.address_of(file.path)
-        content = self._storage.read(file.path, f"is missing, but {self._named_by} names it")
-        if content.size != file.bytes:
-            raise OutputError(f"{address}: {content.size} bytes, but {self._named_by} says {file.bytes}")
-        if verify:
-            digest = hashlib.sha256(content).hexdigest()
-            if digest != file.sha256:
-                raise OutputError(f"{address}: its SHA-256 is {digest}, but {self._named_by} says {file.sha256}")
-        parquet = _decoded(address, lambda: papq.ParquetFile(pa.BufferReader(content)))
-        check_token_schema(parquet.schema_arrow, self.levels.tokens_per_image, address)
-        table = _decoded(address, lambda: parquet.read(columns=columns, use_threads=False))
+        """The rows of one file of the tokens table. Without `verify`, only what the columns need is read, and the digest is not checked."""
+        address = self.address_of(file)
+        with self._opened(file) as source:
+            size = source.size()
+            if size != file.bytes:
+                raise OutputError(f"{address}: {size} bytes, but {self._named_by} says {file.bytes}")
+            if verify:
+                content = source.read_buffer()
+                digest = hashlib.sha256(content).hexdigest()
+                if digest != file.sha256:
+                    raise OutputError(f"{address}: its SHA-256 is {digest}, but {self._named_by} says {file.sha256}")
+                source = pa.BufferReader(content)
+            parquet = _decoded(address, lambda: papq.ParquetFile(source))
+            check_token_schema(parquet.schema_arrow, self.levels.tokens_per_image, address)
+            table = _decoded(address, lambda: parquet.read(columns=columns, use_threads=False))
         if table.num_rows != file.rows:
             raise OutputError(f"{address}: {table.num_rows} rows, but {self._named_by} says {file.rows}")
         return table
@@ -194,25 +197,28 @@ class Output:
             raise OutputError(f"{self.url}: no unit is complete, expected one at least")
         return self.token_files[0]
 
-    def _footer(self, file: FileRecord) -> papq.ParquetFile:
-        address = self._storage.address_of(file.path)
+    def _opened(self, file: FileRecord) -> pa.NativeFile:
         try:
-            source = self._storage.filesystem.open_input_file(self._storage.path_of(file.path))
+            return self._storage.filesystem.open_input_file(self._storage.path_of(file.path))
         except FileNotFoundError as error:
-            raise OutputError(f"{address}: is missing, but {self._named_by} names it") from error
-        return _decoded(address, lambda: papq.ParquetFile(source))
+            raise OutputError(f"{self.address_of(file)}: is missing, but {self._named_by} names it") from error
+
+    def _schema_of(self, file: FileRecord) -> pa.Schema:
+        """The columns of a file, with all that it says of itself."""
+        with self._opened(file) as source:
+            return _decoded(self.address_of(file), lambda: papq.ParquetFile(source).schema_arrow)
 
     @cached_property
     def _token_schema(self) -> pa.Schema:
         file = self._first_file()
-        schema = self._footer(file).schema_arrow
+        schema = self._schema_of(file)
         check_token_schema(schema, self.levels.tokens_per_image, self.address_of(file))
         return schema
 
     @cached_property
     def _image_schema(self) -> pa.Schema:
         self._first_file()
-        return self._footer(self.image_files[0]).schema_arrow
+        return self._schema_of(self.image_files[0])
 
     def _dataset(self, files: Sequence[FileRecord], schema: pa.Schema) -> pads.Dataset:
         self._check_sizes(files)
@@ -328,4 +334,4 @@ def _decoded(address: str, decode: Callable[[], Any]) -> Any:
     try:
         return decode()
     except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"{address}: is damaged, or no file of restok: {error}") from error
+        raise OutputError(f"{address}: cannot be read as a file of restok: {error}") from error

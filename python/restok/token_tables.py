@@ -161,7 +161,7 @@ class TokenTables:
         if filter is None:
             return [(output, record, None) for output, record in files]
         with ThreadPoolExecutor(self.threads) as pool:
-            masks = pool.map(lambda file: _mask(file[0], file[1], filter, self.verify), files)
+            masks = pool.map(lambda file: _mask(file[0], file[1], filter), files)
             return [(output, record, mask) for (output, record), mask in zip(files, masks, strict=True) if mask.any()]
 
 
@@ -195,10 +195,10 @@ def _views_left(rows: int, views: int, mask: npt.NDArray[np.bool_] | None) -> np
     return counts[counts > 0]
 
 
-def _mask(output: Output, record: FileRecord, filter: Filter, verify: bool) -> npt.NDArray[np.bool_]:
-    """Which rows of a file the filter keeps."""
+def _mask(output: Output, record: FileRecord, filter: Filter) -> npt.NDArray[np.bool_]:
+    """Which rows of a file the filter keeps. Its digest is checked when the tokens are read."""
     columns = [name for name in output.token_columns if name not in _FILTER_COLUMNS_LEFT_OUT]
-    table = output.read_tokens(record, columns, verify=verify)
+    table = output.read_tokens(record, columns, verify=False)
     table = table.append_column("split", pa.repeat(pa.scalar(output.split), len(table)))
     if isinstance(filter, pc.Expression):
         numbered = table.append_column("row of the file", pa.array(np.arange(len(table))))

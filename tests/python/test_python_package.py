@@ -257,7 +257,7 @@ def test_what_is_no_output_is_said_to_be_none(tmp_path, copy):
         restok.open(copy)
     next((copy / "_plan").glob("*.zst")).write_bytes(b"no plan")
     (copy / "_SUCCESS").unlink()
-    with pytest.raises(restok.OutputError, match=r"jsonl.zst: is damaged"):
+    with pytest.raises(restok.OutputError, match=r"jsonl.zst: cannot be read as a file of restok"):
         restok.open(copy, allow_unfinished=True)
 
 
