@@ -143,7 +143,7 @@ class Output:
             file = self._first_file()
         metadata = self._schema_of(file).metadata or {}
         pairs = {key.decode(): value.decode() for key, value in metadata.items()}
-        return {key.removeprefix("restok."): pairs[key] for key in sorted(pairs) if key.startswith("restok.")}
+        return {key.removeprefix("restok."): pairs[key] for key in sorted(pairs)}
 
     def tokens(self) -> pads.Dataset:
         """The tokens table as a dataset, for Arrow's own filters, projections and scans; with the column `split`.
@@ -206,7 +206,9 @@ class Output:
     def _schema_of(self, file: FileRecord) -> pa.Schema:
         """The columns of a file, with all that it says of itself."""
         with self._opened(file) as source:
-            return _decoded(self.address_of(file), lambda: papq.ParquetFile(source).schema_arrow)
+            parquet = _decoded(self.address_of(file), lambda: papq.ParquetFile(source))
+            pairs = parquet.metadata.metadata or {}
+            return parquet.schema_arrow.with_metadata({key: pairs[key] for key in pairs if key.startswith(b"restok.")})
 
     @cached_property
     def _token_schema(self) -> pa.Schema:

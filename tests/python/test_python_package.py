@@ -75,6 +75,8 @@ def test_the_tokens_table_is_a_dataset(output):
     table = dataset.to_table()
     assert dict(zip(table["image_id"].to_pylist(), table["tokens"].to_pylist(), strict=True)) == ENGINES["pyarrow"].rows(output)
     assert set(table["split"].to_pylist()) == {"sample"}
+    of_level = [restok.codes(batch, level=3) for batch in dataset.to_batches() if len(batch)]
+    assert sum(map(len, of_level)) == 36 and of_level[0].shape[1] == 4
     some = dataset.to_table(columns=["image_id"], filter=(pc.field("label") == 2) & (pc.field("split") == "sample"))
     assert len(some) == 6 and all(key.startswith("hills") for key in some["image_id"].to_pylist())
 
