@@ -83,6 +83,8 @@ class EpochOrder:
 
     def views_of(self, epoch: int, first_image: int, counts: npt.NDArray[np.integer]) -> Places:
         """The view that the epoch takes of each image from `first_image` of the whole list on, of `counts` views each."""
+        if counts.max(initial=0) <= 1:
+            return np.zeros(len(counts), np.int64)
         words = _words(self.seed, _VIEWS, epoch, 0, first_image, len(counts))
         # The high half of a product, as in Lemire, "Fast Random Integer Generation in an Interval", 2019: uneven by less than 2^-24.
         views: Places = (((words >> np.uint64(32)) * counts.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)

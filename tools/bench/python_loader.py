@@ -31,8 +31,8 @@ import restok  # noqa: E402: it is beside this file, not installed.
 from written_output import CODEBOOK_SIZE, write_output  # noqa: E402: it is the tests'.
 
 TOKENS, CLASSES = 128, 1000
-# A rate goes by so many images, or by as many as take so long.
-MEASURED_IMAGES, MOST_SECONDS = 500_000, 5
+# A rate goes by as many images as there are rows, or by as many as take so long.
+MOST_SECONDS = 5
 # Of the published layout, two files an image: as many as do not take longer than the rest together.
 PUBLISHED_IMAGES = 20_000
 PUBLISHED_VIEWS = 10
@@ -65,7 +65,7 @@ def main():
             "published .npy files, two an image": lambda: published(scratch, arguments.batch_size),
             "Hugging Face datasets": lambda: hugging_face(scratch, arguments.batch_size),
         }
-        measured = measure(sides, arguments.repeats)
+        measured = measure(sides, arguments.repeats, arguments.rows)
         print_table(measured, copy / arguments.rows)
 
 
@@ -132,20 +132,20 @@ def hugging_face(scratch, batch_size):
                 yield None
 
 
-def measure(sides, repeats):
+def measure(sides, repeats, most_images):
     """Of each side, seconds to the first batch and, once nothing more is read, seconds an image. None where a package is missing."""
     measured = {name: [] for name in sides}
     for repeat in range(repeats):
         for name, side in sides.items():
             say(f"{name}, {repeat + 1} of {repeats}")
             try:
-                measured[name].append(run(side))
+                measured[name].append(run(side, most_images))
             except ImportError as error:
                 say(f"  left out: {error}")
     return {name: tuple(map(min, zip(*runs, strict=True))) if runs else None for name, runs in measured.items()}
 
 
-def run(side):
+def run(side, most_images):
     begin = time.perf_counter()
     batches = side()
     tokens, _ = next(batches)
@@ -154,7 +154,7 @@ def run(side):
     while next(batches) is not None:
         pass
     images, begin = 0, time.process_time()
-    while images < MEASURED_IMAGES and time.process_time() - begin < MOST_SECONDS:
+    while images < most_images and time.process_time() - begin < MOST_SECONDS:
         images += len(next(batches)[0])
     return first, (time.process_time() - begin) / images
 
