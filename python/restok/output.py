@@ -288,7 +288,8 @@ def _finished_contents(storage: Storage, plan: str) -> _Contents:
 def _unfinished_contents(storage: Storage, plan: str) -> _Contents:
     settings, tokenizer = read_settings(_plan_head(storage, plan))
     folder = f"_state/{plan[:8]}"
-    names = [name for name in storage.names_in(folder) if name.endswith(".json")]
+    units = [int(name.removesuffix(".json")) for name in storage.names_in(folder) if name.removesuffix(".json").isdecimal()]
+    names = [f"{unit:05}.json" for unit in sorted(units)]
     counts, token_files, image_files = [], [], []
     with ThreadPoolExecutor(_MARKERS_AT_ONCE) as pool:
         for path, text in pool.map(lambda name: (f"{folder}/{name}", storage.read(f"{folder}/{name}")), names):
