@@ -7,11 +7,12 @@
 #   tools/setup.sh browser  Chromium and its driver, for the test of the report; alone it may fail, and then says why in .deps/no-browser
 #   tools/setup.sh servers  moto (S3) and Azurite (Azure), for the tests of stores; each may fail, and then says why in .deps/no-moto and
 #                           .deps/no-azurite
+#   tools/setup.sh ray      Ray and engines/ray, for ENGINE=ray and its tests, into .deps/ray; it may fail, and then says why in .deps/no-ray
 #
 # Everything lands in .venv and .deps, with one exception: as root, on a system with apt-get, `browser` installs Chromium and its driver
 # for the whole system. RESTOK_NO_BROWSER=1 forbids that, and the test is skipped. A part that is done is not done again until its
 # inputs change; an installation that failed is not tried again until this file changes or .deps/no-browser is removed. The same goes for the
-# servers and RESTOK_NO_SERVERS=1.
+# servers and RESTOK_NO_SERVERS=1, and for Ray and RESTOK_NO_RAY=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly python=.venv/bin/python
@@ -235,32 +236,44 @@ runs() {
   "$1" --help >/dev/null 2>&1
 }
 
-# A server for the tests: `name`, the step that installs it, the program that it leaves.
-server() {
-  local name=$1 step=$2 made=$3 reason
-  local absent=.deps/no-$1 stamp=.deps/stamps/$1 tried=.deps/stamps/no-$1 digest
-  digest=$(cat tools/setup.sh tools/requirements-servers.txt | sha256sum | cut -d' ' -f1)-$(pwd)
+ray_by_pip() {
+  local log=.deps/ray.log
+  reason="Python cannot create environments: $(install_with python3-venv python3)"
+  rm -rf .deps/ray
+  python3 -m venv .deps/ray >/dev/null 2>&1 || return 1
+  reason="pip could not install it: see $log"
+  .deps/ray/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
+    --editable 'engines/ray[jobs]' >"$log" 2>&1
+}
+
+# Something that a part of the tests needs: `name`, the step that installs it, the program that it leaves, the part of this script, the
+# variable that forbids it, and the files that its installation depends on.
+optional() {
+  local name=$1 step=$2 made=$3 part=$4 forbidding=$5 reason
+  shift 5
+  local absent=.deps/no-$name stamp=.deps/stamps/$name tried=.deps/stamps/no-$name digest
+  digest=$(cat tools/setup.sh "$@" | sha256sum | cut -d' ' -f1)-$(pwd)
   mkdir -p .deps/stamps .deps/servers
-  if [ "${RESTOK_NO_SERVERS:-}" = 1 ]; then
+  if [ "${!forbidding:-}" = 1 ]; then
     rm -f "$tried"
-    reason="RESTOK_NO_SERVERS=1 asks for no servers"
+    reason="$forbidding=1 asks for none"
   elif [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && [ -x "$made" ]; then
     rm -f "$absent" "$tried"
     return
   elif [ -e "$absent" ] && [ "$(cat "$tried" 2>/dev/null)" = "$digest" ]; then
     reason=$(cat "$absent")
   else
-    say "fetching $name into .deps/servers, for the tests of stores"
+    say "fetching $name into .deps"
     if "$step" && runs "$made"; then
       rm -f "$absent" "$tried"
       printf '%s\n' "$digest" >"$stamp"
       return
     fi
     printf '%s\n' "$digest" >"$tried"
-    reason="$reason. Then remove $absent and run 'make setup-servers'"
+    reason="$reason. Then remove $absent and run 'make setup-$part'"
   fi
   printf '%s\n' "$reason" >"$absent"
-  say "restok will not be tested against $name: $reason"
+  say "restok will not be tested with $name: $reason"
 }
 
 case "${1:-}" in
@@ -275,8 +288,9 @@ case "${1:-}" in
   tables) once tables table_tools "$python" tools/requirements-test.txt ;;
   browser) browser ;;
   servers)
-    server moto moto_by_pip .deps/servers/python/bin/moto_server
-    server azurite azurite_by_npm .deps/servers/node_modules/.bin/azurite-blob
+    optional moto moto_by_pip .deps/servers/python/bin/moto_server servers RESTOK_NO_SERVERS tools/requirements-servers.txt
+    optional azurite azurite_by_npm .deps/servers/node_modules/.bin/azurite-blob servers RESTOK_NO_SERVERS tools/requirements-servers.txt
     ;;
-  *) fail "usage: tools/setup.sh tools|torch|tables|browser|servers" ;;
+  ray) optional ray ray_by_pip .deps/ray/bin/restok-ray ray RESTOK_NO_RAY engines/ray/pyproject.toml ;;
+  *) fail "usage: tools/setup.sh tools|torch|tables|browser|servers|ray" ;;
 esac

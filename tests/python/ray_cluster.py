@@ -1,0 +1,41 @@
+"""A Ray cluster of several raylets on this machine, for test_ray.py: run with the Python that has Ray, told what to do line by line.
+
+    add               starts a node with one processor; answers its identifier
+    kill IDENTIFIER   kills the node's raylet without grace; answers when it is dead
+
+The first line says the address. At the end of input everything is taken down.
+"""
+
+import json
+import sys
+
+from ray.cluster_utils import Cluster
+
+MEMORY = 80 << 20
+
+
+def say(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def main():
+    # The head has no processor: no worker lands on it.
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": "dashboard" in sys.argv, "object_store_memory": MEMORY},
+    )
+    nodes = {}
+    say(address=cluster.address)
+    for line in sys.stdin:
+        order, *identifier = line.split()
+        if order == "add":
+            node = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=MEMORY)
+            nodes[node.node_id] = node
+            say(node=node.node_id)
+        elif order == "kill":
+            cluster.remove_node(nodes.pop(identifier[0]), allow_graceful=False)
+            say(killed=identifier[0])
+    cluster.shutdown()
+
+
+main()
