@@ -110,7 +110,7 @@ class Driver:
         now = self._now()
         self._resting = {name: until for name, until in self._resting.items() if until > now}
         resting = [name for name in self._resting if name not in self._members]
-        room = self._wanted(capacity) - len(self._members) - len(resting)
+        room = self._wanted(capacity) - len(self._staying) - len(resting)
         names: list[str] = []
         number = 0
         while len(names) < room:
@@ -122,9 +122,13 @@ class Driver:
 
     def to_cancel(self, capacity: int) -> list[str]:
         """Names of workers that wait for a place which the cluster no longer has."""
-        surplus = len(self._members) - self._wanted(capacity)
-        waiting = [name for name, member in self._members.items() if not member.is_placed]
+        surplus = len(self._staying) - self._wanted(capacity)
+        waiting = [name for name, member in self._staying.items() if not member.is_placed]
         return waiting[::-1][: max(surplus, 0)]
+
+    @property
+    def _staying(self) -> dict[str, _Member]:
+        return {name: member for name, member in self._members.items() if not member.is_leaving}
 
     def _wanted(self, capacity: int) -> int:
         if self.outcome is not None:
@@ -297,7 +301,7 @@ class Driver:
         queue = self.queue
         if queue is None or self.outcome is not None or self._finisher is not None:
             return
-        ready = [(member, member.ready) for member in self._members.values() if member.ready and not member.is_leaving]
+        ready = [(member, member.ready) for member in self._staying.values() if member.ready]
         if not queue.left:
             self._finish([member for member, _ in ready], queue)
             return
