@@ -1,4 +1,4 @@
-"""`tools/setup.sh servers`, with programs that only look like pip and npm: what it leaves, what it says, and how often it tries."""
+"""`tools/setup.sh servers` and `ray`, with programs that only look like pip and npm: what they leave, what they say, and how often they try."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ class Servers(Machine):
     def python(self, code, server="exit 0"):
         """An environment whose pip ends with that code, and the server that it leaves."""
         self.program("server", server)
-        install = f'[ {code} = 0 ] && cp {self.programs}/server "$(dirname "$0")/moto_server"'
+        install = f'for name in moto_server restok-ray; do [ {code} = 0 ] && cp {self.programs}/server "$(dirname "$0")/$name"; done'
         self.program("pip", f'echo "pip $@" >>{self.calls}', install, f"exit {code}")
         self.program("python3", f'mkdir -p "$3/bin"; cp {self.programs}/pip "$3/bin/python"')
 
@@ -32,9 +32,12 @@ class Servers(Machine):
         install = f"[ {code} = 0 ] && mkdir -p {made} && cp {self.programs}/server {made}/azurite-blob"
         self.program("npm", f'echo "npm $@" >>{self.calls}', install, f"exit {code}")
 
-    def setup(self, **variables):
-        command = [shutil.which("bash"), self.checkout / "tools" / "setup.sh", "servers"]
+    def run(self, part, **variables):
+        command = [shutil.which("bash"), self.checkout / "tools" / "setup.sh", part]
         subprocess.run(command, check=True, env={"PATH": str(self.programs), **variables}, stderr=subprocess.PIPE, timeout=60)
+
+    def setup(self, **variables):
+        self.run("servers", **variables)
         reasons = (self.checkout / ".deps" / f"no-{name}" for name in ("moto", "azurite"))
         return tuple(reason.read_text().strip() if reason.exists() else None for reason in reasons)
 
@@ -88,3 +91,14 @@ def test_nothing_is_installed_where_that_is_forbidden(machine):
     assert all("RESTOK_NO_SERVERS" in reason for reason in machine.setup(RESTOK_NO_SERVERS="1"))
     assert machine.called() == []
     assert machine.setup() == (None, None)
+
+
+def test_ray_is_installed_once_and_has_a_variable_of_its_own(machine):
+    (machine.checkout / "engines/ray").mkdir(parents=True)
+    shutil.copy(SETUP.parents[1] / "engines/ray/pyproject.toml", machine.checkout / "engines/ray")
+    reason = machine.checkout / ".deps" / "no-ray"
+    machine.run("ray", RESTOK_NO_SERVERS="1")
+    machine.run("ray")
+    assert machine.called() == ["pip"] and not reason.exists()
+    machine.run("ray", RESTOK_NO_RAY="1")
+    assert "RESTOK_NO_RAY" in reason.read_text()
