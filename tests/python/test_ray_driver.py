@@ -129,6 +129,20 @@ def test_units_of_a_dead_worker_go_to_others_first(run):
     assert any("its node died" in line for line in run.said) and any("0, 1, 2" in line for line in run.said)
 
 
+def test_units_of_a_worker_that_cannot_be_reached_do_not_wait_for_its_death(run):
+    one, two = run.with_workers(2, [[0, 9]])
+    assert (one.units, two.units) == ([0, 1, 2], [3, 4, 5])
+    run.driver.unreachable("worker-1")
+    two.does(3)
+    assert two.units == [4, 5, 0]
+    # It was not dead: what it did counts, and it gets more.
+    one.does(0)
+    one.does(1)
+    assert one.units[-2:] == [6, 7]
+    two.does(0, by="elsewhere")
+    assert run.driver.queue.done_units == 100 - 10 + 3 and run.driver.counts.workers_lost == 0
+
+
 def test_a_dead_worker_is_replaced_after_a_rest_that_grows(run):
     one, two = run.with_workers(2, [[0, 99]])
     one.fails(75, "the store answered 503")
@@ -174,7 +188,7 @@ def test_last_units_are_done_twice_and_the_first_answer_counts(run):
     two.ends()
     assert run.driver.has_ended and run.driver.outcome.exit_code == 0
     counts = run.driver.counts
-    assert (counts.images, counts.rejected, counts.units_stored_here) == (40, {"corrupt": 2}, 6)
+    assert (counts.images, counts.rejected, counts.units_stored_here) == (50, {"corrupt": 2}, 6)
     assert (run.driver.queue.given_twice, run.driver.queue.done_twice, counts.workers_lost) == (2, 1, 0)
 
 
@@ -269,6 +283,16 @@ def test_a_signal_drains_all_and_no_new_ones_start(run):
     two.exits(-15)
     assert run.driver.has_ended and run.driver.outcome.exit_code == 143 and run.start() == []
     assert run.driver.counts.workers_lost == 0
+
+
+def test_nobody_waits_at_the_end_for_a_worker_that_cannot_be_reached(run):
+    one, two = run.with_workers(2, [[0, 1]])
+    run.driver.unreachable("worker-1")
+    two.does(0)
+    two.does(1)
+    assert two.input_is_closed and one.is_draining
+    two.ends()
+    assert run.driver.has_ended and run.driver.outcome.exit_code == 0
 
 
 def test_a_signal_after_the_end_is_too_late(run):

@@ -15,7 +15,8 @@ from restok_ray.child import Child, Message
 
 # The answer to a question for news comes as soon as there is some, and after this long without.
 SECONDS_WITHOUT_NEWS = 20.0
-# An actor that cannot be reached is asked again this often, and given up after this long. Ray itself needs some 30 s to tell a dead node.
+# An actor that cannot be reached is asked again this often, and given up after this long. Ray needs some 15 s to tell
+# a dead node from one that is slow.
 SECONDS_BETWEEN_CALLS = 1.0
 SECONDS_UNREACHABLE = 120.0
 # Calls of one actor at the same time: the question for news, which waits, and what it is told meanwhile.
@@ -82,10 +83,18 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Unreachable:
+    """News of an actor: a connection to it broke. It is asked again, and may be back or be lost."""
+
+
+@dataclass(frozen=True)
 class Lost:
     """News of an actor: it is gone, and its process with it."""
 
     problem: str
+
+
+News = Placed | Unreachable | Lost | Message
 
 
 @dataclass(frozen=True)
@@ -162,7 +171,7 @@ class Children:
         reference = getattr(self._children[call.name].actor, call.method).remote(*call.arguments)
         self._calls[reference] = call
 
-    def news(self, seconds: float) -> Iterator[tuple[str, Placed | Lost | Message]]:
+    def news(self, seconds: float) -> Iterator[tuple[str, News]]:
         """What happened, as it happens; ends when nothing more is known after so many seconds at most."""
         while self._taken_back:
             name = self._taken_back.pop()
@@ -203,14 +212,16 @@ class Children:
         except (RayError, ValueError):
             pass
 
-    def _answer(self, call: _Call, reference: Any) -> Iterator[tuple[str, Placed | Lost | Message]]:
+    def _answer(self, call: _Call, reference: Any) -> Iterator[tuple[str, News]]:
         child = self._children[call.name]
         try:
             answer = ray.get(reference)
         except ActorUnavailableError as error:
             # It may come back. Each call may be repeated: the actor knows which units it was given and which messages were read.
             now = time.monotonic()
-            child.unreachable_since = child.unreachable_since or now
+            if child.unreachable_since is None:
+                child.unreachable_since = now
+                yield call.name, Unreachable()
             if now - child.unreachable_since < SECONDS_UNREACHABLE:
                 self._again.append((now + SECONDS_BETWEEN_CALLS, call))
                 return
@@ -240,8 +251,16 @@ class Children:
                     yield call.name, message
 
 
+# Lines of Ray's errors that say nothing to a person, and where advice begins that does not fit here.
+_OF_NO_USE = ("Traceback", "The actor died unexpectedly before", "class_name:", "actor_id:", "pid:", "ip:", "name:", "namespace:")
+_ADVICE = " Some common causes"
+
+
 def brief(error: Exception) -> str:
-    """The first line of an error that says something. Those of Ray have many lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Traceback", "File ", "class_name:", "actor_id:", "pid:", "ip:", "namespace:"))]
-    return (telling or lines or [type(error).__name__])[-1 if lines and lines[0].startswith("Traceback") else 0]
+    """What an error says, in one line. Those of Ray have many."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line.partition(_ADVICE)[0] for line in lines if line and not line.startswith(_OF_NO_USE)]
+    if lines and lines[0].startswith(("Traceback", "\x1b[36mray::")):
+        # An exception in the actor itself: its last line.
+        telling = telling[-1:]
+    return ": ".join(telling) or type(error).__name__

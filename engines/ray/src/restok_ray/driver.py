@@ -57,6 +57,7 @@ class _Member:
     is_placed: bool = False
     ready: protocol.Ready | None = None
     is_leaving: bool = False
+    is_reachable: bool = True
     last: protocol.Ended | protocol.Drained | protocol.Failed | None = None
     # Images read, by its own count and by that of its units: whichever was heard last.
     images_read: int = 0
@@ -84,8 +85,8 @@ class Driver:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the outcome is known and nobody is left."""
-        return self.outcome is not None and not self._members
+        """Whether the outcome is known and nobody is left that could be waited for."""
+        return self.outcome is not None and not any(member.is_reachable for member in self._members.values())
 
     @property
     def workers_ready(self) -> int:
@@ -158,6 +159,7 @@ class Driver:
             self._end(protocol.PERMANENT, f"{name}: {error}. Does --restok name a restok that has `restok worker`?")
             return
         member = self._members[name]
+        member.is_reachable = True
         match event:
             case protocol.Ready():
                 self._is_ready(member, event)
@@ -193,6 +195,12 @@ class Driver:
             case None:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 self._has_failed(name, code, f"its process ended by {how} without a last event. {last_words}".rstrip())
+        self._share()
+
+    def unreachable(self, name: str) -> None:
+        """The connection to it broke: it may be dead or come back. Its units need not wait for that, as two may do the same."""
+        self._members[name].is_reachable = False
+        self._take_back_units(name, "it cannot be reached")
         self._share()
 
     def cancelled(self, name: str) -> None:
@@ -247,6 +255,7 @@ class Driver:
         else:
             self.queue.stored_elsewhere(ready.missing)
         member.ready = ready
+        self._say(f"{name}: ready for units")
 
     def _is_done(self, member: _Member, done: protocol.Done, queue: UnitQueue) -> None:
         self._failures_of_all = 0
@@ -263,11 +272,14 @@ class Driver:
         """Forgets a worker, and takes back its units."""
         member = self._members.pop(name)
         self._read_by_others += max(member.images_read, member.images_done)
-        returned = self.queue.give_back(name) if self.queue else []
-        if returned and self.outcome is None:
-            self._say(f"{name}: its units go to others: {', '.join(map(str, returned))}")
+        self._take_back_units(name, "it is gone")
         if self._finisher == name:
             self._finisher = None
+
+    def _take_back_units(self, name: str, why: str) -> None:
+        returned = self.queue.give_back(name) if self.queue else []
+        if returned and self.outcome is None:
+            self._say(f"{name}: {why}; others get its units {', '.join(map(str, returned))}")
 
     def _has_finished(self, name: str, units_left: int) -> None:
         if self.outcome is None and units_left:
@@ -301,7 +313,7 @@ class Driver:
         queue = self.queue
         if queue is None or self.outcome is not None or self._finisher is not None:
             return
-        ready = [(member, member.ready) for member in self._staying.values() if member.ready]
+        ready = [(member, member.ready) for member in self._staying.values() if member.ready and member.is_reachable]
         if not queue.left:
             self._finish([member for member, _ in ready], queue)
             return

@@ -11,8 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from restok_ray import command_line, protocol
-from restok_ray.child import Message
-from restok_ray.cluster import Children, Lost, Placed, Resources, brief, cpus_per_gpu
+from restok_ray.cluster import Children, Lost, News, Placed, Resources, Unreachable, brief, cpus_per_gpu
 from restok_ray.command_line import CommandLine
 from restok_ray.driver import ATTEMPTS, Driver, Outcome
 from restok_ray.metrics import Metrics
@@ -133,10 +132,12 @@ class Run:
             gpus = f"{self._resources.gpus:g} GPUs and " if self._resources.gpus else ""
             self._progress.say(f"waiting for a node with {gpus}{self._resources.cpus} CPUs that are free: `ray status` shows what there is")
 
-    def _tell(self, name: str, news: Placed | Lost | Message) -> None:
+    def _tell(self, name: str, news: News) -> None:
         match news:
             case Placed(where=where):
                 self._driver.placed(name, where)
+            case Unreachable():
+                self._driver.unreachable(name)
             case Lost(problem=problem):
                 self._driver.lost(name, problem)
             case "output", str(text):
