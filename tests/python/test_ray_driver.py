@@ -370,18 +370,43 @@ def test_the_summary_says_what_became_of_it(run):
 def test_the_job_and_its_options_follow_those_of_the_cluster(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("RESTOK_SPLIT", "validation")
-    words = ["--workers", "3", "--env", "AWS_REGION", "--env", "HF_HUB_OFFLINE=1", "tokenize", "--output", "o", "--devices=cpu", "--format", "json"]
+    words = [
+        "--workers",
+        "3",
+        "--env",
+        "AWS_REGION",
+        "--env",
+        "HF_HUB_OFFLINE=1",
+        "tokenize",
+        "--output",
+        "o",
+        "--devices=cpu",
+        "--format",
+        "json",
+    ]
     line = command_line.parse(words)
     assert line.worker() == ["restok", "worker", "tokenize", "--output", "o", "--devices=cpu", "--format", "json"]
     assert (line.workers, line.gpus_per_worker, line.format) == (3, 0, "text")
     environment = line.environment_of_worker(cpus=4)
-    assert environment.items() >= {"AWS_REGION": "eu-west-1", "HF_HUB_OFFLINE": "1", "RESTOK_SPLIT": "validation", "RESTOK_DEVICE_THREADS": "4"}.items()
+    assert (
+        environment.items()
+        >= {"AWS_REGION": "eu-west-1", "HF_HUB_OFFLINE": "1", "RESTOK_SPLIT": "validation", "RESTOK_DEVICE_THREADS": "4"}.items()
+    )
     # A settings file may name the threads.
     assert "RESTOK_DEVICE_THREADS" not in command_line.parse(["generate", "--settings", "job.toml"]).environment_of_worker(4)
     assert command_line.parse(["generate"]).gpus_per_worker == 1
 
 
-@pytest.mark.parametrize("words", [[], ["train-tokenizer"], ["--workers", "0", "tokenize"], ["--num-gpus-per-worker", "1.5", "tokenize"], ["--env", "NO_SUCH_NAME", "tokenize"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["train-tokenizer"],
+        ["--workers", "0", "tokenize"],
+        ["--num-gpus-per-worker", "1.5", "tokenize"],
+        ["--env", "NO_SUCH_NAME", "tokenize"],
+    ],
+)
 def test_a_wrong_command_line_is_wrong_for_good(words, capsys):
     with pytest.raises(SystemExit) as end:
         command_line.parse(words)

@@ -49,7 +49,7 @@ class Child:
                 self._messages.popleft()
                 self._acknowledged += 1
             self._changed.wait_for(lambda: self._messages, seconds)
-            return [message for message, _ in zip(self._messages, range(MOST_AT_ONCE))]
+            return [message for message, _ in zip(self._messages, range(MOST_AT_ONCE), strict=False)]
 
     def give(self, units: Iterable[int]) -> None:
         """Sends units. One that was sent before is not sent again: the caller may repeat a call whose answer was lost."""
@@ -104,7 +104,8 @@ class Child:
                 start_new_session=True,
             )
         except OSError as error:
-            problem = f"{self._command[0]} cannot be started on {os.uname().nodename}: {error.strerror}. Install restok there, or name it with --restok"
+            where = f"{self._command[0]} cannot be started on {os.uname().nodename}: {error.strerror}"
+            problem = f"{where}. Install restok there, or name it with --restok"
             self._tell(("exit", (CANNOT_START, problem)))
             return
         with self._changed:

@@ -1,5 +1,6 @@
 """Actors that own a process of restok each, and calls to them that survive a lost connection."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,15 +140,14 @@ class Children:
         """`environment` is added to that of the processes."""
         # The nodes need not have this package: the classes of the actors are sent to them.
         cloudpickle.register_pickle_by_value(restok_ray)
-        options = {
-            "num_cpus": resources.cpus,
-            "num_gpus": resources.gpus,
+        self._class = ray.remote(ChildActor).options(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
             # A dead one is replaced by the driver, which first gives its units to others.
-            "max_restarts": 0,
-            "max_concurrency": CALLS_AT_ONCE,
-            "scheduling_strategy": "SPREAD",
-        }
-        self._class = ray.remote(**options)(ChildActor)
+            max_restarts=0,
+            max_concurrency=CALLS_AT_ONCE,
+            scheduling_strategy="SPREAD",
+        )
         self._environment = dict(environment)
         self._children: dict[str, RemoteChild] = {}
         self._calls: dict[Any, _Call] = {}
@@ -207,10 +207,8 @@ class Children:
         self._calls = {reference: call for reference, call in self._calls.items() if call.name != name}
         self._again = [(at, call) for at, call in self._again if call.name != name]
         # It may be dead already.
-        try:
+        with contextlib.suppress(RayError, ValueError):
             ray.kill(child.actor)
-        except (RayError, ValueError):
-            pass
 
     def _answer(self, call: _Call, reference: Any) -> Iterator[tuple[str, News]]:
         child = self._children[call.name]

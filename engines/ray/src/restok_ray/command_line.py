@@ -65,7 +65,7 @@ def parse(words: Sequence[str]) -> CommandLine:
     parser = _Parser(
         prog="restok-ray",
         usage="restok-ray [OPTIONS] JOB OPTIONS-OF-THE-JOB",
-        description="Runs a job of restok on a Ray cluster: one worker a GPU, units handed out one at a time, until the output is finished.",
+        description="Runs a job of restok on a Ray cluster, one worker a GPU, until its output is finished.",
         epilog="Exit codes are those of restok: 0 done, 42 wrong settings or data, 75 temporary, 143 stopped by a signal.",
         allow_abbrev=False,
     )
@@ -82,7 +82,7 @@ def parse(words: Sequence[str]) -> CommandLine:
             "--workers",
             "COUNT",
             {"type": _at_least_one},
-            "most workers at a time; Ray's autoscaler sees those that wait for a place [default: as many as the nodes hold, also later ones]",
+            "most workers at a time; Ray's autoscaler sees those that wait for a place [default: as many as the nodes hold, later ones too]",
         ),
         (
             "--num-gpus-per-worker",
@@ -101,7 +101,7 @@ def parse(words: Sequence[str]) -> CommandLine:
             "--env",
             "NAME[=VALUE]",
             {"action": "append", "default": [], "type": _variable},
-            "set this environment variable for the workers, or pass on the driver's; those that begin with RESTOK_ are passed on in any case",
+            "set this environment variable for the workers, or pass on the driver's; those that begin with RESTOK_ are always passed on",
         ),
         (
             "--progress-seconds",
@@ -112,7 +112,9 @@ def parse(words: Sequence[str]) -> CommandLine:
     ]
     for name, value, settings, text in options:
         parser.add_argument(name, metavar=value, help=text, **settings)
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="form of the summary, the last line on standard output [default: text]")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="form of the summary, the last line on standard output [default: text]"
+    )
     parser.add_argument("job", choices=JOBS, metavar="JOB", help=", ".join(JOBS))
     parser.add_argument("flags", nargs=argparse.REMAINDER, metavar="OPTIONS-OF-THE-JOB", help="as `restok JOB` takes them")
     typed = parser.parse_args(words)
@@ -133,7 +135,7 @@ def parse(words: Sequence[str]) -> CommandLine:
 
 def _gpus(flags: Sequence[str]) -> float:
     devices = os.environ.get("RESTOK_DEVICES")
-    for word, value in zip(flags, [*flags[1:], ""]):
+    for word, value in zip(flags, [*flags[1:], ""], strict=False):
         if word == "--devices":
             devices = value
         elif word.startswith("--devices="):

@@ -1,5 +1,7 @@
 """The command `restok-ray`: connects to the cluster, runs the job, prints the summary."""
 
+import contextlib
+import io
 import logging
 import signal
 import sys
@@ -47,22 +49,47 @@ def main(words: Sequence[str] | None = None) -> int:
     progress = Progress(line.progress_seconds)
     start = time.monotonic()
     driver = Driver(progress.say)
-    try:
-        ray.init(address=line.address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        problem = f"no connection to Ray at --address {line.address}: {brief(error)}. `ray start --head` starts a cluster, --address local one for this command"
-        driver.give_up(problem)
-    else:
-        # After `init`, which has handlers of its own.
-        Run(line, driver, progress, Signals()).run()
+    with contextlib.redirect_stdout(WordsOfRay(progress)):
+        scores = _on_cluster(line, driver, progress)
     outcome = driver.outcome or Outcome(protocol.TEMPORARY, "it ended without an outcome")
     progress.end()
     if outcome.problem:
         progress.say(f"error: {outcome.problem}")
+    for text in scores:
+        print(text)
     summary = Summary(line.job, outcome, time.monotonic() - start, driver)
     print(summary.json() if line.format == "json" else summary.text(), flush=True)
-    ray.shutdown()
     return outcome.exit_code
+
+
+def _on_cluster(line: CommandLine, driver: Driver, progress: Progress) -> list[str]:
+    """Runs the job, and returns the lines of its scores, if it has any."""
+    try:
+        ray.init(address=line.address, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        help_text = "`ray start --head` starts a cluster, --address local one for this command"
+        driver.give_up(f"no connection to Ray at --address {line.address}: {brief(error)}. {help_text}")
+        return []
+    # After `init`, which has handlers of its own.
+    run = Run(line, driver, progress, Signals())
+    run.run()
+    ray.shutdown()
+    return run.scores
+
+
+class WordsOfRay(io.TextIOBase):
+    """What Ray writes to standard output, which is for scores and summary: to standard error, without the details below a line."""
+
+    def __init__(self, progress: Progress) -> None:
+        """Ray's logs have the details."""
+        self._progress = progress
+
+    def write(self, text: str) -> int:
+        """Takes whole lines."""
+        for line in text.splitlines():
+            if line.strip() and not line.startswith((" ", "\t")):
+                self._progress.say(line)
+        return len(text)
 
 
 class Run:
@@ -82,6 +109,7 @@ class Run:
         self._capacity = 0
         self._counted_at = -SECONDS_BETWEEN_COUNTS
         self._placed_at = time.monotonic()
+        self.scores: list[str] = []
 
     def run(self) -> None:
         """Until the driver has an outcome and the workers have left."""
@@ -149,12 +177,12 @@ class Run:
                 self._driver.exited(name, code, last_words)
 
     def _score(self) -> Outcome:
-        """Runs the plain command, which finds all features stored, and prints what it prints."""
+        """Runs the plain command, which finds all features stored."""
         problem = ""
         for _ in range(ATTEMPTS):
             code, problem, lines = self._run_once("scores")
             if code == protocol.FINISHED:
-                print("\n".join(lines))
+                self.scores = lines
                 return Outcome(code)
             if code in (protocol.PERMANENT, protocol.DRAINED):
                 return Outcome(code, f"scores: {problem}" if code == protocol.PERMANENT else None)
