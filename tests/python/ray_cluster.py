@@ -12,24 +12,35 @@ import sys
 from ray.cluster_utils import Cluster
 
 MEMORY = 80 << 20
+ATTEMPTS = 4
 
 
 def say(**fields):
     print(json.dumps(fields), flush=True)
 
 
+def add_node(cluster):
+    """Ray gives a raylet half a minute to start, which a busy machine may exceed."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=MEMORY)
+        except Exception:
+            if attempt == ATTEMPTS - 1:
+                raise
+
+
 def main():
     # The head has no processor: no worker lands on it.
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": "dashboard" in sys.argv, "object_store_memory": MEMORY},
+        head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": MEMORY},
     )
     nodes = {}
     say(address=cluster.address)
     for line in sys.stdin:
         order, *identifier = line.split()
         if order == "add":
-            node = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=MEMORY)
+            node = add_node(cluster)
             nodes[node.node_id] = node
             say(node=node.node_id)
         elif order == "kill":

@@ -206,25 +206,6 @@ def workers_ready(run):
     return {name: places[name] for name in re.findall(r"(worker-\d+): ready", log)}
 
 
-def test_a_node_dies_and_another_comes_and_the_tables_are_those_of_a_plain_run(nodes, images, undisturbed, tmp_path):
-    output = tmp_path / "tokens"
-    with Run(nodes, *tokenizing(images, output)) as run:
-        run.until(lambda: len(workers_ready(run)) == NODES, "three workers that have units")
-        short = workers_ready(run)["worker-2"]
-        nodes.kill(next(node for node in nodes.nodes if node.startswith(short)))
-        nodes.add()
-        run.until(lambda: "others get its units" in run.log(), "units that go to others")
-        run.until(lambda: len(workers_ready(run)) > NODES, "a worker on the new node")
-        assert markers(output) < UNITS, "the worker on the new node had nothing to do"
-        summary, _ = run.finished()
-    assert digests(output, "tokens", "images") == undisturbed
-    assert (summary["units"], summary["units_left"]) == (UNITS + 1, 0)
-    assert summary["workers"] > NODES
-    assert summary["rejected"] == {"unsupported": 1}
-    restok("verify", output)
-    no_worker_is_left(output)
-
-
 def test_a_signal_drains_and_the_same_command_goes_on(nodes, images, undisturbed, tmp_path):
     output = tmp_path / "tokens"
     with Run(nodes, *tokenizing(images, output)) as run:
@@ -300,9 +281,24 @@ def test_scores_are_those_of_a_plain_run(nodes, tmp_path):
         summary, lines = run.finished()
     assert summary["units"] == 5 and summary["units_left"] == 0
     plain = json.loads(restok(*evaluating(tmp_path / "plain")))
-    by_ray = json.loads("\n".join(lines))
-    assert scores(by_ray) == scores(plain) and scores(plain)
+    assert json.loads("\n".join(lines)) == plain
 
 
-def scores(result):
-    return result
+# The last one: Ray counts on a dead node for a while.
+def test_a_node_dies_and_another_comes_and_the_tables_are_those_of_a_plain_run(nodes, images, undisturbed, tmp_path):
+    output = tmp_path / "tokens"
+    with Run(nodes, *tokenizing(images, output)) as run:
+        run.until(lambda: len(workers_ready(run)) == NODES, "three workers that have units")
+        short = workers_ready(run)["worker-2"]
+        nodes.kill(next(node for node in nodes.nodes if node.startswith(short)))
+        nodes.add()
+        run.until(lambda: "others get its units" in run.log(), "units that go to others")
+        run.until(lambda: len(workers_ready(run)) > NODES, "a worker on the new node")
+        assert markers(output) < UNITS, "the worker on the new node had nothing to do"
+        summary, _ = run.finished()
+    assert digests(output, "tokens", "images") == undisturbed
+    assert (summary["units"], summary["units_left"]) == (UNITS + 1, 0)
+    assert summary["workers"] > NODES
+    assert summary["rejected"] == {"unsupported": 1}
+    restok("verify", output)
+    no_worker_is_left(output)

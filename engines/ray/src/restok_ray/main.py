@@ -67,7 +67,7 @@ def _on_cluster(line: CommandLine, driver: Driver, progress: Progress) -> list[s
     try:
         ray.init(address=line.address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        help_text = "`ray start --head` starts a cluster, --address local one for this command"
+        help_text = "`ray start --head` starts a cluster, --address local one for this command; one with a token wants RAY_AUTH_MODE=token"
         driver.give_up(f"no connection to Ray at --address {line.address}: {brief(error)}. {help_text}")
         return []
     # After `init`, which has handlers of its own.
