@@ -8,28 +8,34 @@ The first line says the address. At the end of input everything is taken down.
 
 import json
 import sys
+import time
 
+from ray._private import services
 from ray.cluster_utils import Cluster
 
 MEMORY = 80 << 20
-ATTEMPTS = 4
+SECONDS_TO_START = 240
+asked_once = services.get_node
+
+
+def patient(*arguments):
+    """Ray gives a raylet half a minute to start, which a busy machine may exceed."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while True:
+        try:
+            return asked_once(*arguments)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def say(**fields):
     print(json.dumps(fields), flush=True)
 
 
-def add_node(cluster):
-    """Ray gives a raylet half a minute to start, which a busy machine may exceed."""
-    for attempt in range(ATTEMPTS):
-        try:
-            return cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=MEMORY)
-        except Exception:
-            if attempt == ATTEMPTS - 1:
-                raise
-
-
 def main():
+    services.get_node = patient
     # The head has no processor: no worker lands on it.
     cluster = Cluster(
         initialize_head=True,
@@ -40,7 +46,7 @@ def main():
     for line in sys.stdin:
         order, *identifier = line.split()
         if order == "add":
-            node = add_node(cluster)
+            node = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=MEMORY)
             nodes[node.node_id] = node
             say(node=node.node_id)
         elif order == "kill":

@@ -17,9 +17,9 @@ from conftest import CHECKOUT, SAMPLES, SECONDS_TO_END, binary, restok
 
 RAY = CHECKOUT / ".deps" / "ray" / "bin"
 CLOTHES = SAMPLES / "fashion-mnist"
-# Enough that most are to do when the first ones are done.
-IMAGES, UNIT_SIZE = 2400, 8
-UNITS = IMAGES // UNIT_SIZE
+# More units than three workers can have at the same time. One more image is broken.
+IMAGES, UNIT_SIZE = 320, 8
+UNITS = IMAGES // UNIT_SIZE + 1
 NODES = 3
 
 
@@ -101,7 +101,7 @@ class Run:
 
     def __init__(self, cluster, *words):
         self.command = [RAY / "python", "-m", "restok_ray", "--address", cluster.address, "--restok", binary(), "--format", "json"]
-        self.command += ["--progress-seconds", "0.2", *words]
+        self.command += ["--progress-seconds", "1", *words]
 
     def __enter__(self):
         self.said = tempfile.NamedTemporaryFile("w+")
@@ -142,13 +142,13 @@ class Run:
 
 
 def workers_of(output):
-    """Processes of `restok worker` for that output, wherever they run."""
-    found = []
+    """Processes of `restok worker` for that output, wherever they run, and their parents, which are actors."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
             if b"worker" in words and str(output).encode() in words:
-                found.append(int(process.name))
+                found[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
     return found
 
 
@@ -200,17 +200,39 @@ def undisturbed(images, tmp_path_factory):
 
 
 def workers_ready(run):
-    """Names and short node identifiers of the workers that can take units."""
+    """Names of the workers that can take units, with the start of their node's identifier and their actor's process."""
     log = run.log()
-    places = dict(re.findall(r"(worker-\d+): started on \S+ \(node (\w+)", log))
+    started = re.findall(r"(worker-\d+): started on \S+ \(node (\w+), process (\d+)", log)
+    places = {name: (node, int(actor)) for name, node, actor in started}
     return {name: places[name] for name in re.findall(r"(worker-\d+): ready", log)}
+
+
+def stopped(run, output, number):
+    """The processes of so many workers, each stopped as soon as it can take units, so that they hold some and none is too fast."""
+    processes = set()
+    while len(processes) < number:
+        run.until(lambda: len(workers_ready(run)) > len(processes), f"{len(processes) + 1} workers that are ready")
+        actors = {actor for _, actor in workers_ready(run).values()}
+        for process, parent in workers_of(output).items():
+            if parent in actors and process not in processes:
+                os.kill(process, signal.SIGSTOP)
+                processes.add(process)
+    return processes
+
+
+def go_on(processes):
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
 
 
 def test_a_signal_drains_and_the_same_command_goes_on(nodes, images, undisturbed, tmp_path):
     output = tmp_path / "tokens"
     with Run(nodes, *tokenizing(images, output)) as run:
-        run.until(lambda: markers(output) >= 10, "the first units")
+        processes = stopped(run, output, 2)
         run.process.send_signal(signal.SIGTERM)
+        run.until(lambda: "restok-ray: stopping" in run.log(), "the driver's answer to the signal")
+        go_on(processes)
         code, summary, _ = run.end()
         assert code == 143, run.log()
     no_worker_is_left(output)
@@ -218,14 +240,13 @@ def test_a_signal_drains_and_the_same_command_goes_on(nodes, images, undisturbed
     assert 0 < summary["units_left"] < UNITS and summary["workers_lost"] == 0
     with Run(nodes, *tokenizing(images, output)) as run:
         again, _ = run.finished()
-    assert again["units_stored"] == UNITS + 1 - stored
+    assert again["units_stored"] == UNITS - stored
     assert digests(output, "tokens", "images") == undisturbed
 
 
 def test_wrong_settings_end_it_for_good(nodes, images, tmp_path):
     output = tmp_path / "tokens"
-    with Run(nodes, *tokenizing(images, output), "--max-images", 20) as run:
-        run.finished()
+    restok(*tokenizing(images, output), "--max-images", 20)
     for words, expected in [
         (tokenizing(images, output, crop="adm-center-32-flip"), "crop"),
         ([*tokenizing(images, tmp_path / "other"), "--no-such-flag"], "--no-such-flag"),
@@ -288,16 +309,16 @@ def test_scores_are_those_of_a_plain_run(nodes, tmp_path):
 def test_a_node_dies_and_another_comes_and_the_tables_are_those_of_a_plain_run(nodes, images, undisturbed, tmp_path):
     output = tmp_path / "tokens"
     with Run(nodes, *tokenizing(images, output)) as run:
-        run.until(lambda: len(workers_ready(run)) == NODES, "three workers that have units")
-        short = workers_ready(run)["worker-2"]
+        processes = stopped(run, output, NODES)
+        short, _ = workers_ready(run)["worker-2"]
         nodes.kill(next(node for node in nodes.nodes if node.startswith(short)))
-        nodes.add()
         run.until(lambda: "others get its units" in run.log(), "units that go to others")
+        nodes.add()
         run.until(lambda: len(workers_ready(run)) > NODES, "a worker on the new node")
-        assert markers(output) < UNITS, "the worker on the new node had nothing to do"
+        go_on(processes)
         summary, _ = run.finished()
     assert digests(output, "tokens", "images") == undisturbed
-    assert (summary["units"], summary["units_left"]) == (UNITS + 1, 0)
+    assert (summary["units"], summary["units_left"]) == (UNITS, 0)
     assert summary["workers"] > NODES
     assert summary["rejected"] == {"unsupported": 1}
     restok("verify", output)
