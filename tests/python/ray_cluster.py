@@ -7,6 +7,7 @@ The first line says the address. At the end of input everything is taken down.
 """
 
 import json
+import socket
 import sys
 import time
 
@@ -30,6 +31,16 @@ def patient(*arguments):
             time.sleep(0.1)
 
 
+def node_arguments(cpus):
+    """Of a small node. With ports that are named, its raylet does not wait for its agents to start, for which Ray has a limit of 15 s."""
+    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    sockets = [socket.create_server(("", 0)) for _ in names]
+    ports = {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+    for each in sockets:
+        each.close()
+    return {"num_cpus": cpus, "num_gpus": 0, "object_store_memory": MEMORY, **ports}
+
+
 def say(**fields):
     print(json.dumps(fields), flush=True)
 
@@ -37,16 +48,13 @@ def say(**fields):
 def main():
     services.get_node = patient
     # The head has no processor: no worker lands on it.
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "object_store_memory": MEMORY},
-    )
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node_arguments(0)})
     nodes = {}
     say(address=cluster.address)
     for line in sys.stdin:
         order, *identifier = line.split()
         if order == "add":
-            node = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=MEMORY)
+            node = cluster.add_node(**node_arguments(1))
             nodes[node.node_id] = node
             say(node=node.node_id)
         elif order == "kill":

@@ -230,6 +230,10 @@ def test_a_signal_drains_and_the_same_command_goes_on(nodes, images, undisturbed
     output = tmp_path / "tokens"
     with Run(nodes, *tokenizing(images, output)) as run:
         processes = stopped(run, output, 2)
+        one = min(processes)
+        go_on([one])
+        run.until(lambda: markers(output), "a first unit")
+        os.kill(one, signal.SIGSTOP)
         run.process.send_signal(signal.SIGTERM)
         run.until(lambda: "restok-ray: stopping" in run.log(), "the driver's answer to the signal")
         go_on(processes)
