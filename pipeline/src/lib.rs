@@ -82,7 +82,10 @@ mod units;
 mod view_batcher;
 mod watchdog;
 
-pub use commit::{Finding, VerifyOptions, VerifyReport, claim_output, finalize, read_plan, verify};
+pub use commit::{
+    Finding, VerifyOptions, VerifyReport, claim_output, done_units, finalize, nothing_there, read_markers, read_plan,
+    verify,
+};
 pub use crop::{RandomCrop, crop_views};
 pub use decode::{DecodeFailure, DecodeLimits, RgbImage, decode_image};
 pub use error::PipelineError;
@@ -97,7 +100,9 @@ pub use network::{
 };
 pub use npz::{NpzEncoder, NpzShape, npz_size};
 pub use plan_units::plan_units;
-pub use run::{CodeSource, GenerateRun, Run, RunReport, TokenizeRun, decoder_versions, generate, tokenize};
+pub use run::{
+    CodeSource, GenerateRun, Run, RunReport, TokenizeRun, decoder_versions, generate, planned_images, tokenize,
+};
 pub use samples::{
     AssembledNpz, SampleImage, SampleRows, assemble_npz, encode_png, encode_sample_parquet, encode_sample_tar,
     read_sample_parquet,

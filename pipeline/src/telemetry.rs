@@ -1,7 +1,7 @@
 //! What each stage does, counted where it happens and read by whoever shows it.
 //!
-//! Counters are plain atomics: recording is two additions, reading takes no lock, and a snapshot taken in the middle of a run
-//! is at most a few events old.
+//! Counters are plain atomics: recording is two additions, and a snapshot taken in the middle of a run is at most a few events old.
+//! Only the list of units in work has a lock, which is taken when a unit begins or ends and for each snapshot.
 //!
 //! | Stage | Item | Busy | Waiting |
 //! |---|---|---|---|
@@ -18,7 +18,10 @@ use schemas::RejectReason;
 use std::collections::BTreeMap;
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -111,11 +114,13 @@ pub struct Telemetry {
     stages: [StageCounters; Stage::COUNT],
     units_total: AtomicU64,
     units_done: AtomicU64,
-    units_in_work: AtomicU64,
     images_total: AtomicU64,
     images_listed: AtomicU64,
     images_written: AtomicU64,
-    images_rejected: AtomicU64,
+    images_rejected: [AtomicU64; RejectReason::ALL.len()],
+    units_here: AtomicU64,
+    /// Units in work, with when they were begun.
+    in_work: Mutex<BTreeMap<u32, Instant>>,
 }
 
 /// One stage at one moment.
@@ -162,6 +167,12 @@ pub struct Snapshot {
     pub images_written: u64,
     /// Images rejected so far in this run.
     pub images_rejected: u64,
+    /// The same by reason; reasons that did not occur are left out.
+    pub rejected: BTreeMap<RejectReason, u64>,
+    /// Units that this run stored.
+    pub units_here: u64,
+    /// Units that this run is working on, with the time since each was begun.
+    pub in_work: Vec<(u32, Duration)>,
 }
 
 impl Default for Telemetry {
@@ -193,11 +204,12 @@ impl Telemetry {
             stages: Default::default(),
             units_total: AtomicU64::new(0),
             units_done: AtomicU64::new(0),
-            units_in_work: AtomicU64::new(0),
             images_total: AtomicU64::new(0),
             images_listed: AtomicU64::new(0),
             images_written: AtomicU64::new(0),
-            images_rejected: AtomicU64::new(0),
+            images_rejected: Default::default(),
+            units_here: AtomicU64::new(0),
+            in_work: Mutex::default(),
         }
     }
 
@@ -254,30 +266,41 @@ impl Telemetry {
         self.images_written.fetch_add(images, Relaxed);
     }
 
-    pub(crate) fn image_rejected(&self) {
-        self.images_rejected.fetch_add(1, Relaxed);
+    pub(crate) fn image_rejected(&self, reason: RejectReason) {
+        self.images_rejected[reason as usize].fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn unit_done(&self) {
+    /// Work on a unit begins.
+    pub(crate) fn unit_begun(&self, unit: u32) {
+        self.units_in_work().insert(unit, Instant::now());
+    }
+
+    /// A unit is stored: by this run, or else by another process that was first.
+    pub(crate) fn unit_done(&self, unit: u32, here: bool) {
+        self.units_in_work().remove(&unit);
         self.units_done.fetch_add(1, Relaxed);
+        self.units_here.fetch_add(u64::from(here), Relaxed);
     }
 
-    pub(crate) fn unit_begun(&self) {
-        self.units_in_work.fetch_add(1, Relaxed);
+    /// Work on a unit ended without it being stored.
+    pub(crate) fn unit_dropped(&self, unit: u32) {
+        self.units_in_work().remove(&unit);
     }
 
-    pub(crate) fn unit_ended(&self) {
-        self.units_in_work.fetch_sub(1, Relaxed);
+    fn units_in_work(&self) -> MutexGuard<'_, BTreeMap<u32, Instant>> {
+        self.in_work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a unit is worked on.
     pub(crate) fn is_at_work(&self) -> bool {
-        self.units_in_work.load(Relaxed) > 0
+        !self.units_in_work().is_empty()
     }
 
     /// Everything, now.
     pub fn snapshot(&self) -> Snapshot {
         let elapsed = self.started.elapsed();
+        let counted = RejectReason::ALL.map(|reason| (reason, self.images_rejected[reason as usize].load(Relaxed)));
+        let rejected: BTreeMap<_, _> = counted.into_iter().filter(|(_, images)| *images > 0).collect();
         Snapshot {
             elapsed,
             stages: self.shown.iter().map(|&stage| self.stage_snapshot(stage, elapsed)).collect(),
@@ -286,7 +309,10 @@ impl Telemetry {
             images_total: self.images_total.load(Relaxed).checked_sub(1),
             images_listed: self.images_listed.load(Relaxed),
             images_written: self.images_written.load(Relaxed),
-            images_rejected: self.images_rejected.load(Relaxed),
+            images_rejected: rejected.values().sum(),
+            rejected,
+            units_here: self.units_here.load(Relaxed),
+            in_work: self.units_in_work().iter().map(|(&unit, begun)| (unit, begun.elapsed())).collect(),
         }
     }
 
@@ -433,6 +459,26 @@ mod tests {
         assert_eq!(telemetry.movement(), before);
         telemetry.record(Stage::Fetch, 1, 0, Duration::ZERO);
         assert_ne!(telemetry.movement(), before);
+    }
+
+    #[test]
+    fn a_unit_is_in_work_until_it_is_stored_or_given_up_and_rejects_keep_their_reasons() {
+        let telemetry = Telemetry::new();
+        for unit in [3, 1, 2] {
+            telemetry.unit_begun(unit);
+        }
+        telemetry.unit_done(3, true);
+        telemetry.unit_done(1, false);
+        for reason in [RejectReason::Unreadable, RejectReason::Empty, RejectReason::Unreadable] {
+            telemetry.image_rejected(reason);
+        }
+        let snapshot = telemetry.snapshot();
+        assert_eq!((snapshot.units_done, snapshot.units_here), (2, 1));
+        assert_eq!(snapshot.in_work.iter().map(|(unit, _)| *unit).collect::<Vec<_>>(), [2]);
+        assert_eq!(snapshot.rejected, [(RejectReason::Empty, 1), (RejectReason::Unreadable, 2)].into());
+        assert_eq!(snapshot.images_rejected, 3);
+        telemetry.unit_dropped(2);
+        assert!(telemetry.snapshot().in_work.is_empty());
     }
 
     #[test]

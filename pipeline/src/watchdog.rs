@@ -37,7 +37,7 @@ mod tests {
         let mut watching = std::pin::pin!(watch(&watched, Duration::from_secs(60)));
         let idle = tokio::time::timeout(Duration::from_secs(500), &mut watching).await;
         assert!(idle.is_err(), "no unit was there to be worked on");
-        telemetry.unit_begun();
+        telemetry.unit_begun(0);
         for _ in 0..10 {
             let pause = tokio::time::timeout(Duration::from_secs(50), &mut watching).await;
             assert!(pause.is_err(), "50 seconds of silence are not 60");

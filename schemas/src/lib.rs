@@ -55,9 +55,9 @@ pub use origin::{
 };
 pub use output_paths::{
     MANIFEST_PATH, NPZ_PATH, PICTURES_PREFIX, PLAN_OWNER_PATH, SCORES_CSV_PATH, SCORES_PREFIX, SUCCESS_PATH,
-    features_path, features_prefix, images_path, is_output_path, lease_path, lease_prefix, left_out_path, log_prefix,
-    marker_path, marker_prefix, parse_lease_path, picture_name, picture_path, plan_path, scores_path, tokens_path,
-    unit_pictures_path,
+    features_path, features_prefix, heartbeat_prefix, images_path, is_output_path, lease_path, lease_prefix,
+    left_out_path, log_prefix, marker_path, marker_prefix, parse_lease_path, picture_name, picture_path, plan_path,
+    scores_path, tokens_path, unit_pictures_path,
 };
 pub use packed_list::PackedList;
 pub use pixel_batch::PixelBatch;

@@ -82,6 +82,12 @@ pub fn log_prefix(plan: &PlanHash) -> String {
     format!("_log/{}/", plan.short())
 }
 
+/// Folder of what the runs of a plan say of themselves while they work, with its slash. Not below [`log_prefix`], where older versions
+/// read every object as the log of a run that has ended.
+pub fn heartbeat_prefix(plan: &PlanHash) -> String {
+    format!("_log/heartbeats/{}/", plan.short())
+}
+
 /// Written by finalize: what the output holds.
 pub const MANIFEST_PATH: &str = "_manifest.json";
 
@@ -138,6 +144,7 @@ mod tests {
             marker_path(0, &plan),
             format!("{}run.json", log_prefix(&plan)),
             lease_path(plan.short(), 0, 1),
+            format!("{}run-00001.json", heartbeat_prefix(&plan)),
             MANIFEST_PATH.to_owned(),
             SUCCESS_PATH.to_owned(),
             features_path("key", 0),

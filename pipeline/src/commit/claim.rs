@@ -243,7 +243,7 @@ fn content_hash(input: PlannedInput) -> u64 {
 }
 
 /// The error for an output in which nothing was ever written.
-pub(crate) fn nothing_there(output: &Storage) -> PipelineError {
+pub fn nothing_there(output: &Storage) -> PipelineError {
     PipelineError::Output {
         uri: output.display().to_owned(),
         problem: "no plan is here: is this the output of `restok tokenize`?".to_owned(),

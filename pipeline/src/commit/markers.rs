@@ -12,7 +12,7 @@ const MARKERS_AT_ONCE: usize = 32;
 ///
 /// # Errors
 /// Storage errors.
-pub(crate) async fn done_units(output: &Storage, plan: &Plan) -> Result<BTreeSet<u32>, PipelineError> {
+pub async fn done_units(output: &Storage, plan: &Plan) -> Result<BTreeSet<u32>, PipelineError> {
     let prefix = marker_prefix(plan.hash());
     let listed = output.list(&prefix).await?;
     Ok(listed
@@ -29,7 +29,7 @@ pub(crate) async fn done_units(output: &Storage, plan: &Plan) -> Result<BTreeSet
 ///
 /// # Errors
 /// When a marker is missing or not what this plan's units write; storage errors.
-pub(crate) async fn read_markers(
+pub async fn read_markers(
     output: &Storage,
     plan: &Plan,
     units: impl IntoIterator<Item = u32>,

@@ -22,11 +22,11 @@ mod unit_commit;
 mod unit_rows;
 mod verify;
 
-pub use claim::{claim_output, read_plan};
-pub(crate) use claim::{nothing_there, owning_plan, put_left_out, read_left_out};
+pub use claim::{claim_output, nothing_there, read_plan};
+pub(crate) use claim::{owning_plan, put_left_out, read_left_out};
 pub use finalize::finalize;
 pub(crate) use finalize::{check_row_counts, finalize_units};
-pub(crate) use markers::{done_units, read_markers};
+pub use markers::{done_units, read_markers};
 pub(crate) use unit_commit::{Committed, UnitCommit};
 pub(crate) use unit_rows::{PictureFile, UnitRows, row_counts_of};
 pub use verify::{Finding, VerifyOptions, VerifyReport, verify};

@@ -289,7 +289,7 @@ fn writer_info(run: &Run, device_kind: String) -> WriterInfo {
 }
 
 /// Images of the plan, where the layout tells without reading: a file is an image, a row is an image, a tar is unknown.
-fn planned_images(plan: &Plan) -> Option<u64> {
+pub fn planned_images(plan: &Plan) -> Option<u64> {
     if plan.settings().origin.images().is_some_and(|images| images.layout == schemas::SourceLayout::Folder) {
         return Some(plan.inputs().len() as u64);
     }

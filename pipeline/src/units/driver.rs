@@ -164,22 +164,22 @@ impl Units {
                     Ok(Some(unit)) => {
                         self.in_work.insert(unit);
                         self.queue.tell(EngineEvent::Begun { unit });
-                        context.telemetry.unit_begun();
+                        context.telemetry.unit_begun(unit);
                         let (task, stop) = (Arc::clone(task), stop.clone());
                         let work = async move { (unit, run_one(unit, &*task, &stop).await) };
                         running.spawn(work.instrument(tracing::info_span!("unit", unit)));
                     }
                 },
                 Some(joined) = running.join_next() => {
-                    context.telemetry.unit_ended();
                     match joined {
                         Ok((unit, Ok(outcome))) => {
                             self.in_work.remove(&unit);
-                            context.telemetry.unit_done();
+                            context.telemetry.unit_done(unit, outcome.is_some());
                             self.queue.stored(unit, outcome.as_ref().map(T::counts));
                             stored.extend(outcome);
                         }
-                        Ok((_, Err(error))) => {
+                        Ok((unit, Err(error))) => {
+                            context.telemetry.unit_dropped(unit);
                             stop.cancel();
                             // A unit that was told to stop is no reason to stop.
                             if failure.is_none() && !matches!(error, UnitError::Pipeline(PipelineError::Drained)) {

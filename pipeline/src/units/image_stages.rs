@@ -194,7 +194,7 @@ impl<A: Send + 'static> ImageStages<A> {
             self.telemetry.images_written(1);
             return;
         };
-        self.telemetry.image_rejected();
+        self.telemetry.image_rejected(reason);
         tracing::debug!(unit, %image_id, %source, %reason, error, "image rejected");
     }
 }
