@@ -1,4 +1,4 @@
-//! What is said of outputs: the page of `restok report`, what `restok inspect` prints, the logs of runs. No torch.
+//! What is said of outputs: the page of `restok report`, what `restok inspect` and `restok watch` print, the logs of runs. No torch.
 //!
 //! ```text
 //! addresses ── gather: read what is there ──▶ subjects ── sections, charts: show it ──▶ page: one file of HTML
@@ -16,6 +16,7 @@ pub mod run_log;
 mod sections;
 mod settings_list;
 pub mod text;
+pub mod watch;
 
 pub use album::Album;
 pub use gather::{Subject, gather};

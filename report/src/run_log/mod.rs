@@ -2,12 +2,16 @@
 //!
 //! One small JSON file a run, `_log/<plan>/<start in UTC>-rank<rank>.json` below the output, written at its end, whatever the end; only
 //! a process that is killed leaves none. It is no part of the output: it holds a clock, nothing reads it but `restok report`, and a
-//! run that cannot write it is none the worse.
+//! run that cannot write it is none the worse. The same holds of the heartbeats that a run leaves while it works ([`Heart`]), which
+//! `restok watch` reads.
 
 mod clock;
+mod heartbeat;
 mod recorder;
 
 pub(crate) use clock::readable;
+pub use heartbeat::{Heart, Worker};
+pub(crate) use heartbeat::{Heartbeat, UnitInWork, parse_name};
 pub use recorder::Recorder;
 
 use bytes::Bytes;
