@@ -4,7 +4,7 @@ use crate::environment;
 use crate::settings::{
     DoctorOptions, EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
     ReconstructOptions, ReportOptions, STORAGE_HEADING, SweepOptions, TokenizeOptions, TrainGeneratorOptions,
-    TrainTokenizerOptions, VerifyOptions, WORK_HEADING, WORKER, variable,
+    TrainTokenizerOptions, VerifyOptions, WORK_HEADING, WORKER, WatchOptions, variable,
 };
 use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use std::any::TypeId;
@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Show the contents of an output: row counts, provenance, codebook use by level
     #[command(long_about = INSPECT_ABOUT, after_help = INSPECT_AFTER_HELP)]
     Inspect(Arguments<InspectOptions>),
+    /// Watch a job over any number of workers: progress, speed, silent workers, slow units
+    #[command(long_about = WATCH_ABOUT, after_help = WATCH_AFTER_HELP)]
+    Watch(Arguments<WatchOptions>),
     /// Decode tokens back into images: PNG files and a contact sheet
     #[command(long_about = RECONSTRUCT_ABOUT, after_help = RECONSTRUCT_AFTER_HELP)]
     Reconstruct(Arguments<ReconstructOptions>),
@@ -397,6 +400,22 @@ const INSPECT_AFTER_HELP: &str = "\
 Examples:
   restok inspect ./tokens
   restok inspect ./tokens --format json | jq .levels";
+
+const WATCH_ABOUT: &str = "\
+Watch a job over any number of workers: progress, speed, silent workers, slow units.
+
+Reads what the workers of `restok tokenize` and `restok generate` leave below their output, from any machine, and writes nothing: \
+markers of complete units, and the heartbeats that each worker writes while it works. Shows what is done, who works on which units, \
+the images per second of all workers together, the time left, rejects by reason, units that were begun long ago, and workers that were \
+not heard in time. Redraws on a terminal, and prints a log line every --progress-seconds otherwise. Ends with exit code 0 when the \
+output is finished.";
+
+const WATCH_AFTER_HELP: &str = "\
+Examples:
+  restok watch s3://bucket/tokens
+  restok watch s3://bucket/tokens --once --format json | jq '.workers[] | select(.state == \"silent\")'
+
+docs/watching.md says what is read and when a worker counts as silent.";
 
 const RECONSTRUCT_ABOUT: &str = "\
 Decode tokens back into images: PNG files and a contact sheet.

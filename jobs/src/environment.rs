@@ -10,6 +10,14 @@ pub(crate) const HF_HOME: &str = "HF_HOME";
 pub(crate) const HF_HUB_CACHE: &str = "HF_HUB_CACHE";
 /// Set to `1` to use only what the cache holds.
 pub(crate) const HF_HUB_OFFLINE: &str = "HF_HUB_OFFLINE";
+/// Variables of OpenTelemetry that name a collector for metrics, the one that goes before the other first.
+pub(crate) const OTLP_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+/// What OpenTelemetry calls the program.
+pub(crate) const OTEL_SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
+/// What OpenTelemetry says of the program besides.
+pub(crate) const OTEL_RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+/// The name of the machine, as shells set it.
+pub(crate) const HOSTNAME: &str = "HOSTNAME";
 
 /// The value of a variable; an empty one counts as absent, as shells and job templates leave them.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]

@@ -16,6 +16,7 @@ mod environment;
 mod exit_code;
 mod hub;
 mod logging;
+mod metrics;
 mod model_folder;
 mod networks;
 mod output;
@@ -215,6 +216,10 @@ fn run_command(command: Command, launch: Launch, progress: Progress, engine: Opt
         Command::Report(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
             block_on(commands::report::run(options.resolve()?, limits))
+        }
+        Command::Watch(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            block_on(commands::watch::run(options.resolve()?, &limits, &progress))
         }
         Command::Reconstruct(Arguments { options, limits }) => {
             let limits = limits.resolve()?;

@@ -1,12 +1,16 @@
-//! What a run shows while it runs: bars on a terminal, lines in a log.
+//! What a run shows while it runs: bars on a terminal, lines in a log, metrics.
 
 use crate::{
     engine_protocol::Speaker,
+    metrics::Metrics,
     settings::{LogFormat, ProgressStyle},
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 use pipeline::{Snapshot, Telemetry};
-use report::text::{count, duration, tenths};
+use report::{
+    text::{count, duration, tenths},
+    watch::{Look, WorkerState, look_text},
+};
 use std::{
     io::{self, IsTerminal},
     time::{Duration, Instant},
@@ -15,6 +19,9 @@ use std::{
 /// Time between two looks at the counters while bars are shown.
 const BAR_PERIOD: Duration = Duration::from_millis(200);
 
+/// Time between two looks at a job of other processes, where they are redrawn: each asks the store.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
+
 /// How progress is shown.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
@@ -22,6 +29,7 @@ pub(crate) struct Progress {
     bars: MultiProgress,
     /// Of a worker.
     engine: Option<Speaker>,
+    metrics: Metrics,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +45,36 @@ impl Progress {
     /// Decides between bars and lines. `bars` is the same that log lines are written around.
     pub(crate) fn new(style: ProgressStyle, seconds: u64, format: LogFormat, bars: MultiProgress) -> Self {
         let terminal = io::stderr().is_terminal() && format == LogFormat::Text;
-        Self { shape: shape(style, Duration::from_secs(seconds.max(1)), terminal), bars, engine: None }
+        let shape = shape(style, Duration::from_secs(seconds.max(1)), terminal);
+        Self { shape, bars, engine: None, metrics: Metrics::default() }
+    }
+
+    /// What is there to be fetched.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Looks at a job of other processes: redrawn in place, or lines.
+    pub(crate) fn looks(&self) -> LookProgress {
+        let drawn = (self.shape == Shape::Bars).then(|| {
+            let drawn = self.bars.add(ProgressBar::no_length());
+            drawn.set_style(
+                BarStyle::with_template("{msg}\n{wide_bar} {pos}/{len} units")
+                    .unwrap_or_else(|_| BarStyle::default_bar()),
+            );
+            drawn
+        });
+        let lines = match self.shape {
+            Shape::Lines(period) => Some(period),
+            Shape::Bars | Shape::Events(_) | Shape::None => None,
+        };
+        LookProgress { drawn, lines }
     }
 
     /// For an engine: an event every so many seconds.
     pub(crate) fn of_events(engine: Speaker, seconds: u64) -> Self {
         let shape = Shape::Events(Duration::from_secs(seconds.max(1)));
-        Self { shape, bars: MultiProgress::new(), engine: Some(engine) }
+        Self { shape, bars: MultiProgress::new(), engine: Some(engine), metrics: Metrics::default() }
     }
 
     /// Progress of a training of `total` steps of which `done` are made.
@@ -120,6 +151,52 @@ impl Drop for StepProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+/// Looks at a job. What is drawn is taken away when this is dropped.
+#[derive(Debug)]
+pub(crate) struct LookProgress {
+    drawn: Option<ProgressBar>,
+    lines: Option<Duration>,
+}
+
+impl LookProgress {
+    /// Time between two looks.
+    pub(crate) fn period(&self) -> Duration {
+        self.lines.unwrap_or(LOOK_PERIOD)
+    }
+
+    /// Shows a look.
+    pub(crate) fn show(&self, look: &Look) {
+        if let Some(drawn) = &self.drawn {
+            drawn.set_length(look.units_total.max(1));
+            drawn.set_position(look.units_done);
+            drawn.set_message(look_text(look));
+        }
+        if self.lines.is_some() {
+            tracing::info!(
+                units_done = look.units_done,
+                units_total = look.units_total,
+                units_in_work = look.units_in_work,
+                images = look.row_counts.listed,
+                rejected = look.row_counts.rejected_total(),
+                images_a_second = tenths(look.images_a_second),
+                seconds_left = look.seconds_left.map(tenths),
+                workers = look.in_state(WorkerState::Working).count(),
+                silent = look.in_state(WorkerState::Silent).count(),
+                slow_units = look.slow_units.len(),
+                "watching"
+            );
+        }
+    }
+}
+
+impl Drop for LookProgress {
+    fn drop(&mut self) {
+        if let Some(drawn) = &self.drawn {
+            drawn.finish_and_clear();
         }
     }
 }

@@ -1,9 +1,9 @@
-//! A run with its progress shown, that leaves its log.
+//! A run with its progress shown, that tells of itself while it works and leaves its log.
 
-use crate::progress::Progress;
+use crate::{process, progress::Progress};
 use futures::FutureExt;
 use pipeline::{PipelineError, ProcessRank, RunReport, Storage, Telemetry};
-use report::run_log::{Outcome, Recorder, RunEnd};
+use report::run_log::{Heart, Outcome, Recorder, RunEnd, Worker};
 use schemas::Plan;
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
@@ -21,15 +21,23 @@ pub(crate) struct Watched {
     output: Storage,
     process: ProcessRank,
     telemetry: Arc<Telemetry>,
+    /// Time between two heartbeats at first; `None` for no heartbeats.
+    heartbeats: Option<Duration>,
 }
 
 impl Watched {
     /// A run of `plan` into `output`.
-    pub(crate) fn new(plan: &Arc<Plan>, output: &Storage, process: ProcessRank, telemetry: &Arc<Telemetry>) -> Self {
-        Self { plan: Arc::clone(plan), output: output.clone(), process, telemetry: Arc::clone(telemetry) }
+    pub(crate) fn new(
+        plan: &Arc<Plan>,
+        output: &Storage,
+        process: ProcessRank,
+        telemetry: &Arc<Telemetry>,
+        heartbeats: Option<Duration>,
+    ) -> Self {
+        Self { plan: Arc::clone(plan), output: output.clone(), process, telemetry: Arc::clone(telemetry), heartbeats }
     }
 
-    /// Carries a run to its end, with its progress shown, and leaves its log.
+    /// Carries a run to its end, with its progress shown, its counters served and its heartbeats written, and leaves its log.
     ///
     /// # Errors
     /// Those of the run.
@@ -43,12 +51,17 @@ impl Watched {
     ) -> Result<RunReport, PipelineError> {
         let started =
             SystemTime::now().checked_sub(self.telemetry.snapshot().elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
+        let ProcessRank { rank, world_size, .. } = self.process;
+        progress.metrics().show_run(&self.telemetry, rank, self.plan.hash().short());
+        let worker = Worker { started, rank, world_size, host: process::host_name(), process_id: std::process::id() };
+        let mut heart = self.heartbeats.map(|period| Heart::new(worker, self.plan.hash(), &self.output, period));
         let mut recorder = Recorder::default();
         // A panic is passed on below; what it may have left half done is not looked at again.
         let result = tokio::select! {
             result = AssertUnwindSafe(run).catch_unwind() => result,
             () = progress.show(&self.telemetry) => unreachable!("progress is shown for ever"),
             () = recorder.record(&self.telemetry) => unreachable!("moments are recorded for ever"),
+            () = beat(heart.as_mut(), &self.telemetry) => unreachable!("a heart beats for ever"),
         };
         recorder.take(self.telemetry.snapshot());
         let (outcome, problem) = match &result {
@@ -58,9 +71,17 @@ impl Watched {
             Ok(Err(error)) => (Outcome::Failed, Some(error.to_string())),
             Err(_) => (Outcome::Failed, Some("a panic, which is a fault of the program".to_owned())),
         };
-        if recorder.is_worth_keeping(outcome) {
-            let ProcessRank { rank, world_size, .. } = self.process;
-            let log = recorder.into_log(self.plan.hash(), RunEnd { started, rank, world_size, outcome, problem });
+        let last = self.telemetry.snapshot();
+        let stop = async {
+            if let Some(heart) = &mut heart {
+                heart.stop(&last, outcome).await;
+            }
+        };
+        let log = recorder
+            .is_worth_keeping(outcome)
+            .then(|| recorder.into_log(self.plan.hash(), RunEnd { started, rank, world_size, outcome, problem }));
+        let leave_log = async {
+            let Some(log) = log else { return };
             match tokio::time::timeout(PATIENCE, log.put(&self.output)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -68,7 +89,16 @@ impl Watched {
                 }
                 Err(_) => tracing::warn!("the log of this run was given up: the store did not answer in time"),
             }
-        }
+        };
+        tokio::join!(stop, leave_log);
         result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+/// Beats for ever, with or without a heart.
+async fn beat(heart: Option<&mut Heart>, telemetry: &Telemetry) {
+    match heart {
+        Some(heart) => heart.beat(telemetry).await,
+        None => std::future::pending().await,
     }
 }

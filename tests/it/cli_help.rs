@@ -40,6 +40,7 @@ fn the_help_of_every_command_is_what_was_reviewed() {
         "finalize",
         "verify",
         "inspect",
+        "watch",
         "reconstruct",
         "report",
         "doctor",

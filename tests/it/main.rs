@@ -47,6 +47,8 @@ mod train_tokenizer;
 mod two_writers;
 /// Units from an engine: the protocol of a worker.
 mod worker;
+/// A job over several workers, seen from outside: a look, heartbeats, metrics.
+mod watch;
 
 use tests::workspace::Workspace;
 

@@ -15,7 +15,8 @@ fn report(workspace: &Workspace, outputs: &[&str]) -> String {
 
 /// The logs that the runs of an output have left: name and content.
 fn logs(workspace: &Workspace, output: &str) -> Vec<(String, serde_json::Value)> {
-    let files = workspace.files(output).into_iter().filter(|(path, _)| path.starts_with("_log/"));
+    let is_log = |path: &str| path.starts_with("_log/") && !path.starts_with("_log/heartbeats/");
+    let files = workspace.files(output).into_iter().filter(|(path, _)| is_log(path));
     files.map(|(path, bytes)| (path, serde_json::from_slice(&bytes).expect("a log"))).collect()
 }
 

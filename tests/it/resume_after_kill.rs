@@ -38,7 +38,14 @@ fn killed_at_each_put_the_tables_are_those_of_an_undisturbed_run() {
     let tokenize = |output: &str| {
         // A request that is never answered holds the process until it is killed, not until it loses patience.
         let mut command = workspace.tokenize("s3://bucket/images", &format!("s3://bucket/{output}"));
-        command.envs(server.environment()).args(["--units-in-flight", "1", "--read-timeout-seconds", "3600"]);
+        command.envs(server.environment()).args([
+            "--units-in-flight",
+            "1",
+            "--read-timeout-seconds",
+            "3600",
+            "--heartbeat-seconds",
+            "0",
+        ]);
         command
     };
     run(&mut tokenize("undisturbed")).expect_code(0);

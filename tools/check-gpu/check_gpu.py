@@ -319,7 +319,7 @@ class Run:
             if status != 0:
                 raise Failed(f"restok tokenize ended with {status}: {last_line(errors)}")
             whole = time.monotonic() - began
-            log = json.loads(next((output / "_log").rglob("*.json")).read_text())
+            log = json.loads(next((output / "_log").glob("*/*.json")).read_text())
             self.lines.append({
                 "section": section, "kind": "tokenize", "what": "restok tokenize", "network": self.sizes.tokenizer,
                 "precision": precision, "batch": int(batch), "unit": "images/s", "value": steady_rate(log),

@@ -52,6 +52,7 @@ pub(crate) async fn run(
 ) -> Result<()> {
     let is_worker = engine.is_some();
     let process = settings.work.process.detect(is_worker)?;
+    let _exporting = progress.metrics().export(settings.metrics_listen)?;
     let scoring = Scoring {
         output: Storage::open_output(&settings.output, &limits)?,
         protocol: settings.protocol,

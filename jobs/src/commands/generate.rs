@@ -37,6 +37,7 @@ pub(crate) async fn run(
     if is_worker && settings.output.is_none() {
         return Err(SettingsError::invalid("--output", "none", "an output, whose units an engine hands out").into());
     }
+    let _exporting = progress.metrics().export(settings.metrics_listen)?;
     let loading = Loaded::load(&settings, &workers);
     let loaded = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;
     let Some(shown) = settings.output.clone() else {
@@ -89,7 +90,7 @@ pub(crate) async fn generate_set(
     };
     let plan = Arc::new(plan);
     let telemetry = Arc::new(Telemetry::of_generating());
-    let watched = Watched::new(&plan, &output, process, &telemetry);
+    let watched = Watched::new(&plan, &output, process, &telemetry, settings.heartbeats);
     let run = GenerateRun {
         codes,
         decoders: if settings.formats.is_empty() { Vec::new() } else { loaded.decoders(settings) },

@@ -14,3 +14,4 @@ pub(crate) mod tokenize;
 pub(crate) mod train_generator;
 pub(crate) mod train_tokenizer;
 pub(crate) mod verify;
+pub(crate) mod watch;

@@ -54,6 +54,7 @@ pub(crate) async fn run(
 ) -> Result<()> {
     let first =
         settings.points.first().ok_or_else(|| SettingsError::invalid("the grid", "no point", "at least one"))?;
+    let _exporting = progress.metrics().export(settings.metrics_listen)?;
     let loading = Loaded::load(&first.settings, &workers);
     let loaded = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;
     let scorer = match &settings.scoring {

@@ -41,6 +41,7 @@ pub(crate) async fn run(
         return Err(SettingsError::invalid("--dry-run", "true", "false for a worker, which an engine waits for").into());
     }
     // Everything that can be wrong is found before the output is touched.
+    let _exporting = progress.metrics().export(settings.metrics_listen)?;
     let output = Storage::open_output(&settings.output, &limits)?;
     let loading = load_first(&settings, &workers);
     let (folder, tokenizer) = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     if settings.dry_run {
         return dry_run::print(&settings, &plan, &output, &left_out, batch_size.memory).await;
     }
-    let watched = Watched::new(&plan, &output, process, &telemetry);
+    let watched = Watched::new(&plan, &output, process, &telemetry, settings.heartbeats);
     let run = TokenizeRun {
         // The URL as it was given: a signed one carries what no plan may hold.
         source: SourceReader::open_at(Arc::clone(&plan), &settings.source, &limits)?,

@@ -34,6 +34,7 @@ pub(crate) fn run(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    let _exporting = session::export_metrics(group.as_deref(), &settings.run, progress)?;
     let tables = TokenTables::open(&settings.source, limits)?;
     let class_names = class_names(settings, limits)?;
     let facts = TokenFacts { tokenizer: tables.tokenizer(), images: tables.images(), named_classes: class_names.len() };

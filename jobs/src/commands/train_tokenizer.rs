@@ -29,6 +29,7 @@ pub(crate) fn run(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    let _exporting = session::export_metrics(group.as_deref(), &settings.run, progress)?;
     let fixed = fixed(settings)?;
     let mut folder = session::run_folder(group.as_deref(), &settings.run, &fixed)?;
     let trainer = TokenizerTrainer::new(settings.config.clone(), settings.recipe.clone(), &settings.frozen, device)?;

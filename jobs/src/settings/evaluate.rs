@@ -3,8 +3,8 @@
 use super::{
     Devices, ModelReference, RejectRate, ReportFormat, SettingsError,
     shared::{
-        HOW, ImageOptions, LabelOptions, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions, at_least_one,
-        at_least_one_if_given, required,
+        HOW, ImageOptions, LabelOptions, MetricsOptions, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions,
+        at_least_one, at_least_one_if_given, required,
     },
     tokenize::precision,
     values::{crop_parser, named, precision_parser},
@@ -13,7 +13,7 @@ use clap::builder::TypedValueParser;
 use models::Precision;
 use pipeline::ImageSetOptions;
 use schemas::{Crop, DeviationKind, Protocol, SourceLayout, SourceReading};
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 const NETWORKS: &str = "Scoring networks";
 const REBUILDING: &str = "Reconstruction (--protocol rfid)";
@@ -112,6 +112,9 @@ pub(crate) struct EvaluateOptions {
     /// This process among those that share the output.
     #[command(flatten)]
     pub(crate) process: ProcessOptions,
+    /// How it is seen from outside.
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
     /// Refuse to score if more than this fraction of images is broken, such as 1% or 0.01.
     ///
     /// Any broken image breaks the rule rejects, see --allow.
@@ -187,6 +190,8 @@ pub(crate) struct EvaluateSettings {
     pub(crate) devices: Devices,
     /// Threads of a CPU worker; `None` to divide the cores.
     pub(crate) device_threads: Option<usize>,
+    /// Where metrics are served.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Shape of the result.
     pub(crate) format: ReportFormat,
 }
@@ -250,6 +255,7 @@ impl EvaluateOptions {
             max_reject_rate: self.max_reject_rate.unwrap_or_default(),
             devices,
             device_threads,
+            metrics_listen: self.metrics.metrics_listen,
             format: self.format.unwrap_or_default(),
         })
     }

@@ -3,13 +3,16 @@
 use super::{
     Devices, ModelReference, ReportFormat, SettingsError,
     sampling::{SamplingChoice, ScheduleOptions, sampling, schedule_parser},
-    shared::{HOW, OUTPUT_USAGE, PLAN, ProcessOptions, WHAT, WorkerOptions, at_least_one, required},
+    shared::{
+        HOW, HeartbeatOptions, MetricsOptions, OUTPUT_USAGE, PLAN, ProcessOptions, WHAT, WorkerOptions, at_least_one,
+        required,
+    },
     tokenize::{partition_value, precision},
     values::precision_parser,
 };
 use models::Precision;
 use schemas::{PictureFormat, Rounding, Sampling};
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 const LOOK: &str = "Preview sheets (instead of an output)";
 
@@ -144,6 +147,12 @@ pub(crate) struct GenerateOptions {
     /// Run `restok finalize` to check and close it.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) no_finalize: Option<bool>,
+    /// What it says of itself while it works.
+    #[command(flatten)]
+    pub(crate) heartbeats: HeartbeatOptions,
+    /// How it is seen from outside.
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
     /// Accept a tokenizer other than the one the generator was trained with, if levels and codebook size match.
     ///
     /// With --decode-only: other than the one that made the tokens.
@@ -229,6 +238,10 @@ pub(crate) struct GenerateSettings {
     pub(crate) start_jitter: Duration,
     /// Whether to close the output when all units are done.
     pub(crate) finalize: bool,
+    /// Time between two heartbeats at first; `None` for no heartbeats.
+    pub(crate) heartbeats: Option<Duration>,
+    /// Where metrics are served.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Whether another tokenizer than the generator's will do.
     pub(crate) allow_other_tokenizer: bool,
     /// Shape of the report.
@@ -320,6 +333,8 @@ impl GenerateOptions {
             process: self.process,
             start_jitter: Duration::from_secs(self.start_jitter_seconds.unwrap_or_default()),
             finalize: self.no_finalize != Some(true),
+            heartbeats: self.heartbeats.period(),
+            metrics_listen: self.metrics.metrics_listen,
             allow_other_tokenizer: self.allow_other_tokenizer == Some(true),
             format: self.format.unwrap_or_default(),
         })

@@ -36,6 +36,7 @@ pub(crate) use show::show;
 pub(crate) use sweep::{SweepOptions, SweepPoint, SweepScoring, SweepSettings};
 pub(crate) use table_commands::{
     FinalizeOptions, ImageChoice, InspectOptions, ReconstructOptions, ReconstructSettings, ReportFormat, VerifyOptions,
+    WatchOptions, WatchSettings,
 };
 pub(crate) use tokenize::{TokenizeOptions, TokenizeSettings};
 pub(crate) use train_generator::{TokenFacts, TrainGeneratorOptions, TrainGeneratorSettings};

@@ -8,6 +8,7 @@ use crate::environment;
 use anyhow::Result;
 use pipeline::ProcessRank;
 use schemas::{ColumnNames, ImageExtensions, LabelSource, SourceLayout, SourceReading};
+use std::{net::SocketAddr, time::Duration};
 
 /// Heading of sources, outputs and models.
 pub(super) const WHAT: &str = "Input and output";
@@ -124,6 +125,34 @@ impl ProcessOptions {
             }
         }
         Ok(ProcessRank::ALONE)
+    }
+}
+
+/// How a run is seen from outside.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct MetricsOptions {
+    /// Serve metrics for Prometheus at http://ADDRESS:PORT/metrics while the command runs (default: no metrics).
+    ///
+    /// Anybody who reaches the port can read them: 127.0.0.1:9400 serves this machine alone, 0.0.0.0:9400 every network
+    /// that it is in. Port 0 takes a free one, which the log names.
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = HOW)]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+}
+
+/// What a run says of itself while it works.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct HeartbeatOptions {
+    /// Seconds between heartbeats, small files below OUTPUT/_log that `restok watch` reads; 0 writes none.
+    ///
+    /// The longer a process runs, the rarer they are: one every twentieth of the time that it has run, some 120 in a day.
+    #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "30")]
+    pub(crate) heartbeat_seconds: Option<u64>,
+}
+
+impl HeartbeatOptions {
+    /// Time between two heartbeats at first; `None` for no heartbeats.
+    pub(super) fn period(self) -> Option<Duration> {
+        self.heartbeat_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
 }
 

@@ -4,11 +4,11 @@ use super::{
     Devices, GenerateOptions, GenerateSettings, ReportFormat, SettingsError,
     evaluate::allowed,
     sampling::{ScheduleOptions, schedule_parser},
-    shared::{HOW, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions, required},
+    shared::{HOW, HeartbeatOptions, MetricsOptions, OUTPUT_USAGE, ProcessOptions, WHAT, WorkerOptions, required},
     values::precision_parser,
 };
 use schemas::DeviationKind;
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 const GRID: &str = "Grid (all combinations)";
 const ALL: &str = "Shared by all points";
@@ -92,6 +92,12 @@ pub(crate) struct SweepOptions {
     /// Devices.
     #[command(flatten)]
     pub(crate) workers: WorkerOptions,
+    /// What it says of itself while it works.
+    #[command(flatten)]
+    pub(crate) heartbeats: HeartbeatOptions,
+    /// How it is seen from outside.
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
     /// Accept a tokenizer other than the one the generator was trained with, if levels and codebook size match
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) allow_other_tokenizer: Option<bool>,
@@ -135,6 +141,8 @@ pub(crate) struct SweepSettings {
     pub(crate) devices: Devices,
     /// Threads of a CPU worker.
     pub(crate) device_threads: Option<usize>,
+    /// Where metrics are served.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Shape of the table.
     pub(crate) format: ReportFormat,
 }
@@ -175,6 +183,7 @@ impl SweepOptions {
             scoring,
             devices,
             device_threads,
+            metrics_listen: self.metrics.metrics_listen,
             format: self.format.unwrap_or_default(),
         })
     }
@@ -246,6 +255,9 @@ impl SweepOptions {
             process: ProcessOptions { rank: None, world_size: None },
             start_jitter_seconds: None,
             no_finalize: None,
+            heartbeats: self.heartbeats,
+            // One port for all points.
+            metrics: MetricsOptions { metrics_listen: None },
             allow_other_tokenizer: self.allow_other_tokenizer,
             format: None,
         }

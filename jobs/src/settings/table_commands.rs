@@ -1,4 +1,4 @@
-//! Options of the commands that work on an output that is there: `finalize`, `verify`, `inspect` and `reconstruct`.
+//! Options of the commands that work on an output that is there: `finalize`, `verify`, `inspect`, `watch` and `reconstruct`.
 
 use super::{
     ModelReference, RejectRate, SettingsError, shared::required, tokenize::precision, values::precision_parser,
@@ -60,6 +60,31 @@ pub(crate) struct InspectOptions {
     /// Format of the report on standard output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) format: Option<ReportFormat>,
+}
+
+/// Options of `restok watch`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct WatchOptions {
+    /// Path or URL of the output that workers write to, as passed to their --output
+    #[arg(value_name = "OUTPUT")]
+    pub(crate) output: Option<String>,
+    /// Look once, print it and exit
+    #[arg(long, default_value = "false")]
+    pub(crate) once: Option<bool>,
+    /// Format of the looks on standard output: text, the last one, or json, one object per look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: Option<ReportFormat>,
+}
+
+/// Settings of `restok watch`.
+#[derive(Clone, Debug)]
+pub(crate) struct WatchSettings {
+    /// The output.
+    pub(crate) output: String,
+    /// Whether to look once only.
+    pub(crate) once: bool,
+    /// Shape of the looks on standard output.
+    pub(crate) format: ReportFormat,
 }
 
 /// Options of `restok reconstruct`.
@@ -130,6 +155,20 @@ impl InspectOptions {
     /// The output.
     pub(crate) fn output(&self) -> Result<String, SettingsError> {
         required(self.output.clone(), "output", OUTPUT_ARGUMENT, "inspect")
+    }
+}
+
+impl WatchOptions {
+    /// The settings.
+    ///
+    /// # Errors
+    /// When there is no output.
+    pub(crate) fn resolve(self) -> Result<WatchSettings, SettingsError> {
+        Ok(WatchSettings {
+            output: required(self.output, "output", OUTPUT_ARGUMENT, "watch")?,
+            once: self.once == Some(true),
+            format: self.format.unwrap_or_default(),
+        })
     }
 }
 

@@ -3,14 +3,14 @@
 use super::{
     Devices, ModelReference, RejectRate, ReportFormat, SettingsError,
     shared::{
-        HOW, ImageOptions, LabelOptions, OUTPUT_USAGE, PLAN, ProcessOptions, WHAT, WorkerOptions, at_least_one,
-        at_least_one_if_given, required,
+        HOW, HeartbeatOptions, ImageOptions, LabelOptions, MetricsOptions, OUTPUT_USAGE, PLAN, ProcessOptions, WHAT,
+        WorkerOptions, at_least_one, at_least_one_if_given, required,
     },
     values::{BatchSize, crop_parser, image_id_parser, precision_parser},
 };
 use models::Precision;
 use schemas::{Crop, ImageIdRule, SourceLayout, SourceReading};
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Options of `restok tokenize`.
 #[derive(Clone, Debug, clap::Args)]
@@ -95,6 +95,12 @@ pub(crate) struct TokenizeOptions {
     /// Run `restok finalize` to check and close it.
     #[arg(long, help_heading = HOW, default_value = "false")]
     pub(crate) no_finalize: Option<bool>,
+    /// What it says of itself while it works.
+    #[command(flatten)]
+    pub(crate) heartbeats: HeartbeatOptions,
+    /// How it is seen from outside.
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
     /// Print the plan and write nothing.
     ///
     /// Lists the source and reports inputs, bytes, units, the memory of a batch and the state of the output.
@@ -146,6 +152,10 @@ pub(crate) struct TokenizeSettings {
     pub(crate) max_reject_rate: RejectRate,
     /// Whether to close the output when all units are done.
     pub(crate) finalize: bool,
+    /// Time between two heartbeats at first; `None` for no heartbeats.
+    pub(crate) heartbeats: Option<Duration>,
+    /// Where metrics are served.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Plan only.
     pub(crate) dry_run: bool,
     /// Shape of the report.
@@ -185,6 +195,8 @@ impl TokenizeOptions {
             start_jitter: Duration::from_secs(self.start_jitter_seconds.unwrap_or_default()),
             max_reject_rate: self.max_reject_rate.unwrap_or_default(),
             finalize: self.no_finalize != Some(true),
+            heartbeats: self.heartbeats.period(),
+            metrics_listen: self.metrics.metrics_listen,
             dry_run: self.dry_run == Some(true),
             format: self.format.unwrap_or_default(),
         })

@@ -2,11 +2,11 @@
 
 use super::{
     SettingsError,
-    shared::{HOW, at_least_one, at_least_one_if_given, required},
+    shared::{HOW, MetricsOptions, at_least_one, at_least_one_if_given, required},
     tokenize::precision,
 };
 use models::{AdamWOptions, CosineSchedule, DeviceChoice, Precision};
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Heading of what decides the weights.
 pub(super) const RECIPE: &str = "Training recipe (defaults come from the preset)";
@@ -50,6 +50,9 @@ pub(crate) struct RunOptions {
     /// The first process validates while the others wait.
     #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "1800")]
     pub(crate) group_timeout: Option<u64>,
+    /// How it is seen from outside.
+    #[command(flatten)]
+    pub(crate) metrics: MetricsOptions,
     /// Stop with a checkpoint after STEPS steps, counted from the start of the run.
     ///
     /// The learning rate schedule still spans the whole training.
@@ -78,6 +81,8 @@ pub(crate) struct RunSettings {
     pub(crate) allow_other_settings: bool,
     /// Longest wait for another process.
     pub(crate) group_timeout: Duration,
+    /// Where the first process serves metrics.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Steps after which to stop early.
     pub(crate) stop_after: Option<u64>,
 }
@@ -164,6 +169,7 @@ impl RunOptions {
             publish_precision: precision(self.publish_precision)?,
             allow_other_settings: self.allow_other_settings == Some(true),
             group_timeout: Duration::from_secs(at_least_one("--group-timeout", self.group_timeout)?),
+            metrics_listen: self.metrics.metrics_listen,
             stop_after: self.stop_after,
         })
     }

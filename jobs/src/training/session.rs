@@ -6,8 +6,9 @@ use super::{
     run_loop::{self, Outputs},
 };
 use crate::{
+    metrics::Exporting,
     progress::Progress,
-    settings::{Batches, RunSettings},
+    settings::{Batches, RunSettings, SettingsError},
 };
 use anyhow::Result;
 use models::{Device, Precision, ProcessGroup, Trainer};
@@ -47,6 +48,19 @@ pub(crate) fn is_first(group: Option<&ProcessGroup>) -> bool {
 /// Whether this process scores the batch of this number, counted from 0, of what is validated on: several processes take them in turn.
 pub(crate) fn is_own_batch(group: Option<&ProcessGroup>, number: usize) -> bool {
     group.is_none_or(|group| number % group.world_size() == group.rank())
+}
+
+/// Tells the numbers of a run to a monitoring system where that was asked for; of several processes the first does, which alone knows
+/// those of all.
+///
+/// # Errors
+/// As [`crate::metrics::Metrics::export`].
+pub(crate) fn export_metrics(
+    group: Option<&ProcessGroup>,
+    settings: &RunSettings,
+    progress: &Progress,
+) -> Result<Option<Exporting>, SettingsError> {
+    is_first(group).then(|| progress.metrics().export(settings.metrics_listen)).transpose()
 }
 
 /// Notes in what must stay the same that several processes train together. One alone says nothing, as it did when there were no others.

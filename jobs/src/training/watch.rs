@@ -1,7 +1,10 @@
-//! What a run tells while it runs: a line of progress, a table, event files and pictures.
+//! What a run tells while it runs: a line of progress, a table, event files, pictures and metrics.
 
 use super::{metrics_table::MetricsTable, run_folder::RunFolder, sheet::Sheet, tensorboard::EventFile};
-use crate::progress::{Progress, StepProgress};
+use crate::{
+    metrics::Metrics,
+    progress::{Progress, StepProgress},
+};
 use anyhow::{Context, Result, ensure};
 use models::StepReport;
 use report::text::{duration, percent};
@@ -42,6 +45,7 @@ pub(crate) struct Watch {
     table: MetricsTable,
     events: EventFile,
     progress: StepProgress,
+    metrics: Metrics,
     steps: u64,
     since: Since,
     waiting: Waiting,
@@ -108,6 +112,7 @@ impl Watch {
             table: MetricsTable::open(&folder.root().join("metrics.csv"), &columns, step)?,
             events: EventFile::create(&folder.root().join("tensorboard"), step as i64)?,
             progress: progress.steps(steps, step),
+            metrics: progress.metrics().clone(),
             steps,
             since: Since { clock: Instant::now(), step, waited: moment.waited, aside: Duration::ZERO },
             waiting: Waiting::default(),
@@ -151,6 +156,7 @@ impl Watch {
         self.table.append(step, &values)?;
         self.events.scalars(step as i64, wall_time(), &values);
         self.events.flush()?;
+        self.metrics.show_step(step, self.steps, &values);
         if self.waiting.is_news(wait_fraction) {
             let who = moment.waiting_rank.map_or_else(|| "the device".to_owned(), |rank| format!("rank {rank}"));
             tracing::warn!("{who} waits for data {} of the time: {}", percent(wait_fraction), moment.waiting_advice);

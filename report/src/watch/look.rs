@@ -35,6 +35,13 @@ pub(super) struct Heard {
     pub(super) written: SystemTime,
 }
 
+impl Heard {
+    /// What another worker may take after it: rank, and number of processes.
+    fn place(&self) -> (u32, u32) {
+        (self.heartbeat.rank, self.heartbeat.world_size)
+    }
+}
+
 /// What the markers say that were read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
@@ -85,9 +92,9 @@ pub struct Look {
     pub seconds_left: Option<f64>,
     /// Seconds of the median unit; absent before a few units are complete.
     pub median_unit_seconds: Option<f64>,
-    /// Every worker that was heard, in the order in which they began, but those whose rank another one took since.
+    /// Every worker that was heard, in the order in which they began, but those after which another one of their rank began.
     pub workers: Vec<WorkerLook>,
-    /// Workers that stopped or fell silent and whose rank another one took since.
+    /// Workers that stopped or fell silent before another one of their rank began.
     pub workers_replaced: u64,
     /// Units in work that were begun long ago, the oldest first.
     pub slow_units: Vec<SlowUnit>,
@@ -205,11 +212,18 @@ impl Look {
         (heard, now): (&BTreeMap<String, Heard>, SystemTime),
     ) -> Self {
         let all: Vec<WorkerLook> = heard.iter().map(|(name, heard)| WorkerLook::of(name, heard, done, now)).collect();
-        // The last one of a place is the newest: names begin with the time when a worker began.
-        let newest: BTreeMap<(u32, u32), String> =
-            all.iter().map(|worker| (worker.place(), worker.name.clone())).collect();
+        // When the newest worker of each place began. By the store's clock, as all times here.
+        let mut begun: BTreeMap<(u32, u32), SystemTime> = BTreeMap::new();
+        for heard in heard.values() {
+            let age = Duration::try_from_secs_f64(heard.heartbeat.seconds).unwrap_or_default();
+            let begin = heard.written.checked_sub(age).unwrap_or(heard.written);
+            let newest = begun.entry(heard.place()).or_insert(begin);
+            *newest = begin.max(*newest);
+        }
+        // Several workers may have one rank at a time: only who began after one was last heard takes its place.
         let stays = |worker: &WorkerLook| {
-            worker.state == WorkerState::Working || newest.get(&worker.place()) == Some(&worker.name)
+            let heard = &heard[&worker.name];
+            worker.state == WorkerState::Working || begun[&heard.place()] <= heard.written
         };
         let (workers, replaced): (Vec<_>, Vec<_>) = all.into_iter().partition(stays);
         let working = || workers.iter().filter(|worker| worker.state == WorkerState::Working);
@@ -300,11 +314,6 @@ impl WorkerLook {
             limiting_stage: heartbeat.limiting_stage.clone(),
         }
     }
-
-    /// What another worker may take after it.
-    fn place(&self) -> (u32, u32) {
-        (self.rank, self.world_size)
-    }
 }
 
 #[cfg(test)]
@@ -362,6 +371,15 @@ pub(super) mod tests {
         assert_eq!(states, [(0, working), (1, working), (2, WorkerState::Silent), (3, working)]);
         assert_eq!(look.workers_replaced, 1);
         assert_eq!(look.images_a_second, 30.0, "of those that work");
+    }
+
+    #[test]
+    fn of_workers_that_have_one_rank_at_a_time_none_takes_the_place_of_another() {
+        let watched = Watched { output: String::new(), plan: String::new(), units: 1, images: None };
+        let workers = BTreeMap::from([("a".to_owned(), heard(0, 400, &[], None)), ("b".to_owned(), heard(0, 5, &[], None))]);
+        let look = Look::of(&watched, (false, &BTreeSet::new()), &Told::default(), (&workers, at(NOW)));
+        let states: Vec<_> = look.workers.iter().map(|worker| worker.state).collect();
+        assert_eq!((states, look.workers_replaced), (vec![WorkerState::Silent, WorkerState::Working], 0));
     }
 
     #[test]

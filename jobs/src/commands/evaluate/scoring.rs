@@ -103,6 +103,7 @@ impl Scoring {
     ) -> Result<ScoredTables> {
         let key = key.name()?;
         let telemetry = Arc::new(Telemetry::of_scoring());
+        self.progress.metrics().show_run(&telemetry, self.process.rank, &key);
         let run = ScoreRun {
             set: Arc::clone(set),
             output: self.output.clone(),
