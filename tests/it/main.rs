@@ -45,10 +45,10 @@ mod train_together;
 mod train_tokenizer;
 /// Two processes on one output.
 mod two_writers;
-/// Units from an engine: the protocol of a worker.
-mod worker;
 /// A job over several workers, seen from outside: a look, heartbeats, metrics.
 mod watch;
+/// Units from an engine: the protocol of a worker.
+mod worker;
 
 use tests::workspace::Workspace;
 

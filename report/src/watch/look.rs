@@ -376,7 +376,8 @@ pub(super) mod tests {
     #[test]
     fn of_workers_that_have_one_rank_at_a_time_none_takes_the_place_of_another() {
         let watched = Watched { output: String::new(), plan: String::new(), units: 1, images: None };
-        let workers = BTreeMap::from([("a".to_owned(), heard(0, 400, &[], None)), ("b".to_owned(), heard(0, 5, &[], None))]);
+        let workers =
+            BTreeMap::from([("a".to_owned(), heard(0, 400, &[], None)), ("b".to_owned(), heard(0, 5, &[], None))]);
         let look = Look::of(&watched, (false, &BTreeSet::new()), &Told::default(), (&workers, at(NOW)));
         let states: Vec<_> = look.workers.iter().map(|worker| worker.state).collect();
         assert_eq!((states, look.workers_replaced), (vec![WorkerState::Silent, WorkerState::Working], 0));
