@@ -139,7 +139,7 @@ fn silent_text(look: &Look) -> String {
             let units: Vec<String> = worker.in_work.iter().map(|unit| unit.unit.to_string()).collect();
             let units = match units.as_slice() {
                 [] => String::new(),
-                units => format!("; it had begun {}, which other workers do at their end", units.join(", ")),
+                units => format!("; it had begun {}, which other workers take over", units.join(", ")),
             };
             format!(
                 "  rank {}, {}, process {}: not heard for {}, and promised within {promised}{units}\n",
