@@ -24,3 +24,10 @@ pub(crate) const HOSTNAME: &str = "HOSTNAME";
 pub(crate) fn lookup(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
+
+/// The name of this machine, or of the container that takes its place; `unknown` where the system does not say.
+pub(crate) fn host_name() -> String {
+    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    let told = told.filter(|name| !name.is_empty()).or_else(|| lookup(HOSTNAME));
+    told.unwrap_or_else(|| "unknown".to_owned())
+}

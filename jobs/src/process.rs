@@ -1,6 +1,6 @@
 //! Signals, leaving at once, and where the process runs.
 
-use crate::{environment, exit_code::ExitCode};
+use crate::exit_code::ExitCode;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
@@ -83,13 +83,6 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     }
-}
-
-/// The name of this machine, or of the container that takes its place; `unknown` where the system does not say.
-pub(crate) fn host_name() -> String {
-    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
-    let told = told.filter(|name| !name.is_empty()).or_else(|| environment::lookup(environment::HOSTNAME));
-    told.unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Ends the process without running the destructors of libraries: a device thread may still be inside libtorch, and torn down

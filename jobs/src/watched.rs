@@ -1,6 +1,6 @@
 //! A run with its progress shown, that tells of itself while it works and leaves its log.
 
-use crate::{process, progress::Progress};
+use crate::{environment, progress::Progress};
 use futures::FutureExt;
 use pipeline::{PipelineError, ProcessRank, RunReport, Storage, Telemetry};
 use report::run_log::{Heart, Outcome, Recorder, RunEnd, Worker};
@@ -53,7 +53,8 @@ impl Watched {
             SystemTime::now().checked_sub(self.telemetry.snapshot().elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
         let ProcessRank { rank, world_size, .. } = self.process;
         progress.metrics().show_run(&self.telemetry, rank, self.plan.hash().short());
-        let worker = Worker { started, rank, world_size, host: process::host_name(), process_id: std::process::id() };
+        let worker =
+            Worker { started, rank, world_size, host: environment::host_name(), process_id: std::process::id() };
         let mut heart = self.heartbeats.map(|period| Heart::new(worker, self.plan.hash(), &self.output, period));
         let mut recorder = Recorder::default();
         // A panic is passed on below; what it may have left half done is not looked at again.

@@ -3,7 +3,6 @@
 use super::{Kind, Labels, Metrics};
 use crate::{
     environment::{self, OTLP_ENDPOINTS},
-    process,
     settings::SettingsError,
 };
 use opentelemetry::{
@@ -79,7 +78,7 @@ fn resource() -> Resource {
             .is_some_and(|told| told.contains("service.name="));
     let resource = Resource::builder().with_attributes([
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", format!("{}:{}", process::host_name(), std::process::id())),
+        KeyValue::new("service.instance.id", format!("{}:{}", environment::host_name(), std::process::id())),
     ]);
     if is_named { resource.build() } else { resource.with_service_name(SERVICE).build() }
 }
