@@ -243,7 +243,7 @@ ray_by_pip() {
   python3 -m venv .deps/ray >/dev/null 2>&1 || return 1
   reason="pip could not install it: see $log"
   .deps/ray/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
-    --editable 'engines/ray[jobs]' >"$log" 2>&1
+    --editable engines/ray >"$log" 2>&1
 }
 
 # Something that a part of the tests needs: `name`, the step that installs it, the program that it leaves, the part of this script, the

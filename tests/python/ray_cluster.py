@@ -9,30 +9,26 @@ The first line says the address. At the end of input everything is taken down.
 import json
 import socket
 import sys
-import time
 
-from ray._private import services
 from ray.cluster_utils import Cluster
 
 MEMORY = 80 << 20
-SECONDS_TO_START = 240
-asked_once = services.get_node
+ATTEMPTS = 4
 
 
-def patient(*arguments):
-    """Ray gives a raylet half a minute to start, which a busy machine may exceed."""
-    deadline = time.monotonic() + SECONDS_TO_START
-    while True:
+def persistently(start):
+    """A raylet ends if its agents take longer than 15 s, and Ray gives up after 30, which a busy machine may exceed."""
+    for attempt in range(1, ATTEMPTS + 1):
         try:
-            return asked_once(*arguments)
-        except RuntimeError:
-            if time.monotonic() > deadline:
+            return start()
+        except Exception as error:
+            if attempt == ATTEMPTS:
                 raise
-            time.sleep(0.1)
+            print(f"ray_cluster: attempt {attempt}: {error}", file=sys.stderr)
 
 
 def node_arguments(cpus):
-    """Of a small node. With ports that are named, its raylet does not wait for its agents to start, for which Ray has a limit of 15 s."""
+    """Of a small node. With ports that are named, its raylet waits for fewer files of its agents."""
     names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     sockets = [socket.create_server(("", 0)) for _ in names]
     ports = {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
@@ -46,15 +42,14 @@ def say(**fields):
 
 
 def main():
-    services.get_node = patient
     # The head has no processor: no worker lands on it.
-    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node_arguments(0)})
+    cluster = persistently(lambda: Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **node_arguments(0)}))
     nodes = {}
     say(address=cluster.address)
     for line in sys.stdin:
         order, *identifier = line.split()
         if order == "add":
-            node = cluster.add_node(**node_arguments(1))
+            node = persistently(lambda: cluster.add_node(**node_arguments(1)))
             nodes[node.node_id] = node
             say(node=node.node_id)
         elif order == "kill":
