@@ -28,6 +28,20 @@ endif
 BUILD_PROGRAM := $(CARGO) build --locked --workspace --bins
 
 # --- settings of tokenize-imagenet ---------------------------------------------------------------------------------
+# What starts tokenize-imagenet, generate-fid and evaluate: this machine, a Ray cluster or a scheduler, with ENGINE_ARGS, the options of
+# restok-ray or of `restok submit` (docs/ray.md, docs/many-machines.md).
+ENGINE ?= local
+ENGINE_ARGS ?=
+# Where ENGINE=kubernetes writes the manifest.
+MANIFEST ?= restok-job.yaml
+engine_local := target/release/restok
+engine_ray := .deps/ray/bin/restok-ray --restok $(CURDIR)/target/release/restok $(ENGINE_ARGS)
+engine_slurm := target/release/restok submit slurm $(ENGINE_ARGS)
+engine_kubernetes := target/release/restok submit kubernetes $(ENGINE_ARGS)
+engine_kubernetes_to := >'$(MANIFEST)' && echo "start it: kubectl create -f '$(MANIFEST)'"
+RUN_JOB = $(engine_$(ENGINE))
+RUN_JOB_TO = $(engine_$(ENGINE)_to)
+CHECK_ENGINE = [ -n "$(engine_$(ENGINE))" ] || { echo "ENGINE=$(ENGINE): expected local, ray, slurm or kubernetes"; exit 42; }
 TOKENIZER ?= hf://xushu-me/restok_l_128.r256_in1k
 DEVICES ?= auto
 VIEWS ?= 1
@@ -54,11 +68,6 @@ REFERENCE ?=
 INCEPTION ?=
 EVALUATION ?= data/evaluation
 EVALUATE_ARGS ?=
-# --- who hands out the units of tokenize-imagenet, generate-fid and evaluate: nobody, or ray (docs/ray.md) ----------
-ENGINE ?=
-RAY_ARGS ?= --address auto
-RAY_LAUNCH := .deps/ray/bin/restok-ray --restok $(CURDIR)/target/release/restok
-RESTOK = $(if $(filter ray,$(ENGINE)),$(RAY_LAUNCH) $(RAY_ARGS),target/release/restok)
 # --- the crop of VIEWS ---------------------------------------------------------------------------------------------
 crop_1 := adm-center-256
 crop_2 := adm-center-256-flip
@@ -68,13 +77,13 @@ crop_10 := adm-ten-crop-281-256
 help: ## list the targets
 	@awk -F ':.*## ' '/^# ---.*---$$/ {next} /^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Settings of tokenize-imagenet: IMAGENET= TOKENS= TOKENIZER= DEVICES= VIEWS=1|2|10 PRECISION= SPLIT= ARGS='--flags of restok tokenize'"
+	@echo "Settings of tokenize-imagenet, generate-fid and evaluate: ENGINE=local|ray|slurm|kubernetes ENGINE_ARGS='--flags of restok-ray or restok submit' MANIFEST= (where ENGINE=kubernetes writes)"
 	@echo "Settings of train-generator: SOURCE= OUTPUT= VALIDATION= (outputs of restok tokenize) TOKENIZER= (for sheets) CLASSES= GENERATOR_PRESET=gpt-b|gpt-l|gpt-xl|gpt-xxl|tiny TRAIN_ARGS='--flags of restok train-generator'"
 	@echo "Settings of generate-fid: SAMPLES= (an output) GENERATOR= TOKENIZER= RECIPE=paper DEVICES= GENERATE_ARGS='--flags of restok generate'"
 	@echo "Settings of evaluate: SAMPLES= (an output, an archive, a folder) REFERENCE= INCEPTION= EVALUATION= (where scores go) DEVICES= EVALUATE_ARGS='--flags of restok evaluate'"
-	@echo "Settings of tokenize-imagenet, generate-fid and evaluate on many machines: ENGINE=ray RAY_ARGS='--options of restok-ray'"
 	@echo "Settings of train-tokenizer: SOURCE= OUTPUT= VALIDATION= PRESET=restok-l-128|restok-b-128|restok-s-128|tiny TRAIN_ARGS='--flags of restok train-tokenizer'"
 
-.PHONY: setup setup-tools setup-tables setup-browser setup-servers setup-ray
+.PHONY: setup setup-tools setup-tables setup-browser setup-servers setup-ray setup-slurm
 setup: ## get libtorch, cmake and nasm into the checkout, without root (other targets do this when needed)
 	@tools/setup.sh torch
 setup-tools:
@@ -87,12 +96,13 @@ setup-servers:
 	@tools/setup.sh servers
 setup-ray: ## get Ray and restok-ray into .deps/ray
 	@tools/setup.sh ray
+setup-slurm:
+	@tools/setup.sh slurm
 
 .PHONY: build build-engine
 build: setup ## build the binary target/release/restok
 	$(CARGO) build --locked --release --package jobs
 build-engine: build $(if $(filter ray,$(ENGINE)),setup-ray)
-	@[ -z "$(filter-out ray,$(ENGINE))" ] || { echo "ENGINE=$(ENGINE): expected ray, or nothing for this machine alone"; exit 42; }
 	@[ "$(ENGINE)" != ray ] || [ ! -e .deps/no-ray ] || { echo "ENGINE=ray: $$(cat .deps/no-ray)"; exit 42; }
 
 .PHONY: demo
@@ -101,7 +111,7 @@ demo: setup setup-tables ## tokenize two small samples, reconstruct ten images, 
 	@tools/demo.sh
 
 .PHONY: test test-data check-models test-models test-tables source-cases fuzz
-test: setup setup-tables setup-browser setup-servers setup-ray ## run every test: Rust, then other tools reading our tables, a browser our page, stores that others wrote, and a Ray cluster
+test: setup setup-tables setup-browser setup-servers setup-ray setup-slurm ## run every test: Rust, then other tools reading our tables, a browser our page, stores that others wrote, a Ray cluster and a Slurm
 	$(CARGO) $(RUN_TESTS) --workspace
 	$(MAKE) test-tables
 test-data: setup-tools ## run the tests of schemas, pipeline and report alone: no libtorch needed
@@ -116,7 +126,7 @@ fuzz: setup ## damage images, shards, Parquet files, archives, plans, settings a
 source-cases: setup setup-tables ## tokenize sources as people have them, and print case, expected and seen
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) tests/python/source_cases.py
-test-tables: setup setup-tables setup-browser setup-servers setup-ray ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto, Azurite and Ray
+test-tables: setup setup-tables setup-browser setup-servers setup-ray setup-slurm ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto, Azurite, Ray and Slurm
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
 
@@ -188,39 +198,42 @@ ifeq ($(IMAGENET)$(TOKENS),)
 	@echo "IMAGENET= and TOKENS= are not set: this is the demo on the built-in sample"
 	@$(MAKE) demo
 else
+	@$(CHECK_ENGINE)
 	@[ -n "$(IMAGENET)" ] && [ -n "$(TOKENS)" ] || { echo "set both IMAGENET=s3://... (images) and TOKENS=s3://... (output)"; exit 42; }
 	@[ -n "$(crop_$(VIEWS))" ] || { echo "VIEWS=$(VIEWS): expected 1 (centre), 2 (centre and mirror image) or 10 (ten-crop)"; exit 42; }
 	@$(MAKE) build-engine
-	$(RESTOK) tokenize --source '$(IMAGENET)' --output '$(TOKENS)' --tokenizer '$(TOKENIZER)' \
-		--crop $(crop_$(VIEWS)) --devices '$(DEVICES)' --precision $(PRECISION) --split '$(SPLIT)' $(ARGS)
+	$(RUN_JOB) tokenize --source '$(IMAGENET)' --output '$(TOKENS)' --tokenizer '$(TOKENIZER)' \
+		--crop $(crop_$(VIEWS)) --devices '$(DEVICES)' --precision $(PRECISION) --split '$(SPLIT)' $(ARGS) $(RUN_JOB_TO)
 endif
 
 .PHONY: generate-fid
 generate-fid: ## make the evaluation set of RECIPE= in SAMPLES= with GENERATOR= and TOKENIZER=; without SAMPLES=, a small set with the models that ship
 ifeq ($(SAMPLES),)
 	@echo "SAMPLES= is not set: this is a small set of clothes, with the generator that ships"
-	@$(MAKE) build-engine
-	$(RESTOK) generate --generator samples/fashion-mnist/generator --tokenizer samples/fashion-mnist/tokenizer \
+	@$(MAKE) build
+	target/release/restok generate --generator samples/fashion-mnist/generator --tokenizer samples/fashion-mnist/tokenizer \
 		--output data/fashion-mnist-samples --count 10000 --guidance-scale 2 --devices '$(DEVICES)' $(GENERATE_ARGS)
 else
+	@$(CHECK_ENGINE)
 	@$(MAKE) build-engine
-	$(RESTOK) generate --generator '$(GENERATOR)' --tokenizer '$(TOKENIZER)' --output '$(SAMPLES)' \
-		$(if $(RECIPE),--recipe '$(RECIPE)') --devices '$(DEVICES)' $(GENERATE_ARGS)
+	$(RUN_JOB) generate --generator '$(GENERATOR)' --tokenizer '$(TOKENIZER)' --output '$(SAMPLES)' \
+		$(if $(RECIPE),--recipe '$(RECIPE)') --devices '$(DEVICES)' $(GENERATE_ARGS) $(RUN_JOB_TO)
 endif
 
 .PHONY: evaluate
 evaluate: ## score SAMPLES= against REFERENCE= with the network INCEPTION=; without SAMPLES=, the tokenizer that ships, by how many tokens are kept
 ifeq ($(SAMPLES),)
 	@echo "SAMPLES= is not set: this is how the bundled tokenizer reconstructs ten images from the first 1, 2, 4 … tokens"
-	@$(MAKE) build-engine
-	$(RESTOK) evaluate --protocol rfid --source samples/fashion-mnist/images --tokenizer samples/fashion-mnist/tokenizer \
+	@$(MAKE) build
+	target/release/restok evaluate --protocol rfid --source samples/fashion-mnist/images --tokenizer samples/fashion-mnist/tokenizer \
 		--keep 1,2,4,8,16,32 --allow count,resize --output '$(EVALUATION)' --devices '$(DEVICES)' \
 		$(if $(INCEPTION),--inception '$(INCEPTION)') $(EVALUATE_ARGS)
 else
+	@$(CHECK_ENGINE)
 	@[ -n "$(INCEPTION)" ] || { echo "set INCEPTION=... (the Inception network as safetensors: docs/evaluating.md says where it is from)"; exit 42; }
 	@$(MAKE) build-engine
-	$(RESTOK) evaluate --source '$(SAMPLES)' --inception '$(INCEPTION)' --output '$(EVALUATION)' --devices '$(DEVICES)' \
-		$(if $(REFERENCE),--reference '$(REFERENCE)') $(EVALUATE_ARGS)
+	$(RUN_JOB) evaluate --source '$(SAMPLES)' --inception '$(INCEPTION)' --output '$(EVALUATION)' --devices '$(DEVICES)' \
+		$(if $(REFERENCE),--reference '$(REFERENCE)') $(EVALUATE_ARGS) $(RUN_JOB_TO)
 endif
 
 .PHONY: bench

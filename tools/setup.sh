@@ -8,11 +8,13 @@
 #   tools/setup.sh servers  moto (S3) and Azurite (Azure), for the tests of stores; each may fail, and then says why in .deps/no-moto and
 #                           .deps/no-azurite
 #   tools/setup.sh ray      Ray and engines/ray, for ENGINE=ray and its tests, into .deps/ray; it may fail, and then says why in .deps/no-ray
+#   tools/setup.sh slurm    a Slurm, for the tests of `restok submit`; it may fail, and then says why in .deps/no-slurm
 #
-# Everything lands in .venv and .deps, with one exception: as root, on a system with apt-get, `browser` installs Chromium and its driver
-# for the whole system. RESTOK_NO_BROWSER=1 forbids that, and the test is skipped. A part that is done is not done again until its
-# inputs change; an installation that failed is not tried again until this file changes or .deps/no-browser is removed. The same goes for the
-# servers and RESTOK_NO_SERVERS=1, and for Ray and RESTOK_NO_RAY=1.
+# Everything lands in .venv and .deps, with two exceptions: as root, on a system with apt-get, `browser` installs Chromium and its driver
+# for the whole system, and `slurm` Slurm and munge, whose services are not started. RESTOK_NO_BROWSER=1 and RESTOK_NO_SLURM=1 forbid that,
+# and the tests are skipped. A part that is done is not done again until its inputs change; an installation that failed is not tried again until
+# this file changes or .deps/no-browser (.deps/no-slurm) is removed. The same goes for the servers and RESTOK_NO_SERVERS=1, and for Ray and
+# RESTOK_NO_RAY=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly python=.venv/bin/python
@@ -276,6 +278,60 @@ optional() {
   say "restok will not be tested with $name: $reason"
 }
 
+slurm_there() {
+  local program
+  for program in munged slurmctld slurmd sbatch srun scancel scontrol; do
+    reason="$program is missing"
+    PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || return 1
+  done
+}
+
+# Installs it without a start of its services: the tests start daemons of their own, with files of their own.
+slurm_by_apt() {
+  local log=.deps/slurm.log patience=(-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15)
+  local policy=/usr/sbin/policy-rc.d made=
+  say "installing slurmctld, slurmd, slurm-client and munge with apt-get, for the whole system"
+  if [ ! -e "$policy" ]; then
+    made=yes
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+  fi
+  if { apt-get "${patience[@]}" update && DEBIAN_FRONTEND=noninteractive apt-get "${patience[@]}" install --yes \
+    --no-install-recommends slurmctld slurmd slurm-client munge; } >"$log" 2>&1; then
+    if slurm_there; then rm -f "$log"; else reason="apt-get installed packages, but $reason"; fi
+  else
+    reason="apt-get could not install it: $(grep -m 1 '^E:' "$log" || echo "see $log")"
+  fi
+  if [ "$made" ]; then rm -f "$policy"; fi
+  slurm_there >/dev/null
+}
+
+no_slurm() {
+  printf '%s\n' "$1" >.deps/no-slurm
+  say "restok submit will not be tested with Slurm: $1"
+}
+
+slurm() {
+  local reason tried=.deps/stamps/no-slurm digest
+  mkdir -p .deps/stamps
+  # What is forbidden today may be tried tomorrow.
+  if [ "${RESTOK_NO_SLURM:-}" = 1 ]; then rm -f "$tried"; no_slurm "RESTOK_NO_SLURM=1 asks for no Slurm"; return; fi
+  # slurmd starts processes as the user who submits them.
+  if [ "$(id -u)" != 0 ]; then no_slurm "only root can run the daemons of a Slurm"; return; fi
+  if slurm_there; then rm -f .deps/no-slurm "$tried"; return; fi
+  digest=$(sha256sum <tools/setup.sh | cut -d' ' -f1)
+  if command -v apt-get >/dev/null; then
+    if [ -e .deps/no-slurm ] && [ "$(cat "$tried" 2>/dev/null)" = "$digest" ]; then
+      say "restok submit will not be tested with Slurm: $(cat .deps/no-slurm)"
+      return
+    fi
+    if slurm_by_apt; then rm -f .deps/no-slurm "$tried"; return; fi
+    printf '%s\n' "$digest" >"$tried"
+  fi
+  no_slurm "no Slurm that the tests can use: $reason. $(install_with 'slurmctld slurmd slurm-client munge' \
+    'slurm-slurmctld slurm-slurmd slurm munge'), then 'make setup-slurm'"
+}
+
 case "${1:-}" in
   tools) once tools build_tools .deps/bin/cmake tools/requirements-build.txt ;;
   torch)
@@ -287,10 +343,11 @@ case "${1:-}" in
     ;;
   tables) once tables table_tools "$python" tools/requirements-test.txt ;;
   browser) browser ;;
+  slurm) slurm ;;
   servers)
     optional moto moto_by_pip .deps/servers/python/bin/moto_server servers RESTOK_NO_SERVERS tools/requirements-servers.txt
     optional azurite azurite_by_npm .deps/servers/node_modules/.bin/azurite-blob servers RESTOK_NO_SERVERS tools/requirements-servers.txt
     ;;
   ray) optional ray ray_by_pip .deps/ray/bin/restok-ray ray RESTOK_NO_RAY engines/ray/pyproject.toml ;;
-  *) fail "usage: tools/setup.sh tools|torch|tables|browser|servers|ray" ;;
+  *) fail "usage: tools/setup.sh tools|torch|tables|browser|servers|ray|slurm" ;;
 esac

@@ -2,9 +2,10 @@
 
 use crate::environment;
 use crate::settings::{
-    DoctorOptions, EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions, LimitOptions,
-    ReconstructOptions, ReportOptions, STORAGE_HEADING, SweepOptions, TokenizeOptions, TrainGeneratorOptions,
-    TrainTokenizerOptions, VerifyOptions, WORK_HEADING, WORKER, WatchOptions, variable,
+    DoctorOptions, EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions,
+    KubernetesOptions, LimitOptions, ReconstructOptions, ReportOptions, STORAGE_HEADING, SlurmOptions, SweepOptions,
+    TokenizeOptions, TrainGeneratorOptions, TrainTokenizerOptions, VerifyOptions, WORK_HEADING, WORKER, WatchOptions,
+    find_command, variable,
 };
 use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand};
 use std::any::TypeId;
@@ -87,6 +88,9 @@ pub(crate) enum Command {
     /// Run a job for an engine: units from standard input, events to standard output
     #[command(long_about = WORKER_ABOUT, after_help = WORKER_AFTER_HELP)]
     Worker(WorkerArguments),
+    /// Hand a job to the scheduler of a cluster: Slurm or Kubernetes
+    #[command(long_about = SUBMIT_ABOUT, subcommand_required = true, arg_required_else_help = true)]
+    Submit(SubmitArguments),
 }
 
 /// A job with its own command line.
@@ -95,6 +99,35 @@ pub(crate) struct WorkerArguments {
     /// tokenize, generate or evaluate, and its options
     #[arg(value_name = "JOB", required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) job: Vec<OsString>,
+}
+
+/// Which scheduler a job is handed to.
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArguments {
+    /// The scheduler.
+    #[command(subcommand)]
+    pub(crate) scheduler: Scheduler,
+}
+
+/// A scheduler with the options of a submission.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Scheduler {
+    /// Write and submit a batch script: an array of tasks, or the processes of a training
+    #[command(long_about = SLURM_ABOUT, after_help = SLURM_AFTER_HELP)]
+    Slurm(Box<SlurmOptions>),
+    /// Print the manifest of an indexed Job, for kubectl
+    #[command(long_about = KUBERNETES_ABOUT, after_help = KUBERNETES_AFTER_HELP)]
+    Kubernetes(Box<KubernetesOptions>),
+}
+
+impl Scheduler {
+    /// The job with its options, as typed.
+    pub(crate) fn job(&self) -> &[String] {
+        match self {
+            Self::Slurm(options) => &options.job,
+            Self::Kubernetes(options) => &options.job,
+        }
+    }
 }
 
 /// A command's own options and the limits.
@@ -122,6 +155,7 @@ pub(crate) fn command() -> clap::Command {
     let names: Vec<String> = names.filter(|name| name != WORKER).collect();
     for name in names {
         program = program.mut_subcommand(&name, |command| {
+            let command = command.mut_subcommands(|within| within.mut_args(complete));
             command.mut_args(|option| {
                 // Every command obeys the limits on storage; those on work say nothing where nothing is encoded.
                 let is_work = option.get_help_heading() == Some(WORK_HEADING);
@@ -152,7 +186,8 @@ pub(crate) fn command() -> clap::Command {
 /// An option with its environment variable, where it has none of another name. Switches take `true` and `false`, so that one that a file
 /// turned on can be turned off.
 fn complete(option: Arg) -> Arg {
-    if !matches!(option.get_action(), ArgAction::Set | ArgAction::Append) {
+    // A whole command line is no setting.
+    if !matches!(option.get_action(), ArgAction::Set | ArgAction::Append) || option.is_trailing_var_arg_set() {
         return option;
     }
     let option = match option.get_env() {
@@ -183,7 +218,7 @@ fn complete(option: Arg) -> Arg {
 /// A text in which the library names options, as `` `image_id` ``, with the flags of a command in their place. What the command has no flag
 /// for stays as it is.
 pub(crate) fn with_flags(text: &str, program: &clap::Command, command: &str) -> String {
-    let command = program.find_subcommand(command);
+    let command = find_command(program, command);
     let flag = |name: &str| command?.get_arguments().find(|option| option.get_id() == name)?.get_long();
     let mut parts = text.split('`');
     let mut shown = parts.next().unwrap_or_default().to_owned();
@@ -464,6 +499,52 @@ Examples:
   Units 0 and 7 of a set:
     printf '0\\n7\\n' | restok worker tokenize --source ./images --output ./tokens --tokenizer ./tokenizer";
 
+const SUBMIT_ABOUT: &str = "\
+Hand a job to the scheduler of a cluster: Slurm or Kubernetes.
+
+The job stands last, with the options that it has on its own. It is checked before anything waits in a queue. Its processes share the \
+units of one output; each may die, be evicted or start again.";
+
+const SLURM_ABOUT: &str = "\
+Write a batch script and submit it to Slurm.
+
+tokenize, generate and evaluate become an array of tasks, trainings a job whose processes srun starts. A task drains before its time limit \
+and is queued again, as is one whose exit code is 75 or whose node is lost. Exit code 42 cancels the array. The script is kept as \
+slurm-ID.sh. What is exported here (credentials, RESTOK_… variables) Slurm passes on to the tasks; the script holds none of it.";
+
+const SLURM_AFTER_HELP: &str = "\
+Examples:
+  ImageNet on at most 16 GPUs, eight hours at a time:
+    restok submit slurm --partition gpu --gpus 1 --cpus 16 --memory 64G --time 08:00:00 --tasks 16 \\
+      tokenize --source 's3://bucket/train-{0000..1023}.tar' --output s3://bucket/tokens \\
+      --tokenizer hf://xushu-me/restok_l_128.r256_in1k
+
+  See the script first:
+    restok submit slurm --tasks 16 --print tokenize --settings job.toml
+
+  A training by eight processes:
+    restok submit slurm --tasks 8 --gpus 1 --time 24:00:00 --sbatch-option nodes=1 \\
+      train-generator --source s3://bucket/tokens --output ./run
+
+Options of the submission may stand under [submit.slurm] in the settings file. docs/many-machines.md is the guide.";
+
+const KUBERNETES_ABOUT: &str = "\
+Print the manifest of an indexed Job, for kubectl.
+
+Exit code 42 fails the Job; a pod that is evicted, or whose exit code is 143, is replaced; one with another exit code is replaced \
+--max-restarts times. What is exported here or written in a settings file is written into the manifest as options. Credentials never are: \
+pods have them from a service account or a Secret.";
+
+const KUBERNETES_AFTER_HELP: &str = "\
+Examples:
+  Eight pods with a GPU each, and credentials from the Secret bucket:
+    restok submit kubernetes --image registry.example.com/restok:0.1.0 --completions 8 --gpus 1 \\
+      --env-from-secret bucket tokenize --source 's3://bucket/train-{0000..1023}.tar' \\
+      --output s3://bucket/tokens --tokenizer hf://xushu-me/restok_l_128.r256_in1k > job.yaml
+    kubectl create -f job.yaml
+
+Options of the submission may stand under [submit.kubernetes] in the settings file. docs/many-machines.md is the guide.";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -491,13 +572,16 @@ mod tests {
 
     #[test]
     fn every_option_is_explained_and_has_a_variable_of_its_name() {
-        for command in command().get_subcommands().filter(|command| command.get_name() != WORKER) {
+        let program = command();
+        let within = program.get_subcommands().flat_map(clap::Command::get_subcommands);
+        let commands = program.get_subcommands().chain(within).filter(|command| command.get_name() != WORKER);
+        for command in commands {
             for option in command.get_arguments() {
                 let id = option.get_id().as_str();
                 assert!(option.get_help().is_some(), "{id} has no help");
                 let expected = match (command.get_name(), id) {
                     // Said for one run, not for a machine.
-                    ("reconstruct", "image_id") => None,
+                    ("reconstruct", "image_id") | ("slurm" | "kubernetes", "job") => None,
                     // The output is one thing under two names, and a page is not an output.
                     ("reconstruct", "tokens") => Some("RESTOK_OUTPUT".to_owned()),
                     ("report", "to") => Some("RESTOK_REPORT".to_owned()),

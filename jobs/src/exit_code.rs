@@ -17,6 +17,16 @@ pub(crate) enum ExitCode {
     Drained = 143,
 }
 
+/// What another program that was started reports: a scheduler, or this one with another command.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub(crate) struct OtherProgramError {
+    /// What it reports, with its name.
+    pub(crate) problem: String,
+    /// What that means for who started it.
+    pub(crate) code: ExitCode,
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code as u8)
@@ -43,6 +53,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<ExitCode> {
     }
     if let Some(error) = cause.downcast_ref::<ModelError>() {
         return Some(temporary(is_temporary(error)));
+    }
+    if let Some(error) = cause.downcast_ref::<OtherProgramError>() {
+        return Some(error.code);
     }
     cause.downcast_ref::<SettingsError>().map(|_| ExitCode::Permanent)
 }
@@ -75,6 +88,8 @@ mod tests {
         assert_eq!(code(ModelError::Torch { message: "CUDA error: device lost".to_owned() }), ExitCode::Temporary);
         assert_eq!(code(ModelError::Torch { message: "CUDA out of memory".to_owned() }), ExitCode::Permanent);
         assert_eq!(code(HubError::Offline { repository: "a/b".to_owned() }), ExitCode::Permanent);
+        let busy = OtherProgramError { problem: "sbatch: busy".to_owned(), code: ExitCode::Temporary };
+        assert_eq!(code(busy), ExitCode::Temporary);
         assert_eq!(code(anyhow::anyhow!("anything")), ExitCode::Permanent);
     }
 

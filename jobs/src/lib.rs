@@ -29,13 +29,14 @@ mod workers;
 
 use anyhow::Result;
 use clap::{ArgMatches, FromArgMatches, parser::ValueSource};
-use cli::{Arguments, Cli, Command, SharedArguments};
+use cli::{Arguments, Cli, Command, Scheduler, SharedArguments, SubmitArguments};
+use commands::submit::Job;
 use engine_protocol::{Conversation, RunEnd};
 use models::{Device, DeviceChoice, ModelError, ProcessGroup};
 use pipeline::{EngineLink, PipelineError};
 use process::Stopping;
 use progress::Progress;
-use settings::{GeneralOptions, ProgressStyle, SettingsError, SettingsFile, show};
+use settings::{GeneralOptions, ProgressStyle, SettingsError, SettingsFile, show, told};
 use std::{ffi::OsString, future::Future, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use training::launch::Launch;
@@ -45,7 +46,7 @@ use workers::Workers;
 pub fn main() -> std::process::ExitCode {
     let code = match parse() {
         Err(code) => return code.into(),
-        Ok((cli, line)) => match run(cli, &line) {
+        Ok((cli, line, job)) => match run(cli, &line, job) {
             Ok(()) => exit_code::ExitCode::Done,
             Err(error) => {
                 let code = exit_code::of(&error);
@@ -67,22 +68,52 @@ struct CommandLine {
     is_worker: bool,
     program: clap::Command,
     file: SettingsFile,
-    /// The command's name.
+    /// The command's name, one within another as `submit.slurm`.
     command: String,
     /// Of the command, in which clap knows the options of every command as well.
     matches: ArgMatches,
 }
 
-/// Reads the command line. Help and version are printed and end the program well; anything that does not parse is bad
+/// A job behind the options of a submission, read as if it stood alone.
+type SubmittedJob = (Cli, CommandLine);
+
+/// Reads the command line, and that of a job in it.
+fn parse() -> Result<(Cli, CommandLine, Option<SubmittedJob>), exit_code::ExitCode> {
+    let (cli, line) = read(std::env::args_os().collect())?;
+    let job = match &cli.command {
+        Command::Submit(SubmitArguments { scheduler }) => Some(read(job_words(scheduler.job(), &line))?),
+        _ => None,
+    };
+    Ok((cli, line, job))
+}
+
+/// The command line of a job that stands in another one; it takes the settings file from there.
+fn job_words(job: &[String], line: &CommandLine) -> Vec<OsString> {
+    let (name, options) = job.split_at(1.min(job.len()));
+    let mut words: Vec<OsString> = vec![line.program.get_name().into()];
+    words.extend(name.iter().map(OsString::from));
+    if let Some(path) = typed_settings(&line.matches) {
+        words.extend([OsString::from("--settings"), path.into_os_string()]);
+    }
+    words.extend(options.iter().map(OsString::from));
+    words
+}
+
+/// The settings file, where it was typed.
+fn typed_settings(matches: &ArgMatches) -> Option<PathBuf> {
+    let is_typed = matches.value_source("settings") == Some(ValueSource::CommandLine);
+    matches.get_one::<PathBuf>("settings").filter(|_| is_typed).cloned()
+}
+
+/// Reads words as a command line. Help and version are printed and end the program well; anything that does not parse is bad
 /// settings, like a settings file that does not read.
-fn parse() -> Result<(Cli, CommandLine), exit_code::ExitCode> {
+fn read(mut words: Vec<OsString>) -> Result<(Cli, CommandLine), exit_code::ExitCode> {
     let typed = |error: clap::Error| {
         // Nobody is left to tell when this fails.
         drop(error.print());
         if error.use_stderr() { exit_code::ExitCode::Permanent } else { exit_code::ExitCode::Done }
     };
     let program = cli::command();
-    let mut words: Vec<OsString> = std::env::args_os().collect();
     // Once without the file, which is named in it.
     let mut matches = program.clone().try_get_matches_from(&words).map_err(typed)?;
     let is_worker = matches.subcommand_name() == Some(settings::WORKER);
@@ -98,22 +129,36 @@ fn parse() -> Result<(Cli, CommandLine), exit_code::ExitCode> {
         output::complain(&output::describe(&error.into()));
         exit_code::ExitCode::Permanent
     })?;
-    let told = match matches.subcommand() {
-        Some((command, matches)) => file.apply(program.clone(), command, matches),
+    let told = match innermost(&matches) {
+        Some((command, matches)) => file.apply(program.clone(), &command, matches),
         None => program.clone(),
     };
-    let mut matches = told.try_get_matches_from(words).map_err(typed)?;
+    let matches = told.try_get_matches_from(&words).map_err(typed)?;
     let cli = Cli::from_arg_matches(&matches).map_err(typed)?;
-    let (command, matches) = matches.remove_subcommand().ok_or(exit_code::ExitCode::Permanent)?;
+    let (command, matches) = innermost(&matches).ok_or(exit_code::ExitCode::Permanent)?;
+    let matches = matches.clone();
     Ok((cli, CommandLine { is_worker, program, file, command, matches }))
 }
 
-fn run(cli: Cli, line: &CommandLine) -> Result<()> {
+/// The command that was named, one within another as `submit.slurm`, and what was said of it.
+fn innermost(matches: &ArgMatches) -> Option<(String, &ArgMatches)> {
+    let (name, mut matches) = matches.subcommand()?;
+    let mut name = name.to_owned();
+    while let Some((within, of_it)) = matches.subcommand() {
+        name = format!("{name}.{within}");
+        matches = of_it;
+    }
+    Some((name, matches))
+}
+
+fn run(cli: Cli, line: &CommandLine, job: Option<SubmittedJob>) -> Result<()> {
     let SharedArguments { settings: _, show_settings, general } = cli.shared;
     if show_settings {
-        let sections = [line.command.as_str(), "limits", "general"];
+        // A submission reads and computes nothing itself.
+        let limits = job.is_none().then_some("limits");
+        let sections = [Some(line.command.as_str()), limits, Some("general")].into_iter().flatten();
         let shown = sections.map(|section| show(&line.program, section, &line.matches, &line.file));
-        output::print(&shown.join("\n"))?;
+        output::print(&shown.collect::<Vec<_>>().join("\n"))?;
         return Ok(());
     }
     // Only trainings have processes that know of each other.
@@ -122,12 +167,16 @@ fn run(cli: Cli, line: &CommandLine) -> Result<()> {
         _ => Launch::ALONE,
     };
     let progress = start_log(&general, line, launch.rank() == 0)?;
+    let command = match (cli.command, job) {
+        (Command::Submit(SubmitArguments { scheduler }), Some(job)) => return submit(scheduler, job),
+        (command, _) => command,
+    };
     if !line.is_worker {
-        return run_command(cli.command, launch, progress, None);
+        return run_command(command, launch, progress, None);
     }
     let (conversation, engine) = Conversation::begin(&line.command)?;
     let progress = Progress::of_events(conversation.speaker(), general.progress_seconds.unwrap_or_default());
-    let ended = run_command(cli.command, launch, progress, Some(engine));
+    let ended = run_command(command, launch, progress, Some(engine));
     conversation.end(match &ended {
         Ok(()) => RunEnd::Done,
         Err(error) => match exit_code::of(error) {
@@ -232,7 +281,39 @@ fn run_command(command: Command, launch: Launch, progress: Progress, engine: Opt
             block_on(commands::doctor::run(options.resolve(), &limits))
         }
         // Its words were those of its job.
-        Command::Worker(_) => unreachable!("a worker runs the command of its job"),
+        Command::Worker(_) | Command::Submit(_) => {
+            unreachable!("a worker runs the command of its job, a submission none")
+        }
+    }
+}
+
+/// Hands a job to a scheduler.
+fn submit(scheduler: Scheduler, (job, line): SubmittedJob) -> Result<()> {
+    if line.is_worker {
+        return Err(
+            SettingsError::invalid("the job to submit", "worker", "the job itself: an engine starts workers").into()
+        );
+    }
+    if job.shared.show_settings {
+        let expected = format!("before {0}, or `restok {0} --show-settings`", line.command);
+        return Err(SettingsError::invalid("--show-settings", "among the options of the job", expected).into());
+    }
+    let told = told(&line.program, &line.command, &line.matches, &line.file);
+    // Where the job runs, a relative path may be another file.
+    let file = typed_settings(&line.matches).map(std::path::absolute).transpose()?;
+    match scheduler {
+        Scheduler::Slurm(options) => {
+            let settings = options.resolve()?;
+            let processes = settings.tasks.unwrap_or(1);
+            let job = Job::check(&line.command, job.command, (told, file), processes, false)?;
+            commands::submit::to_slurm(&settings, &job)
+        }
+        Scheduler::Kubernetes(options) => {
+            let settings = options.resolve()?;
+            let has_secrets = !settings.secrets.is_empty();
+            let job = Job::check(&line.command, job.command, (told, file), 1, has_secrets)?;
+            commands::submit::to_kubernetes(&settings, &job)
+        }
     }
 }
 

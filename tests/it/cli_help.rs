@@ -45,14 +45,16 @@ fn the_help_of_every_command_is_what_was_reviewed() {
         "report",
         "doctor",
         "worker",
+        "submit",
+        "submit slurm",
+        "submit kubernetes",
     ] {
         for help in ["-h", "--help"] {
-            let finished =
-                run(&mut workspace.restok([command, help].into_iter().filter(|word| !word.is_empty()))).expect_code(0);
+            let finished = run(&mut workspace.restok(command.split_whitespace().chain([help]))).expect_code(0);
             assert!(finished.stderr.is_empty(), "help belongs on standard output: {}", finished.stderr);
             let name = format!(
                 "help_{}_{}",
-                if command.is_empty() { "restok" } else { command },
+                if command.is_empty() { "restok".to_owned() } else { command.replace(' ', "-") },
                 help.trim_start_matches('-')
             );
             // clap shows the name the program was started by.

@@ -9,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod reconstruct;
 pub(crate) mod report;
 mod run_report;
+pub(crate) mod submit;
 pub(crate) mod sweep;
 pub(crate) mod tokenize;
 pub(crate) mod train_generator;

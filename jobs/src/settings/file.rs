@@ -1,4 +1,5 @@
-//! The settings file: a section for each command, `[limits]` and `[general]` for all of them.
+//! The settings file: a section for each command, `[limits]` and `[general]` for all of them. A command within a command has a section within
+//! a section, `[submit.slurm]`, and goes by that name everywhere here.
 
 use super::{GeneralOptions, LimitOptions, SettingsError};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, parser::ValueSource};
@@ -13,8 +14,8 @@ use toml::{
 };
 
 /// Sections of every command.
-const LIMITS: &str = "limits";
-const GENERAL: &str = "general";
+pub(super) const LIMITS: &str = "limits";
+pub(super) const GENERAL: &str = "general";
 
 /// The command without a section: a worker's settings are its job's.
 pub(crate) const WORKER: &str = "worker";
@@ -39,19 +40,24 @@ impl SettingsFile {
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let table = DeTable::parse(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
         let text = FileText { path: path.to_owned(), text: &text };
-        let known: Vec<&str> = {
-            let commands = program.get_subcommands().map(Command::get_name).filter(|name| *name != WORKER);
-            commands.chain([LIMITS, GENERAL]).collect()
-        };
-        let (mut sections, mut older_keys) = (BTreeMap::new(), Vec::new());
+        let mut written = Vec::new();
         for (name, value) in table.get_ref() {
-            let Some(options) = options_of(program, name.get_ref()) else {
-                let problem = format!("unknown section `{}`, expected one of {}", name.get_ref(), known.join(", "));
-                return Err(text.wrong(name.span(), problem));
+            let section = name.get_ref().to_string();
+            if !find_command(program, &section).is_some_and(Command::has_subcommands) {
+                written.push((section, name.span(), value));
+                continue;
+            }
+            let within = text.table(&section, value)?.iter();
+            written.extend(within.map(|(name, value)| (format!("{section}.{}", name.get_ref()), name.span(), value)));
+        }
+        let (mut sections, mut older_keys) = (BTreeMap::new(), Vec::new());
+        for (section, span, value) in written {
+            let Some(options) = options_of(program, &section) else {
+                let known = commands(program).into_iter().chain([LIMITS, GENERAL].map(str::to_owned));
+                let known = known.collect::<Vec<_>>().join(", ");
+                return Err(text.wrong(span, format!("unknown section `{section}`, expected one of {known}")));
             };
-            let DeValue::Table(keys) = value.get_ref() else {
-                return Err(text.wrong(value.span(), format!("{}: expected a section with keys", name.get_ref())));
-            };
+            let keys = text.table(&section, value)?;
             let mut values = BTreeMap::new();
             for (key, value) in keys {
                 let option = find(&options, key.get_ref()).ok_or_else(|| {
@@ -62,14 +68,14 @@ impl SettingsFile {
                 let words = text.words(option, key.get_ref(), value)?;
                 text.check(option, key, &words)?;
                 if key_of(option) != key.get_ref().as_ref() {
-                    older_keys.push((name.get_ref().to_string(), key.get_ref().to_string(), key_of(option)));
+                    older_keys.push((section.clone(), key.get_ref().to_string(), key_of(option)));
                 }
                 if values.insert(option.get_id().to_string(), words).is_some() {
                     let problem = format!("{} is there under an older name as well", key_of(option));
                     return Err(text.wrong(key.span(), problem));
                 }
             }
-            sections.insert(name.get_ref().to_string(), values);
+            sections.insert(section, values);
         }
         Ok(Self { sections, older_keys })
     }
@@ -77,17 +83,16 @@ impl SettingsFile {
     /// The command line with what the file says of a command in place of defaults, for options that are neither `typed` nor exported.
     pub(crate) fn apply(&self, program: Command, command: &str, typed: &ArgMatches) -> Command {
         let program = program.mut_args(|option| self.with_default(option, &[GENERAL], typed));
-        program.mut_subcommand(command, |command| {
-            let sections = [command.get_name().to_owned(), LIMITS.to_owned()];
-            command.mut_args(|option| self.with_default(option, &sections, typed))
-        })
+        let sections = [command, LIMITS];
+        let path: Vec<&str> = command.split('.').collect();
+        mut_command(program, &path, |command| command.mut_args(|option| self.with_default(option, &sections, typed)))
     }
 
-    fn with_default(&self, option: Arg, sections: &[impl AsRef<str>], typed: &ArgMatches) -> Arg {
+    fn with_default(&self, option: Arg, sections: &[&str], typed: &ArgMatches) -> Arg {
         let id = option.get_id().as_str();
         let is_told = |source| matches!(source, ValueSource::CommandLine | ValueSource::EnvVariable);
         let is_known = typed.try_contains_id(id).is_ok();
-        let mut values = sections.iter().filter_map(|section| self.values(section.as_ref(), id));
+        let mut values = sections.iter().filter_map(|section| self.values(section, id));
         match values.next() {
             // Its values are apart already: one of them may hold what parts those that are typed.
             Some(values) if !is_known || !typed.value_source(id).is_some_and(is_told) => {
@@ -127,6 +132,32 @@ impl SettingsFile {
     }
 }
 
+/// A command by its name, one within another as `submit.slurm`.
+pub(crate) fn find_command<'a>(program: &'a Command, name: &str) -> Option<&'a Command> {
+    name.split('.').try_fold(program, |command, name| command.find_subcommand(name))
+}
+
+/// The names of all commands that have options of their own.
+fn commands(program: &Command) -> Vec<String> {
+    let within = |command: &Command| match command.has_subcommands() {
+        true => commands(command).into_iter().map(|inner| format!("{}.{inner}", command.get_name())).collect(),
+        false => vec![command.get_name().to_owned()],
+    };
+    program.get_subcommands().filter(|command| command.get_name() != WORKER).flat_map(within).collect()
+}
+
+/// Changes the command at the end of a path of names.
+fn mut_command(program: Command, path: &[&str], change: impl FnOnce(Command) -> Command) -> Command {
+    // A closure of its own type at each step would be a type without end.
+    fn at(program: Command, path: &[&str], change: Box<dyn FnOnce(Command) -> Command + '_>) -> Command {
+        match path {
+            [] => change(program),
+            [name, rest @ ..] => program.mut_subcommand(name, |command| at(command, rest, change)),
+        }
+    }
+    at(program, path, Box::new(change))
+}
+
 /// The options that a section may set, in the order of their declaration; `None` for a section that nobody knows.
 pub(super) fn options_of(program: &Command, section: &str) -> Option<Vec<Arg>> {
     let of = |command: Command| command.get_arguments().cloned().collect::<Vec<_>>();
@@ -137,9 +168,11 @@ pub(super) fn options_of(program: &Command, section: &str) -> Option<Vec<Arg>> {
         GENERAL => Some(general),
         LIMITS => Some(limits),
         command => {
-            let command = program.find_subcommand(command).filter(|command| command.get_name() != WORKER)?;
+            let command = find_command(program, command).filter(|command| command.get_name() != WORKER)?;
             let others = [names(&limits), names(&general)].concat();
-            Some(command.get_arguments().filter(|option| !others.contains(option.get_id())).cloned().collect())
+            // Another command with its options is said for one run.
+            let is_own = |option: &&Arg| !option.is_trailing_var_arg_set() && !others.contains(option.get_id());
+            Some(command.get_arguments().filter(is_own).cloned().collect())
         }
     }
 }
@@ -171,6 +204,14 @@ impl FileText<'_> {
     fn wrong(&self, span: Range<usize>, problem: String) -> SettingsError {
         let line = self.text[..span.start].matches('\n').count() + 1;
         SettingsError::File { path: self.path.clone(), problem: format!("line {line}: {problem}") }
+    }
+
+    /// The keys of a section.
+    fn table<'a, 'b>(&self, section: &str, value: &'a Spanned<DeValue<'b>>) -> Result<&'a DeTable<'b>, SettingsError> {
+        match value.get_ref() {
+            DeValue::Table(keys) => Ok(keys),
+            _ => Err(self.wrong(value.span(), format!("{section}: expected a section with keys"))),
+        }
     }
 
     /// The values of an option: those of a list as they are, those of a text parted as if it had been typed.
@@ -308,8 +349,33 @@ mod tests {
         assert!(error.contains("batchsize") && error.contains("line 3") && error.contains("batch-size"), "{error}");
         let error = read("[tokenise]\n").expect_err("tokenise is no section").to_string();
         assert!(error.contains("tokenise") && error.contains("settings file"), "{error}");
-        let error = read("tokenize = 3\n").expect_err("a key is no section").to_string();
-        assert!(error.contains("line 1") && error.contains("section"), "{error}");
+        for (text, section) in
+            [("tokenize = 3\n", "tokenize"), ("submit = 3\n", "submit"), ("submit.slurm = 3\n", "submit.slurm")]
+        {
+            let error = read(text).expect_err("a key is no section").to_string();
+            assert!(error.contains("line 1") && error.contains(&format!("{section}: expected a section")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_command_within_a_command_has_a_section_within_a_section() {
+        let file = read("[submit.slurm]\npartition = 'gpu'\ntasks = 8\n").expect("sections");
+        let typed = ["restok", "submit", "slurm", "--tasks=4", "tokenize", "--tasks=9"];
+        let without = cli::command().try_get_matches_from(typed).expect("right arguments");
+        let (_, submit) = without.subcommand().expect("submit");
+        let (_, slurm) = submit.subcommand().expect("slurm");
+        let matches = file.apply(cli::command(), "submit.slurm", slurm).try_get_matches_from(typed).expect("the same");
+        let matches = matches.subcommand().expect("submit").1.subcommand().expect("slurm").1;
+        assert_eq!(matches.get_one::<String>("partition").expect("of the file"), "gpu");
+        assert_eq!(matches.get_one::<u32>("tasks").copied(), Some(4));
+        for (wrong, expected) in [
+            ("[submit.slurm]\njob = ['tokenize']\n", "unknown key `job`"),
+            ("[submit.pbs]\n", "unknown section `submit.pbs`"),
+            ("[submit]\npartition = 'gpu'\n", "unknown section `submit.partition`"),
+        ] {
+            let error = read(wrong).expect_err(wrong).to_string();
+            assert!(error.contains(expected) && error.contains("line"), "{error}");
+        }
     }
 
     #[test]

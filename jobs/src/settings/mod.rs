@@ -16,9 +16,11 @@ mod report;
 mod sampling;
 mod shared;
 mod show;
+mod submit;
 mod sweep;
 mod table_commands;
 mod tokenize;
+mod told;
 mod train_generator;
 mod train_tokenizer;
 mod training;
@@ -27,18 +29,20 @@ mod values;
 pub(crate) use doctor::{DoctorOptions, DoctorSettings};
 pub(crate) use error::SettingsError;
 pub(crate) use evaluate::{EvaluateOptions, EvaluateSettings, EvaluationTask, ReconstructionTask, ScoringWork};
-pub(crate) use file::{SettingsFile, WORKER};
+pub(crate) use file::{SettingsFile, WORKER, find_command};
 pub(crate) use general::{GeneralOptions, LogFormat, ProgressStyle};
 pub(crate) use generate::{ClassChoice, Codes, GenerateOptions, GenerateSettings};
 pub(crate) use limits::{LimitOptions, STORAGE_HEADING, WORK_HEADING};
 pub(crate) use report::{ReportOptions, ReportSettings};
 pub(crate) use show::show;
+pub(crate) use submit::{KubernetesOptions, KubernetesSettings, SlurmOptions, SlurmSettings, VolumeClaim};
 pub(crate) use sweep::{SweepOptions, SweepPoint, SweepScoring, SweepSettings};
 pub(crate) use table_commands::{
     FinalizeOptions, ImageChoice, InspectOptions, ReconstructOptions, ReconstructSettings, ReportFormat, VerifyOptions,
     WatchOptions, WatchSettings,
 };
 pub(crate) use tokenize::{TokenizeOptions, TokenizeSettings};
+pub(crate) use told::{Told, ToldBy, told};
 pub(crate) use train_generator::{TokenFacts, TrainGeneratorOptions, TrainGeneratorSettings};
 pub(crate) use train_tokenizer::{TrainTokenizerOptions, TrainTokenizerSettings};
 #[cfg(test)]

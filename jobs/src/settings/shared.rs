@@ -95,14 +95,14 @@ impl WorkerOptions {
 pub(crate) struct ProcessOptions {
     /// Rank of this process among those that share the output, from 0.
     ///
-    /// Requires --world-size. Defaults to the first that is set of JOB_COMPLETION_INDEX, SLURM_ARRAY_TASK_ID, SLURM_PROCID
-    /// and RANK.
+    /// Requires --world-size. Defaults to what Kubernetes, Slurm, AWS Batch, Google Batch, PBS, Open MPI, torchrun or
+    /// SkyPilot set (docs/many-machines.md).
     #[arg(long, value_name = "NUMBER", help_heading = HOW)]
     pub(crate) rank: Option<u32>,
     /// Number of processes that share the output.
     ///
-    /// Defaults to SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or WORLD_SIZE. Kubernetes sets no such variable: pass the job's
-    /// completions.
+    /// Defaults to what the scheduler sets. Kubernetes and PBS set nothing: pass the number of completions, or of
+    /// subjobs.
     #[arg(long, alias = "world", value_name = "COUNT", help_heading = HOW)]
     pub(crate) world_size: Option<u32>,
 }

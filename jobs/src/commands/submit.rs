@@ -1,0 +1,49 @@
+//! `restok submit`: a job handed to the scheduler of a cluster, which starts it in many places at once.
+//!
+//! The job is read here as if it were to run here, so that what is wrong with it is told before anything waits in a queue.
+
+mod job;
+mod kubernetes;
+mod slurm;
+
+pub(crate) use job::Job;
+
+use crate::settings::{KubernetesSettings, SlurmSettings};
+use anyhow::Result;
+
+/// Submits a job to Slurm, or prints the script that would be.
+///
+/// # Errors
+/// When nobody says how many tasks there shall be, the job cannot be written down, or Slurm refuses it.
+pub(crate) fn to_slurm(settings: &SlurmSettings, job: &Job) -> Result<()> {
+    let limit = slurm::max_array_size();
+    let tasks = match (settings.tasks, job.units()?) {
+        (Some(tasks), _) => tasks,
+        (None, Some(units)) => {
+            u32::try_from(units).unwrap_or(u32::MAX).clamp(1, limit.unwrap_or(slurm::MAX_ARRAY_SIZE))
+        }
+        (None, None) => return Err(job.needs_a_number("--tasks")),
+    };
+    let script = slurm::script(settings, job, tasks, limit)?;
+    if settings.print {
+        crate::output::print(&script)?;
+        return Ok(());
+    }
+    let submitted = slurm::submit(&script, job, tasks)?;
+    crate::output::print(&submitted)?;
+    Ok(())
+}
+
+/// Prints the manifest of a job for Kubernetes.
+///
+/// # Errors
+/// When nobody says how many pods there shall be, or the job cannot be written down.
+pub(crate) fn to_kubernetes(settings: &KubernetesSettings, job: &Job) -> Result<()> {
+    let completions = match (settings.completions, job.units()?) {
+        (Some(completions), _) => completions,
+        (None, Some(units)) => KubernetesSettings::completions_for(units)?,
+        (None, None) => return Err(job.needs_a_number("--completions")),
+    };
+    crate::output::print(&kubernetes::manifest(settings, job, completions)?)?;
+    Ok(())
+}
