@@ -75,7 +75,7 @@ def misspelt(job):
                 yield *path, key
             yield from paths(inner, (*path, key))
 
-    for path in paths(job):
+    for path in paths({"metadata": job["metadata"], "spec": job["spec"]}):
         changed = copy.deepcopy(job)
         parent = changed
         for key in path[:-1]:
@@ -86,12 +86,15 @@ def misspelt(job):
 
 def test_the_check_finds_every_misspelt_field():
     job = manifest(*EVERYTHING)
-    fields = list(misspelt(job))
-    assert len(fields) > 40
-    for path, changed in fields:
-        with pytest.raises((kubernetes_validate.ValidationError, kubernetes_validate.utils.InvalidSchemaError, KeyError)):
+    found = 0
+    for path, changed in misspelt(job):
+        try:
             check(changed)
-            print("not found:", path)
+        except kubernetes_validate.ValidationError:
+            found += 1
+        else:
+            pytest.fail(f"{'.'.join(map(str, path))} may be misspelt")
+    assert found > 40
 
 
 def test_what_is_set_here_and_unknown_to_pods_is_written_down(tmp_path):
