@@ -265,7 +265,7 @@ def test_processes_of_srun_train_together(submit, source, tmp_path):
     def training(output):
         return [
             *("train-generator", "--preset", "tiny", "--source", tmp_path / "tokens", "--output", output, "--steps", 4),
-            *("--global-batch-size", 8, "--batch-size", 4, "--save-every", 2, "--log-every", 1, "--device", "cpu", "--device-threads", 1),
+            *("--classes", 6, "--global-batch-size", 8, "--batch-size", 4, "--save-every", 2, "--log-every", 1, "--device", "cpu", "--device-threads", 1),
         ]
 
     # One process on each of two nodes.

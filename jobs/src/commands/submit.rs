@@ -17,12 +17,12 @@ use anyhow::Result;
 /// When nobody says how many tasks there shall be, the job cannot be written down, or Slurm refuses it.
 pub(crate) fn to_slurm(settings: &SlurmSettings, job: &Job) -> Result<()> {
     let limit = slurm::max_array_size();
-    let tasks = match (settings.tasks, job.units()?) {
-        (Some(tasks), _) => tasks,
-        (None, Some(units)) => {
+    let tasks = match settings.tasks {
+        Some(tasks) => tasks,
+        None => {
+            let units = job.units("--tasks")?;
             u32::try_from(units).unwrap_or(u32::MAX).clamp(1, limit.unwrap_or(slurm::MAX_ARRAY_SIZE))
         }
-        (None, None) => return Err(job.needs_a_number("--tasks")),
     };
     let script = slurm::script(settings, job, tasks, limit)?;
     if settings.print {
@@ -39,10 +39,9 @@ pub(crate) fn to_slurm(settings: &SlurmSettings, job: &Job) -> Result<()> {
 /// # Errors
 /// When nobody says how many pods there shall be, or the job cannot be written down.
 pub(crate) fn to_kubernetes(settings: &KubernetesSettings, job: &Job) -> Result<()> {
-    let completions = match (settings.completions, job.units()?) {
-        (Some(completions), _) => completions,
-        (None, Some(units)) => KubernetesSettings::completions_for(units)?,
-        (None, None) => return Err(job.needs_a_number("--completions")),
+    let completions = match settings.completions {
+        Some(completions) => completions,
+        None => KubernetesSettings::completions_for(job.units("--completions")?)?,
     };
     crate::output::print(&kubernetes::manifest(settings, job, completions)?)?;
     Ok(())

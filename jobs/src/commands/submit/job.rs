@@ -127,15 +127,20 @@ impl Job {
         Ok(Self { name: name.to_owned(), told, settings_file, kind, units })
     }
 
-    /// The number of its units, if it is known before it runs. A dry run lists the source for it, on this machine.
+    /// The number of its units, where `flag` does not say how many processes there shall be. A dry run lists the source for it, on this
+    /// machine.
     ///
     /// # Errors
-    /// When the dry run fails; with its exit code.
-    pub(super) fn units(&self) -> Result<Option<u64>> {
+    /// When nobody knows before it runs; when the dry run fails, with its exit code.
+    pub(super) fn units(&self, flag: &'static str) -> Result<u64> {
         match self.units {
-            Units::Known(units) => Ok(Some(units)),
-            Units::Unknown => Ok(None),
-            Units::Planned => self.ask_dry_run().map(Some),
+            Units::Known(units) => Ok(units),
+            Units::Planned => self.ask_dry_run(),
+            Units::Unknown => {
+                let found =
+                    format!("nothing, and `restok {}` does not say how many units it has before it runs", self.name);
+                Err(SettingsError::invalid(flag, found, "how many processes shall work").into())
+            }
         }
     }
 
@@ -162,12 +167,6 @@ impl Job {
         }
         let dry_run: DryRun = serde_json::from_slice(&done.stdout).context("the dry run printed no plan")?;
         Ok(dry_run.units)
-    }
-
-    /// The error of a job whose number of processes nobody can tell.
-    pub(super) fn needs_a_number(&self, flag: &'static str) -> anyhow::Error {
-        let found = format!("nothing, and `restok {}` does not say how many units it has before it runs", self.name);
-        SettingsError::invalid(flag, found, "how many processes shall work").into()
     }
 
     /// Where its output goes, as it may be shown.
@@ -241,8 +240,7 @@ pub(crate) mod tests {
         assert_eq!((generate.units, generate.kind), (Units::Known(3), Kind::SharesUnits));
         assert_eq!(job(TOKENIZE).expect("sound").units, Units::Planned);
         let evaluate = job("evaluate --source s --inception i --output o").expect("sound");
-        assert_eq!(evaluate.units().expect("no dry run"), None);
-        let error = evaluate.needs_a_number("--tasks").to_string();
+        let error = evaluate.units("--tasks").expect_err("nobody knows").to_string();
         assert!(error.contains("--tasks") && error.contains("evaluate"), "{error}");
     }
 

@@ -244,7 +244,7 @@ mod tests {
             "#SBATCH --time=1:00",
             "#SBATCH --requeue",
             "#SBATCH --signal=B:USR1@120",
-            "  --source=in",
+            "  '--source=in'",
             "max_restarts=100",
             "  42)",
             "  75 | 143)",
