@@ -56,9 +56,13 @@ pub use kernels::{FusedKernelsReport, fused_kernels_report, use_fused_kernels};
 pub use loaded_model::{LoadOptions, LoadedModel};
 pub use memory::{BatchMemory, memory_limit};
 pub use metrics::{
-    ExtractorPrecision, FeatureDistribution, FeatureStatistics, ImageComparison, Inception, InceptionHead,
-    InceptionScore, InceptionScores, LevelScores, LpipsFiles, PrecisionRecall, ReconstructionMeter,
-    ReconstructionScorer, ReconstructionScores, TokenMeter, TokenScores, frechet_distance, precision_recall,
+    DensityCoverage, ExtractorPrecision, FeatureDistribution, FeatureRows, FeatureStatistics, FrechetInfinity,
+    FrechetInfinityOptions, ImageComparison, Inception, InceptionHead, InceptionScore, InceptionScores, KernelDistance,
+    KernelDistanceOptions, LevelScores, LpipsFiles, ManifoldIntervals, ManifoldNeighbours, MongeDistanceOptions,
+    NearImage, PrecisionRecall, ReconstructionMeter, ReconstructionScorer, ReconstructionScores, Resampling,
+    TokenMeter, TokenScores, authenticity_percent, density_coverage, frechet_distance, frechet_infinity,
+    frechet_influences, inception_score_influences, kernel_distance, manifold_intervals, monge_distance,
+    nearest_images, precision_recall, vendi_score,
 };
 pub use precision::Precision;
 pub use process_group::{ProcessGroup, Rendezvous, StoreServer};

@@ -45,8 +45,9 @@ pub use codebook_statistics::{CodebookStatistics, CodebookUse};
 pub use crop::Crop;
 pub use error::SchemaError;
 pub use evaluation::{
-    Deviation, DeviationKind, EvaluationRecord, ImageMeasures, Protocol, ReferenceProvenance, ScoredBatch,
-    ScoredImages, ScoredRow, ScoredUnit, Scores,
+    ConfidenceInterval, Deviation, DeviationKind, Estimate, EvaluationRecord, ImageMeasures, Protocol,
+    ReferenceProvenance, ScoreDifference, ScoreIntervals, ScoreKind, ScoredBatch, ScoredImages, ScoredRow, ScoredUnit,
+    Scores,
 };
 pub use image_id::ImageIdRule;
 pub use image_table::{ImageRow, STATUS_OK, image_record_batch, image_rows, image_schema};

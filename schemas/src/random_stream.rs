@@ -60,6 +60,31 @@ impl RandomStream {
             items.swap(last, self.below(last as u64 + 1) as usize);
         }
     }
+
+    /// `count` different numbers below `limit`, any of them in any order equally likely; all where there are no more.
+    pub fn choose(&mut self, count: usize, limit: usize) -> Vec<usize> {
+        let mut numbers: Vec<usize> = (0..limit).collect();
+        let count = count.min(limit);
+        for place in 0..count {
+            let other = place + self.below((limit - place) as u64) as usize;
+            numbers.swap(place, other);
+        }
+        numbers.truncate(count);
+        numbers
+    }
+
+    /// `count` numbers of the standard normal distribution (Box and Muller, 1958).
+    pub fn normals(&mut self, count: usize) -> Vec<f64> {
+        let mut numbers = Vec::with_capacity(count + 1);
+        while numbers.len() < count {
+            // The logarithm of 0 is none: the first number lies in (0, 1].
+            let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+            let (sine, cosine) = (std::f64::consts::TAU * self.uniform()).sin_cos();
+            numbers.extend([radius * cosine, radius * sine]);
+        }
+        numbers.truncate(count);
+        numbers
+    }
 }
 
 /// The finalizer of SplitMix64: a bijection in which every bit of the input reaches every bit of the output.
@@ -137,6 +162,31 @@ mod tests {
         let limit = (1 << 63) + (1 << 61);
         let low = (0..4000).filter(|_| stream.below(limit) < limit / 2).count();
         assert!(low.abs_diff(2000) < 160, "{low}");
+    }
+
+    #[test]
+    fn chosen_numbers_differ_and_each_is_as_likely() {
+        let mut counts = [0_u32; 5];
+        for index in 0..10_000 {
+            let chosen = RandomStream::new(2, "choose", index).choose(2, 5);
+            assert!(chosen.len() == 2 && chosen[0] != chosen[1], "{chosen:?}");
+            chosen.iter().for_each(|&number| counts[number] += 1);
+        }
+        // Five standard deviations of a binomial count of 10,000 · 2 / 5.
+        assert!(counts.iter().all(|&count| count.abs_diff(4_000) < 245), "{counts:?}");
+        let mut all = RandomStream::new(2, "choose", 0).choose(9, 4);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn normal_numbers_have_the_moments_of_their_distribution() {
+        let numbers = RandomStream::new(4, "normal", 0).normals(60_001);
+        let moment = |power: i32| numbers.iter().map(|number| number.powi(power)).sum::<f64>() / numbers.len() as f64;
+        // Five standard deviations each: of the moments these are 1, √2, √15 and √96, over √60,001.
+        for (power, expected, most) in [(1, 0.0, 0.021), (2, 1.0, 0.029), (3, 0.0, 0.08), (4, 3.0, 0.2)] {
+            assert!((moment(power) - expected).abs() < most, "moment {power}: {}", moment(power));
+        }
     }
 
     #[test]

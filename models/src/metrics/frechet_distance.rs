@@ -55,7 +55,7 @@ fn trace(of: &FeatureDistribution) -> f64 {
 }
 
 /// R of Σ = R Rᵀ, `[D, r]`. A class of a few images has a rank far below D, and eigenvalues of D by D numbers would take most of the time.
-fn root(of: &FeatureDistribution) -> Result<Tensor, ModelError> {
+pub(super) fn root(of: &FeatureDistribution) -> Result<Tensor, ModelError> {
     let size = of.dimensions() as i64;
     let covariance = Tensor::f_from_slice(of.covariance())?.f_view([size, size])?;
     let largest =

@@ -4,13 +4,16 @@
 //!
 //! The evaluator computes distances in float16 where they fit, to save memory on the cards of its day. float32 is used here: squared
 //! distances of some hundreds are only good to a few tenths in float16, and which vectors lie in a ball then depends on the rounding.
+//!
+//! Precision is the samples' share within the reference's balls, and recall the reference's share within the samples' balls.
+//! torch-fidelity 0.4.0 has it so too; its version 0.3.0 gives each under the other's name.
 
-use crate::{Device, ModelError, layers::full_float32_product};
-use schemas::SchemaError;
+use super::{
+    feature_rows::{FeatureRows, wrong},
+    neighbours::{BLOCK_ROWS, Block, Vectors},
+};
+use crate::{Device, ModelError};
 use tch::{Kind, Tensor};
-
-/// Rows of either side whose distances are there at once: 64 MB in float32.
-const BLOCK_ROWS: i64 = 4096;
 
 /// Shares between 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,14 +51,15 @@ fn in_blocks(
     let reference = manifold("features of the reference", reference)?;
     let samples = manifold("features of samples", samples)?;
     let outside = |of: &Manifold| {
-        of.blocks()
+        of.vectors
+            .blocks()
             .map(|block| Tensor::f_zeros([block.len], (Kind::Bool, device.torch())))
             .collect::<Result<Vec<_>, _>>()
     };
     let (mut found, mut covered) = (outside(&samples)?, outside(&reference)?);
-    for (row, rows) in reference.blocks().enumerate() {
-        for (column, columns) in samples.blocks().enumerate() {
-            let distances = reference.distances(rows, &samples, columns)?;
+    for (row, rows) in reference.vectors.blocks().enumerate() {
+        for (column, columns) in samples.vectors.blocks().enumerate() {
+            let distances = reference.vectors.distances(rows, &samples.vectors, columns)?;
             let radii = |of: &Manifold, block: Block| of.radii.f_narrow(0, block.start, block.len);
             let in_reference = distances.f_le_tensor(&radii(&reference, rows)?.f_unsqueeze(1)?)?.f_any_dim(0, false)?;
             let in_samples = distances.f_le_tensor(&radii(&samples, columns)?.f_unsqueeze(0)?)?.f_any_dim(1, false)?;
@@ -77,23 +81,12 @@ fn in_blocks(
     Ok(PrecisionRecall { precision: read[0], recall: read[1] })
 }
 
-/// Some consecutive rows.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    start: i64,
-    len: i64,
-}
-
 /// A set's features and the balls around them.
 #[derive(Debug)]
 struct Manifold {
-    /// float32 `[N, D]`.
-    features: Tensor,
-    /// Squared lengths, `[N]`.
-    squares: Tensor,
+    vectors: Vectors,
     /// Squared radii, `[N]`.
     radii: Tensor,
-    block_rows: i64,
 }
 
 impl Manifold {
@@ -104,77 +97,15 @@ impl Manifold {
         device: Device,
         block_rows: i64,
     ) -> Result<Self, ModelError> {
-        if features.len().checked_rem(dimensions) != Some(0) {
-            return Err(wrong(what, features.len(), format!("rows of {dimensions}")));
+        let rows = FeatureRows::try_new(what, features, dimensions)?;
+        if rows.rows() <= neighbours {
+            let expected = format!("more than {neighbours}, the neighbours of a ball");
+            return Err(wrong(what, format!("{} rows", rows.rows()), expected));
         }
-        let rows = features.len() / dimensions;
-        if rows <= neighbours {
-            return Err(wrong(
-                what,
-                format!("{rows} rows"),
-                format!("more than {neighbours}, the neighbours of a ball"),
-            ));
-        }
-        let features = Tensor::f_from_slice(features)?.f_view([rows as i64, dimensions as i64])?;
-        let features = features.f_to_device(device.torch())?;
-        let squares = features.f_square()?.f_sum_dim_intlist([1_i64].as_slice(), false, None)?;
-        let radii = squares.f_empty_like()?;
-        let mut manifold = Self { features, squares, radii, block_rows };
-        manifold.radii = manifold.find_radii(neighbours as i64 + 1)?;
-        Ok(manifold)
+        let vectors = Vectors::new(rows, device, block_rows)?;
+        let radii = vectors.radii(neighbours as i64 + 1)?;
+        Ok(Self { vectors, radii })
     }
-
-    fn blocks(&self) -> impl Iterator<Item = Block> + use<> {
-        let rows = self.squares.size().first().copied().unwrap_or(0);
-        let most = self.block_rows;
-        (0..rows).step_by(most as usize).map(move |start| Block { start, len: most.min(rows - start) })
-    }
-
-    /// Squared distances between rows of the two, at least 0: `[rows, columns]`.
-    fn distances(&self, rows: Block, other: &Self, columns: Block) -> Result<Tensor, ModelError> {
-        let part = |of: &Tensor, block: Block| of.f_narrow(0, block.start, block.len);
-        let (left, right) = (part(&self.features, rows)?, part(&other.features, columns)?.f_transpose(0, 1)?);
-        let mut products = full_float32_product(&left, &right)?;
-        let lengths =
-            part(&self.squares, rows)?.f_unsqueeze(1)?.f_add(&part(&other.squares, columns)?.f_unsqueeze(0)?)?;
-        Ok(lengths.f_sub(&products.f_mul_scalar_(2.0)?)?.f_clamp_min_(0.0)?)
-    }
-
-    /// The squared distance of each row to the nearest of number `nearest`, itself included, `[N]`. Two blocks meet once: the distances
-    /// of one to the other are those of the other to the one.
-    fn find_radii(&self, nearest: i64) -> Result<Tensor, ModelError> {
-        let blocks: Vec<Block> = self.blocks().collect();
-        // The least distances so far, [rows, up to `nearest`].
-        let mut least: Vec<Option<Tensor>> = blocks.iter().map(|_| None).collect();
-        let mut keep = |index: usize, distances: &Tensor| -> Result<(), ModelError> {
-            let smallest = |distances: &Tensor| -> Result<Tensor, ModelError> {
-                let (_, columns) = distances.size2()?;
-                Ok(distances.f_topk(nearest.min(columns), 1, false, true)?.0)
-            };
-            let new = smallest(distances)?;
-            least[index] = Some(match least[index].take() {
-                None => new,
-                Some(known) => smallest(&Tensor::f_cat(&[known, new], 1)?)?,
-            });
-            Ok(())
-        };
-        for (row, &rows) in blocks.iter().enumerate() {
-            for (column, &columns) in blocks.iter().enumerate().skip(row) {
-                let distances = self.distances(rows, self, columns)?;
-                keep(row, &distances)?;
-                if column != row {
-                    keep(column, &distances.f_transpose(0, 1)?)?;
-                }
-            }
-        }
-        let radii =
-            least.iter().flatten().map(|least| least.f_select(1, nearest - 1)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Tensor::f_cat(&radii, 0)?)
-    }
-}
-
-fn wrong(what: &'static str, found: impl ToString, expected: String) -> ModelError {
-    ModelError::Data(SchemaError::Shape { what, found: found.to_string(), expected })
 }
 
 #[cfg(test)]
@@ -231,5 +162,20 @@ mod tests {
         };
         assert_eq!(fractions(&near, &near), [1.0, 1.0]);
         assert_eq!(fractions(&near, &far), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn precision_is_of_the_samples_and_recall_of_the_reference() {
+        // The reference has two clusters, the samples lie in one of them: all is good, and half of what there is was not made.
+        let cluster = |name: &str, rows: usize, shift: f32| -> Vec<f32> {
+            vectors(name, rows, 0.1).into_iter().map(|value| value + shift).collect()
+        };
+        let (here, there) = (cluster("here", 40, 0.0), cluster("there", 40, 10.0));
+        let reference = [here.as_slice(), &there].concat();
+        let found = precision_recall(&reference, &here, DIMENSIONS, NEIGHBOURS, Device::Cpu).expect("computed");
+        assert_eq!(found, PrecisionRecall { precision: 1.0, recall: 0.5 });
+        // Half of the samples are nothing like the reference, which they cover.
+        let found = precision_recall(&here, &reference, DIMENSIONS, NEIGHBOURS, Device::Cpu).expect("computed");
+        assert_eq!(found, PrecisionRecall { precision: 0.5, recall: 1.0 });
     }
 }

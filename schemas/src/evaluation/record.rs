@@ -1,6 +1,6 @@
 //! The line of the scores table: numbers with everything that made them.
 
-use super::Protocol;
+use super::{ConfidenceInterval, Protocol};
 use crate::SchemaError;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,33 @@ pub struct Scores {
     pub precision: Option<f64>,
     /// Fraction of the reference within the samples' manifold.
     pub recall: Option<f64>,
+    /// Kernel distance of pool features: the mean over subsets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid: Option<f64>,
+    /// Standard deviation of the kernel distances of subsets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kid_deviation: Option<f64>,
+    /// Monge distance of pool features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mind: Option<f64>,
+    /// Balls around the reference that a sample lies in, over the neighbours that made a ball.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub density: Option<f64>,
+    /// Fraction of the reference in whose ball a sample lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<f64>,
+    /// Fréchet distance of pool features, extrapolated to a set without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fid_infinity: Option<f64>,
+    /// Vendi score of pool features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendi_score: Option<f64>,
+    /// Samples that are no copies, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authpct: Option<f64>,
+    /// Confidence intervals, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<ScoreIntervals>,
     /// Mean peak signal-to-noise ratio in decibels.
     pub psnr: Option<f64>,
     /// Mean structural similarity.
@@ -37,6 +64,29 @@ pub struct Scores {
     pub entropy_bits_by_level: Vec<f64>,
 }
 
+/// Confidence intervals of scores. Absent is what has no score, or no interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScoreIntervals {
+    /// The confidence of all, in percent.
+    pub confidence: f64,
+    /// Of the Fréchet distance of pool features.
+    pub fid: Option<ConfidenceInterval>,
+    /// Of the Fréchet distance of spatial features.
+    pub sfid: Option<ConfidenceInterval>,
+    /// Of the inception score.
+    pub inception_score: Option<ConfidenceInterval>,
+    /// Of the kernel distance.
+    pub kid: Option<ConfidenceInterval>,
+    /// Of precision.
+    pub precision: Option<ConfidenceInterval>,
+    /// Of recall.
+    pub recall: Option<ConfidenceInterval>,
+    /// Of density.
+    pub density: Option<ConfidenceInterval>,
+    /// Of coverage.
+    pub coverage: Option<ConfidenceInterval>,
+}
+
 impl Scores {
     /// Holds every score to be a number.
     ///
@@ -44,12 +94,21 @@ impl Scores {
     /// Names the first that is infinite or none.
     pub fn check(&self) -> Result<(), SchemaError> {
         let Self { fid, sfid, inception_score, precision, recall, psnr, ssim, ms_ssim, lpips, .. } = self;
+        let Self { kid, kid_deviation, mind, density, coverage, fid_infinity, vendi_score, authpct, .. } = self;
         let single = [
             ("fid", fid),
             ("sfid", sfid),
             ("inception_score", inception_score),
             ("precision", precision),
             ("recall", recall),
+            ("kid", kid),
+            ("kid_deviation", kid_deviation),
+            ("mind", mind),
+            ("density", density),
+            ("coverage", coverage),
+            ("fid_infinity", fid_infinity),
+            ("vendi_score", vendi_score),
+            ("authpct", authpct),
             ("psnr", psnr),
             ("ssim", ssim),
             ("ms_ssim", ms_ssim),
@@ -135,6 +194,9 @@ pub struct EvaluationRecord {
     pub extractor_precision: Option<String>,
     /// SHA-256 of AlexNet and of the layers of LPIPS, with a `+` between; absent without LPIPS.
     pub lpips_sha256: Option<String>,
+    /// Which scores were asked for by name, what they draw and how many, as JSON; absent where nothing beyond the protocol's own was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_settings: Option<String>,
     /// Images of a batch of the scoring network.
     #[serde(default)]
     pub batch_size: u64,
@@ -184,6 +246,7 @@ impl EvaluationRecord {
             extractor_sha256: None,
             extractor_precision: None,
             lpips_sha256: None,
+            score_settings: None,
             batch_size: 0,
             device_kind: String::new(),
             libtorch: String::new(),

@@ -5,6 +5,7 @@
 mod distributions;
 mod inception;
 mod reconstruction;
+mod set_scores;
 
 use super::{ExtractorPrecision, Inception};
 use crate::{
