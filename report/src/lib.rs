@@ -13,6 +13,7 @@ mod inspection;
 pub mod output_text;
 mod page;
 pub mod run_log;
+pub mod score_difference;
 mod sections;
 mod settings_list;
 pub mod text;

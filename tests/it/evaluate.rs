@@ -96,6 +96,52 @@ fn a_generated_set_is_scored_against_a_reference_of_its_own_making() {
 }
 
 #[test]
+fn scores_are_those_that_are_asked_for_or_refused_with_what_they_need() {
+    let workspace = workspace();
+    generate(&workspace, "samples", 16, "npz");
+    run(&mut evaluate(&workspace, &["--make-reference=reference.npz", "--source=samples"])).expect_code(0);
+    let common = ["--source=samples", "--reference=reference.npz", ALLOWED];
+    let asked = |more: &[&str]| run(&mut evaluate(&workspace, &[&common, more].concat()));
+
+    let finished = asked(&["--scores=density,kid,authpct", "--kid-subset-size=8", "--confidence=80", "--resamples=50"]);
+    let [record] = records(&finished.expect_code(0).stdout).try_into().expect("one record");
+    // A set against itself: each image is a copy, and lies in as many balls as its own neighbours make.
+    assert_eq!((number(&record, "density"), number(&record, "authpct")), (1.0, 0.0));
+    assert!(record["scores"]["fid"].is_null() && record["scores"]["inception_score"].is_null(), "{record}");
+    let intervals = &record["scores"]["intervals"];
+    assert!(intervals["kid"]["upper"].is_number() && intervals["fid"].is_null(), "{record}");
+    // Said again, it is the same line.
+    let again = asked(&["--scores=density,kid,authpct", "--kid-subset-size=8", "--confidence=80", "--resamples=50"]);
+    assert_eq!(records(&again.expect_code(0).stdout), [record.clone()]);
+    // What is not asked for leaves no trace in what is printed.
+    let [plain] = records(&asked(&[]).expect_code(0).stdout).try_into().expect("one record");
+    for absent in ["kid", "intervals", "vendi_score"] {
+        assert!(plain["scores"].get(absent).is_none() && plain.get("score_settings").is_none(), "{plain}");
+    }
+
+    for (arguments, words) in [
+        (&["--scores=kid"][..], "--kid-subset-size"),
+        (&["--scores=fd"], "fid, sfid, is, precision"),
+        (&["--scores=kid", "--kid-subset-size=9", "--confidence=95"], "at most 8, half of the smaller set's images"),
+        (&["--confidence=0"], "--confidence"),
+    ] {
+        let refused = asked(arguments).expect_code(42);
+        assert!(refused.stderr.contains(words), "{arguments:?}: {}", refused.stderr);
+    }
+    // Without anything to compare with there is what needs nothing.
+    let alone = |scores: &str| run(&mut evaluate(&workspace, &["--source=samples", ALLOWED, scores]));
+    let [record] = records(&alone("--scores=vendi").expect_code(0).stdout).try_into().expect("one record");
+    assert!((1.0..=16.0).contains(&number(&record, "vendi_score")), "{record}");
+    for (scores, words) in [
+        ("--scores=fid", "fid without statistics to compare with"),
+        ("--scores=vendi,kid,density", "kid, density without features of the reference's images"),
+    ] {
+        let refused = alone(scores).expect_code(42);
+        assert!(refused.stderr.contains(words) && refused.stderr.contains("--reference"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn a_broken_protocol_is_refused_with_the_flag_that_allows_it() {
     let workspace = workspace();
     generate(&workspace, "samples", 8, "npz");

@@ -93,6 +93,73 @@ def test_the_score_is_that_of_the_plain_formula(scored, inception):
     assert record["scores"]["inception_score"] == pytest.approx(math.exp(divergence.mean()), rel=1e-4)
 
 
+@pytest.fixture(scope="session")
+def asked(scored, inception):
+    """The same set with every score that may be asked for, and intervals."""
+    root, _ = scored
+    names = "fid,sfid,is,precision,recall,kid,mind,density,coverage,fid-infinity,vendi,authpct"
+    printed = restok(
+        *("evaluate", "--source", root / "samples", "--reference", root / "reference.npz", "--format", "json"),
+        *("--scores", names, "--kid-subset-size", 20, "--kid-subsets", 30, "--confidence", 90, "--resamples", 200),
+        *("--allow", "count,resize,order,reference", "--inception", inception, "--output", root / "evaluation"),
+        *("--unit-size", 20, "--devices", "cpu"),
+    )
+    return root, json.loads(printed)[0]
+
+
+def squares(first, second):
+    return ((first[:, None] - second[None]) ** 2).sum(axis=2)
+
+
+def test_what_is_asked_for_is_that_of_the_plain_formulas(scored, asked):
+    root, record = asked
+    real, samples = (features(root, images)[0].astype(float) for images in (60, 50))
+    scores = record["scores"]
+    for what in ("fid", "sfid", "inception_score", "precision", "recall"):
+        assert scores[what] == scored[1]["scores"][what], what
+
+    radii = numpy.sort(squares(real, real), axis=1)[:, 5]
+    inside = squares(real, samples) < radii[:, None]
+    # One image on the edge of a ball may fall to either side of it.
+    assert scores["density"] == pytest.approx(inside.sum() / (5 * 50), abs=1 / (5 * 50) + 1e-9)
+    assert scores["coverage"] == pytest.approx(inside.any(axis=1).mean(), abs=1 / 60 + 1e-9)
+
+    between, others = squares(samples, real), squares(real, real)
+    numpy.fill_diagonal(others, numpy.inf)
+    authentic = others.min(axis=1)[between.argmin(axis=1)] < between.min(axis=1)
+    assert scores["authpct"] == pytest.approx(100 * authentic.mean(), abs=2 + 1e-9)
+
+    directions = samples / numpy.linalg.norm(samples, axis=1, keepdims=True)
+    eigenvalues = numpy.linalg.eigvalsh(directions @ directions.T / 50)
+    eigenvalues = eigenvalues[eigenvalues > 0]
+    assert scores["vendi_score"] == pytest.approx(math.exp(-(eigenvalues * numpy.log(eigenvalues)).sum()), rel=1e-5)
+
+    # Of all images at once; subsets scatter around it.
+    kernel = lambda first, second: (first @ second.T / 2048 + 1) ** 3
+    apart = lambda features: kernel(features, features)[~numpy.eye(len(features), dtype=bool)].mean()
+    whole = apart(real) + apart(samples) - 2 * kernel(real, samples).mean()
+    assert scores["kid"] == pytest.approx(whole, abs=5 * scores["kid_deviation"] / math.sqrt(30) + 1e-9)
+    # In all dimensions at once transport costs at least what it does along lines, which is 3 times as much on average here.
+    apart = real.mean(axis=0) - samples.mean(axis=0)
+    assert 0.5 * apart @ apart < scores["mind"] < 3 * (squares(real, samples).mean())
+    assert math.isfinite(scores["fid_infinity"]) and scores["fid_infinity"] < scores["fid"]
+
+
+def test_intervals_are_around_their_scores_and_in_the_tables(asked):
+    root, record = asked
+    scores, intervals = record["scores"], record["scores"]["intervals"]
+    assert intervals["confidence"] == 90
+    for what in ("fid", "sfid", "inception_score", "kid", "precision", "recall", "density", "coverage"):
+        assert intervals[what]["lower"] <= scores[what] <= intervals[what]["upper"], what
+    settings = json.loads(record["score_settings"])
+    assert settings["kid_subset_size"] == 20 and settings["resamples"] == 200 and "coverage" in settings["scores"]
+    where = f"WHERE evaluation = '{record['evaluation']}'"
+    columns = "fid_lower, fid_upper, confidence, kid, vendi_score"
+    expected = (intervals["fid"]["lower"], intervals["fid"]["upper"], 90, scores["kid"], scores["vendi_score"])
+    assert duckdb.sql(f"SELECT {columns} FROM '{root}/evaluation/scores/*.parquet' {where}").fetchall() == [expected]
+    assert duckdb.sql(f"SELECT {columns} FROM read_csv('{root}/evaluation/scores.csv') {where}").fetchall() == [expected]
+
+
 def weights(file, name):
     """A float16 tensor of a safetensors file."""
     with open(file, "rb") as opened:

@@ -13,6 +13,7 @@ mod record;
 mod reference;
 mod rules;
 mod scoring;
+mod set_scores;
 mod text;
 mod totals;
 
@@ -85,7 +86,8 @@ pub(crate) async fn run(
                 Some(reference) => ComparedWith::read(reference, &scoring, &extractors).await?,
                 None => ComparedWith::nothing(),
             };
-            vec![set.score(&compared, &scoring, &extractors).await?]
+            settings.scores.check(&compared)?;
+            vec![set.score(&compared, &settings.scores, &scoring, &extractors).await?]
         }
         EvaluationTask::MakeReference { archive, inception } => {
             let extractors = Extractors::load(inception, &workers, ExtractorPrecision::Float32).await?;

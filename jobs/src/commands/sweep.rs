@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     progress::Progress,
-    settings::{ReportFormat, ScoringWork, SettingsError, SweepPoint, SweepScoring, SweepSettings},
+    settings::{ReportFormat, ScoreSelection, ScoringWork, SettingsError, SweepPoint, SweepScoring, SweepSettings},
     workers::Workers,
 };
 use anyhow::Result;
@@ -135,7 +135,7 @@ impl Scorer {
     async fn score(&self, output: &str) -> Result<Scores> {
         let source = SourceOptions { image_id: ImageIdRule::Position, ..SourceOptions::new(output) };
         let set = GeneratedSet::open(source, None, &self.scoring).await?;
-        let record = set.score(&self.compared, &self.scoring, &self.extractors).await?;
+        let record = set.score(&self.compared, &ScoreSelection::default(), &self.scoring, &self.extractors).await?;
         pipeline::write_scores(&self.scoring.output, std::slice::from_ref(&record)).await?;
         Ok(record.scores)
     }

@@ -10,12 +10,13 @@ use super::{
     values::{crop_parser, named, precision_parser},
 };
 use clap::builder::TypedValueParser;
-use models::Precision;
+use models::{KernelDistanceOptions, Precision, Resampling};
 use pipeline::ImageSetOptions;
-use schemas::{Crop, DeviationKind, Protocol, SourceLayout, SourceReading};
+use schemas::{Crop, DeviationKind, Protocol, ScoreKind, SourceLayout, SourceReading};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 const NETWORKS: &str = "Scoring networks";
+const SCORES: &str = "Scores (--protocol gfid-adm)";
 const REBUILDING: &str = "Reconstruction (--protocol rfid)";
 
 /// Images of a batch where nobody says otherwise.
@@ -23,6 +24,9 @@ const BATCH_SIZE: usize = 32;
 
 /// Images of a unit where nobody says otherwise.
 const UNIT_SIZE: usize = ImageSetOptions::UNIT_SIZE;
+
+/// Resampled sets of an interval where nobody says otherwise.
+const RESAMPLES: usize = 1_000;
 
 /// Options of `restok evaluate`.
 #[derive(Clone, Debug, clap::Args)]
@@ -72,6 +76,32 @@ pub(crate) struct EvaluateOptions {
     /// Use only the first IMAGES images of the source, for a trial
     #[arg(long, value_name = "IMAGES", help_heading = WHAT)]
     pub(crate) max_images: Option<u64>,
+
+    /// Scores to compute, comma-separated (default: fid,sfid,is,precision,recall, as far as the reference allows).
+    ///
+    /// fid, sfid, is, precision, recall: as the ADM evaluator. kid, mind: other distances, which few images tell. density,
+    /// coverage: precision and recall that outliers do not spoil. fid-infinity: FID of a set without end. vendi: how varied
+    /// the set is. authpct: percentage of images that are no copies. All but is, vendi, fid, sfid and fid-infinity compare
+    /// with features of the reference's images.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = SCORES)]
+    pub(crate) scores: Option<Vec<String>>,
+    /// Confidence of the scores' intervals, in percent, such as 95 (default: no intervals).
+    ///
+    /// Intervals of fid, sfid, is, kid, precision, recall, density and coverage, by resampling.
+    #[arg(long, value_name = "PERCENT", help_heading = SCORES)]
+    pub(crate) confidence: Option<f64>,
+    /// Resampled sets per interval
+    #[arg(long, value_name = "SETS", help_heading = SCORES, default_value = "1000")]
+    pub(crate) resamples: Option<usize>,
+    /// Random subsets whose kernel distances kid is the mean of
+    #[arg(long, value_name = "SUBSETS", help_heading = SCORES, default_value = "100")]
+    pub(crate) kid_subsets: Option<usize>,
+    /// Images per subset of kid
+    #[arg(long, value_name = "IMAGES", help_heading = SCORES, default_value = "1000")]
+    pub(crate) kid_subset_size: Option<usize>,
+    /// Seed of what scores and intervals draw: subsets, directions, resampled sets
+    #[arg(long, value_name = "SEED", help_heading = SCORES, default_value = "0")]
+    pub(crate) score_seed: Option<u64>,
 
     /// Inception network of 2015-12-05, as safetensors with the names of its PyTorch port.
     ///
@@ -174,6 +204,8 @@ pub(crate) struct EvaluateSettings {
     pub(crate) protocol: Protocol,
     /// Rules that may be broken.
     pub(crate) allow: BTreeSet<DeviationKind>,
+    /// Which scores of a generated set.
+    pub(crate) scores: ScoreSelection,
     /// How the images lie; `None` to recognise it.
     pub(crate) layout: Option<SourceLayout>,
     /// How images and labels are found.
@@ -194,6 +226,34 @@ pub(crate) struct EvaluateSettings {
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// Shape of the result.
     pub(crate) format: ReportFormat,
+}
+
+/// Which scores of a set are computed, and what they draw.
+#[derive(Clone, Debug)]
+pub(crate) struct ScoreSelection {
+    /// Those that were asked for; `None` for the ADM evaluator's, as far as the reference allows.
+    pub(crate) asked: Option<BTreeSet<ScoreKind>>,
+    /// Subsets of the kernel distance.
+    pub(crate) kernel: KernelDistanceOptions,
+    /// Seed of everything that is drawn.
+    pub(crate) seed: u64,
+    /// How intervals are made, where they are.
+    pub(crate) intervals: Option<IntervalSettings>,
+}
+
+/// How confidence intervals are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IntervalSettings {
+    /// In percent.
+    pub(crate) confidence: f64,
+    /// Resampled sets.
+    pub(crate) resamples: usize,
+}
+
+impl Default for ScoreSelection {
+    fn default() -> Self {
+        Self { asked: None, kernel: KernelDistanceOptions::default(), seed: 0, intervals: None }
+    }
 }
 
 /// How the images of a set are worked through.
@@ -236,6 +296,7 @@ impl EvaluateOptions {
         }
         let max_images = at_least_one_if_given("--max-images", self.max_images)?;
         let task = self.task(protocol)?;
+        let scores = self.score_selection(&task)?;
         let (devices, device_threads) = self.workers.resolve()?;
         Ok(EvaluateSettings {
             task,
@@ -243,6 +304,7 @@ impl EvaluateOptions {
             output,
             protocol,
             allow: allowed(self.allow.as_deref().unwrap_or_default())?,
+            scores,
             layout: self.images.layout,
             reading: self.images.reading(Some(self.labels), None),
             crop: self.crop,
@@ -258,6 +320,44 @@ impl EvaluateOptions {
             metrics_listen: self.metrics.metrics_listen,
             format: self.format.unwrap_or_default(),
         })
+    }
+
+    fn score_selection(&self, task: &EvaluationTask) -> Result<ScoreSelection, SettingsError> {
+        let asked = self.scores.as_deref().map(asked_for).transpose()?;
+        if !matches!(task, EvaluationTask::Score { .. }) {
+            let given = [("--scores", asked.is_some()), ("--confidence", self.confidence.is_some())];
+            if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
+                let expected = "none with --make-reference or --protocol rfid: it is for generated sets";
+                return Err(SettingsError::invalid(flag, "a value", expected));
+            }
+        }
+        let (seed, resamples) = (self.score_seed.unwrap_or(0), self.resamples.unwrap_or(RESAMPLES));
+        let defaults = KernelDistanceOptions::default();
+        let kernel = KernelDistanceOptions {
+            subsets: at_least_one_if_given("--kid-subsets", self.kid_subsets)?.unwrap_or(defaults.subsets),
+            subset_size: self.kid_subset_size.unwrap_or(defaults.subset_size),
+            seed,
+        };
+        if kernel.subset_size < 2 {
+            return Err(SettingsError::invalid(
+                "--kid-subset-size",
+                kernel.subset_size.to_string(),
+                "at least 2 images",
+            ));
+        }
+        let intervals = self.confidence.map(|confidence| {
+            if !(confidence > 0.0 && confidence < 100.0) {
+                let expected = "a percentage above 0 and below 100, such as 95";
+                return Err(SettingsError::invalid("--confidence", confidence.to_string(), expected));
+            }
+            let least = Resampling::least(confidence / 100.0);
+            if resamples < least {
+                let expected = format!("at least {least} for a confidence of {confidence} %");
+                return Err(SettingsError::invalid("--resamples", resamples.to_string(), expected));
+            }
+            Ok(IntervalSettings { confidence, resamples })
+        });
+        Ok(ScoreSelection { asked, kernel, seed, intervals: intervals.transpose()? })
     }
 
     fn task(&self, protocol: Protocol) -> Result<EvaluationTask, SettingsError> {
@@ -312,6 +412,17 @@ impl EvaluateOptions {
             lpips,
         }))
     }
+}
+
+/// Scores by their names.
+fn asked_for(names: &[String]) -> Result<BTreeSet<ScoreKind>, SettingsError> {
+    let known = |name: &String| {
+        ScoreKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let expected = ScoreKind::ALL.map(ScoreKind::name).join(", ");
+            SettingsError::invalid("--scores", format!("{name:?}"), expected)
+        })
+    };
+    names.iter().map(known).collect()
 }
 
 /// Rules by their names.
@@ -396,6 +507,31 @@ mod tests {
         assert_eq!(settings.expect("rules").allow, [DeviationKind::Count, DeviationKind::Jpeg].into());
         let error = EvaluateOptions { allow: Some(names(&["everything"])), ..complete() }.resolve();
         assert!(error.expect_err("no rule").to_string().contains("count, order, resize, jpeg"));
+    }
+
+    #[test]
+    fn scores_are_asked_for_by_name_and_intervals_by_their_confidence() {
+        let settings = complete().resolve().expect("complete").scores;
+        assert!(settings.asked.is_none() && settings.intervals.is_none());
+        let options: EvaluateOptions = parsed(&format!(
+            "{COMPLETE} --scores kid,fid --confidence 90 --resamples 200 --kid-subsets 7 --kid-subset-size 50 --score-seed 3"
+        ));
+        let settings = options.clone().resolve().expect("complete").scores;
+        assert_eq!(settings.asked, Some([ScoreKind::Fid, ScoreKind::Kid].into()));
+        assert_eq!(settings.kernel, KernelDistanceOptions { subsets: 7, subset_size: 50, seed: 3 });
+        let intervals = settings.intervals.expect("asked for");
+        assert_eq!((intervals.confidence, intervals.resamples), (90.0, 200));
+        for (options, words) in [
+            (EvaluateOptions { scores: Some(vec!["fd".to_owned()]), ..complete() }, "fid, sfid, is, precision"),
+            (EvaluateOptions { confidence: Some(100.0), ..complete() }, "--confidence"),
+            (EvaluateOptions { resamples: Some(10), ..options.clone() }, "--resamples"),
+            (EvaluateOptions { kid_subsets: Some(0), ..complete() }, "--kid-subsets"),
+            (EvaluateOptions { kid_subset_size: Some(1), ..complete() }, "--kid-subset-size"),
+            (EvaluateOptions { make_reference: Some("r.npz".to_owned()), ..options }, "--scores"),
+        ] {
+            let error = options.resolve().expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -28,7 +28,9 @@ mod values;
 
 pub(crate) use doctor::{DoctorOptions, DoctorSettings};
 pub(crate) use error::SettingsError;
-pub(crate) use evaluate::{EvaluateOptions, EvaluateSettings, EvaluationTask, ReconstructionTask, ScoringWork};
+pub(crate) use evaluate::{
+    EvaluateOptions, EvaluateSettings, EvaluationTask, ReconstructionTask, ScoreSelection, ScoringWork,
+};
 pub(crate) use file::{SettingsFile, WORKER, find_command};
 pub(crate) use general::{GeneralOptions, LogFormat, ProgressStyle};
 pub(crate) use generate::{ClassChoice, Codes, GenerateOptions, GenerateSettings};

@@ -30,6 +30,11 @@ use std::sync::Arc;
 
 /// The field of a record whose own fields are columns too.
 const SCORES: &str = "scores";
+/// The field of scores whose own fields, but for the confidence, are two columns each.
+const INTERVALS: &str = "intervals";
+const CONFIDENCE: &str = "confidence";
+/// What is added to the name of a score for the bounds of its interval.
+const BOUNDS: [&str; 2] = ["lower", "upper"];
 
 /// What a column is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +48,18 @@ enum Kind {
 }
 use Kind::{Count, Counts, Number, Numbers, Text, Texts};
 
-/// The columns, in their order: what was scored, the scores, then what made them.
-const COLUMNS: [(&str, Kind); 49] = [
+/// What was scored.
+const SET: [(&str, Kind); 6] = [
     ("evaluation", Text),
     ("protocol", Text),
     ("deviations", Texts),
     ("source", Text),
     ("images", Count),
     ("kept_tokens", Count),
+];
+
+/// Fields of the scores.
+const MEASURED: [(&str, Kind); 13] = [
     ("fid", Number),
     ("sfid", Number),
     ("inception_score", Number),
@@ -64,6 +73,10 @@ const COLUMNS: [(&str, Kind); 49] = [
     ("entropy_bits", Number),
     ("codes_used_by_level", Counts),
     ("entropy_bits_by_level", Numbers),
+];
+
+/// What made them.
+const MADE_BY: [(&str, Kind); 30] = [
     ("source_digest", Text),
     ("height", Count),
     ("width", Count),
@@ -95,6 +108,42 @@ const COLUMNS: [(&str, Kind); 49] = [
     ("libtorch", Text),
     ("restok", Text),
 ];
+
+/// Fields of the scores that later versions added: at the end, so that earlier columns keep their places.
+const MEASURED_LATER: [(&str, Kind); 8] = [
+    ("kid", Number),
+    ("kid_deviation", Number),
+    ("mind", Number),
+    ("density", Number),
+    ("coverage", Number),
+    ("fid_infinity", Number),
+    ("vendi_score", Number),
+    ("authpct", Number),
+];
+
+/// Confidence and bounds of the intervals.
+const BOUNDED: [(&str, Kind); 17] = [
+    (CONFIDENCE, Number),
+    ("fid_lower", Number),
+    ("fid_upper", Number),
+    ("sfid_lower", Number),
+    ("sfid_upper", Number),
+    ("inception_score_lower", Number),
+    ("inception_score_upper", Number),
+    ("kid_lower", Number),
+    ("kid_upper", Number),
+    ("precision_lower", Number),
+    ("precision_upper", Number),
+    ("recall_lower", Number),
+    ("recall_upper", Number),
+    ("density_lower", Number),
+    ("density_upper", Number),
+    ("coverage_lower", Number),
+    ("coverage_upper", Number),
+];
+
+/// What made them, as far as later versions added it.
+const MADE_BY_LATER: [(&str, Kind); 1] = [("score_settings", Text)];
 
 /// Records as the bytes of a Parquet file. The same records always give the same bytes; `uri` is for errors.
 pub(super) fn encode(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, PipelineError> {
@@ -146,8 +195,10 @@ pub(super) fn to_csv(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, P
     Ok(Bytes::from(writer.into_inner().map_err(|error| wrong(error.to_string()))?))
 }
 
+/// All columns, in their order.
 fn columns() -> impl Iterator<Item = (&'static str, Kind)> {
-    COLUMNS.into_iter()
+    let first = SET.into_iter().chain(MEASURED).chain(MADE_BY);
+    first.chain(MEASURED_LATER).chain(BOUNDED).chain(MADE_BY_LATER)
 }
 
 /// Every field of a record and of its scores, by name.
@@ -157,7 +208,18 @@ fn flatten(record: &EvaluationRecord) -> Result<Map<String, Value>, PipelineErro
     let Value::Object(mut flat) = serde_json::to_value(record).map_err(|error| wrong(error.to_string()))? else {
         unreachable!("a struct is an object")
     };
-    if let Some(Value::Object(scores)) = flat.remove(SCORES) {
+    if let Some(Value::Object(mut scores)) = flat.remove(SCORES) {
+        if let Some(Value::Object(intervals)) = scores.remove(INTERVALS) {
+            for (name, value) in intervals {
+                match value {
+                    Value::Object(bounds) => {
+                        flat.extend(bounds.into_iter().map(|(bound, value)| (format!("{name}_{bound}"), value)));
+                    }
+                    Value::Null => {}
+                    confidence => drop(flat.insert(name, confidence)),
+                }
+            }
+        }
         flat.extend(scores);
     }
     Ok(flat)
@@ -210,12 +272,28 @@ fn record(batch: &RecordBatch, row: usize) -> Result<EvaluationRecord, String> {
         }
         flat.insert(name.to_owned(), value(column, row, kind));
     }
-    // What is a score and what is not, the type knows.
-    let known = serde_json::to_value(schemas::Scores::default()).map_err(|error| error.to_string())?;
-    let (scores, mut record): (Map<_, _>, Map<_, _>) =
-        flat.into_iter().partition(|(name, _)| known.get(name).is_some());
+    let intervals = intervals(&mut flat);
+    let is_score = |name: &str| MEASURED.iter().chain(&MEASURED_LATER).any(|(score, _)| *score == name);
+    let (mut scores, mut record): (Map<_, _>, Map<_, _>) = flat.into_iter().partition(|(name, _)| is_score(name));
+    scores.insert(INTERVALS.to_owned(), intervals);
     record.insert(SCORES.to_owned(), Value::Object(scores));
     serde_json::from_value(Value::Object(record)).map_err(|error| error.to_string())
+}
+
+/// Takes the intervals out of a row; null where it has none.
+fn intervals(flat: &mut Map<String, Value>) -> Value {
+    let mut take = |name: &str| flat.remove(name).unwrap_or(Value::Null);
+    let confidence = take(CONFIDENCE);
+    let mut intervals = Map::from_iter([(CONFIDENCE.to_owned(), confidence.clone())]);
+    let names = BOUNDED.iter().filter_map(|(name, _)| name.strip_suffix("_lower"));
+    for name in names {
+        let bounds = BOUNDS.map(|bound| (bound.to_owned(), take(&format!("{name}_{bound}"))));
+        // Half an interval is damage, which its type refuses.
+        if bounds.iter().any(|(_, value)| !value.is_null()) {
+            intervals.insert(name.to_owned(), Value::Object(bounds.into_iter().collect()));
+        }
+    }
+    if confidence.is_null() && intervals.len() == 1 { Value::Null } else { Value::Object(intervals) }
 }
 
 fn value(column: &ArrayRef, row: usize, kind: Kind) -> Value {
@@ -248,7 +326,7 @@ fn cell(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::Protocol;
+    use schemas::{ConfidenceInterval, Protocol, ScoreIntervals, Scores};
     use std::collections::BTreeSet;
 
     #[test]
@@ -260,12 +338,56 @@ mod tests {
         });
     }
 
+    /// A record whose scores are all there.
+    fn whole() -> EvaluationRecord {
+        let interval = Some(ConfidenceInterval { lower: 0.25, upper: 0.75 });
+        let scores = Scores {
+            fid: Some(1.0),
+            sfid: Some(2.0),
+            inception_score: Some(3.0),
+            precision: Some(4.0),
+            recall: Some(5.0),
+            kid: Some(6.0),
+            kid_deviation: Some(7.0),
+            mind: Some(8.0),
+            density: Some(9.0),
+            coverage: Some(10.0),
+            fid_infinity: Some(11.0),
+            vendi_score: Some(12.0),
+            authpct: Some(13.0),
+            intervals: Some(ScoreIntervals {
+                confidence: 95.0,
+                fid: interval,
+                sfid: interval,
+                inception_score: interval,
+                kid: interval,
+                precision: interval,
+                recall: interval,
+                density: interval,
+                coverage: interval,
+            }),
+            psnr: Some(14.0),
+            ssim: Some(15.0),
+            ms_ssim: Some(16.0),
+            lpips: Some(17.0),
+            codes_used: Some(18),
+            entropy_bits: Some(19.0),
+            codes_used_by_level: vec![20],
+            entropy_bits_by_level: vec![21.0],
+        };
+        let score_settings = Some("{}".to_owned());
+        EvaluationRecord { scores, score_settings, ..EvaluationRecord::new(Protocol::Rfid, "") }
+    }
+
     #[test]
     fn every_field_of_a_record_has_its_column() {
-        let record = EvaluationRecord::new(Protocol::Rfid, "");
+        let record = whole();
         let fields: BTreeSet<String> = flatten(&record).expect("a record").into_iter().map(|(name, _)| name).collect();
         let named: BTreeSet<String> = columns().map(|(name, _)| name.to_owned()).collect();
         assert_eq!(fields, named);
-        assert_eq!(named.len(), COLUMNS.len());
+        assert_eq!(named.len(), columns().count(), "no column has the name of another");
+        // Back from its columns it is the same record.
+        let bytes = encode(std::slice::from_ref(&record), "a").expect("bytes");
+        assert_eq!(decode(bytes, "a").expect("read"), [record]);
     }
 }

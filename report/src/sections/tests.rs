@@ -6,8 +6,8 @@ use super::super::{
     page::page,
 };
 use schemas::{
-    EvaluationRecord, GeneratorIdentity, Origin, PlanSettings, Protocol, SampleOrigin, Sampling, Scores, TokenLevels,
-    TokenizerIdentity,
+    ConfidenceInterval, EvaluationRecord, GeneratorIdentity, Origin, PlanSettings, Protocol, SampleOrigin, Sampling,
+    ScoreIntervals, Scores, TokenLevels, TokenizerIdentity,
 };
 use serde_json::Value;
 
@@ -72,6 +72,20 @@ fn point(scale: f64) -> SweepPoint {
         entropy_bits: 8.5,
         pictures: vec![Picture { address: "data:,".to_owned(), width: 8, height: 8, told: "sample 0".to_owned() }],
     }
+}
+
+#[test]
+fn scores_have_their_intervals_and_sets_their_difference() {
+    let with = |source: &str, fid: f64| {
+        let mut record = record(source, None, fid, &[]);
+        let fid = Some(ConfidenceInterval { lower: fid - 0.25, upper: fid + 0.25 });
+        record.scores.kid = Some(0.0125);
+        record.scores.intervals = Some(ScoreIntervals { confidence: 95.0, fid, ..ScoreIntervals::default() });
+        record
+    };
+    let html = page(&[subject(Content::Scores, vec![with("/sets/a.npz", 2.5), with("/sets/b.npz", 4.5)])]);
+    assert!(html.contains("<td>2.5 [2.25, 2.75]</td>") && html.contains("<td>0.0125</td>"), "{html}");
+    assert!(html.contains("FID of /sets/a.npz is 2 lower than that of /sets/b.npz, more than chance"), "{html}");
 }
 
 #[test]

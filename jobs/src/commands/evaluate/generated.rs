@@ -6,16 +6,14 @@ use super::{
     made_by::MadeBy,
     record, rules,
     scoring::{FeatureKey, MadeWith, Scoring},
+    set_scores::SetScores,
     totals::{KeptFeatures, SetTotals, VariantTotals},
 };
+use crate::settings::ScoreSelection;
 use anyhow::Result;
-use models::{Device, frechet_distance, precision_recall};
 use pipeline::{ImageSet, PipelineError, ScoredTables, SourceOptions};
-use schemas::{Crop, EvaluationRecord, ScoredImages, Scores};
+use schemas::{Crop, EvaluationRecord};
 use std::{slice, sync::Arc};
-
-/// Neighbours that make the manifold of precision and recall.
-const NEIGHBOURS: usize = 3;
 
 /// A set that is opened and keeps the rules that can be known before its images are looked at, or was allowed not to.
 #[derive(Debug)]
@@ -49,13 +47,14 @@ impl GeneratedSet {
         scoring.features(&self.set, &key(&self.set, scoring, extractors), extractors.scorers()).await
     }
 
-    /// Scores it.
+    /// Scores it; of the scores, those that were selected.
     ///
     /// # Errors
     /// When a rule of the protocol is broken and not allowed, and whatever else ended it.
     pub(crate) async fn score(
         self,
         compared: &ComparedWith,
+        selection: &ScoreSelection,
         scoring: &Scoring,
         extractors: &Extractors,
     ) -> Result<EvaluationRecord> {
@@ -66,8 +65,9 @@ impl GeneratedSet {
         let tables = self.features(scoring, extractors).await?;
         let Self { made_by, set, crop } = self;
         let variants = vec![(None, VariantTotals::with_features(extractors, Some(SPLIT), true)?)];
-        let features = if compared.features.is_some() { KeptFeatures::All(Vec::new()) } else { KeptFeatures::None };
-        let mut totals = SetTotals::new(variants, None, features).read(&tables).await?;
+        let features = if selection.needs_pool(compared) { KeptFeatures::All(Vec::new()) } else { KeptFeatures::None };
+        let totals = SetTotals::new(variants, None, features).keeping_spatial(selection.needs_spatial(compared));
+        let mut totals = totals.read(&tables).await?;
         check_rejects(&totals, scoring)?;
         let variant = totals.variants.pop().unwrap_or_default();
         let result = tokio::task::spawn_blocking(move || variant.finish()).await??;
@@ -85,38 +85,14 @@ impl GeneratedSet {
         record.reference_sha256.clone_from(&compared.sha256);
         record.reference_images = compared.images;
         record::note(&mut record, &deviations);
-        let (features, device) = (totals.features.finish(), extractors.device()?);
+        record.score_settings = selection.as_json()?;
+        let (pool, spatial) = (totals.features.finish(), totals.spatial.unwrap_or_default());
+        let scores = SetScores { selection, compared, found: &result, pool: &pool, spatial: &spatial, extractors };
         // Minutes of arithmetic: the runtime's other threads go on.
-        record.scores = tokio::task::block_in_place(|| compare(compared, &result, &features, device))?;
+        record.scores = tokio::task::block_in_place(|| scores.compute())?;
         record::name(slice::from_mut(&mut record))?;
         Ok(record)
     }
-}
-
-fn compare(
-    compared: &ComparedWith,
-    found: &super::totals::VariantResult,
-    features: &[f32],
-    device: Device,
-) -> Result<Scores> {
-    let distance = |reference: &Option<_>, found: &Option<_>| match (reference, found) {
-        (Some(reference), Some(found)) => frechet_distance(reference, found, device).map(Some),
-        _ => Ok(None),
-    };
-    let fid = distance(&compared.pool, &found.pool)?;
-    let sfid = distance(&compared.spatial, &found.spatial)?;
-    let manifold = compared
-        .features
-        .as_ref()
-        .map(|reference| precision_recall(reference, features, ScoredImages::POOL, NEIGHBOURS, device));
-    let manifold = manifold.transpose()?;
-    Ok(Scores {
-        fid,
-        sfid,
-        precision: manifold.as_ref().map(|manifold| manifold.precision),
-        recall: manifold.as_ref().map(|manifold| manifold.recall),
-        ..found.measured()
-    })
 }
 
 /// What the features of a set depend on.

@@ -1,7 +1,7 @@
 //! Scores as a table for a person.
 
 use report::text::{aligned, count, counted, named, percent};
-use schemas::{EvaluationRecord, Protocol, Scores};
+use schemas::{ConfidenceInterval, EvaluationRecord, Protocol, ScoreIntervals, Scores};
 
 /// Absent numbers.
 const NONE: &str = "-";
@@ -38,6 +38,9 @@ pub(super) fn text(records: &[EvaluationRecord]) -> String {
         text.push_str(&format!("  ! {deviation}\n"));
     }
     text.push_str(&format!("\n{}", scores_text(records)));
+    if let Some(intervals) = intervals_text(&first.scores) {
+        text.push_str(&format!("\n{intervals}"));
+    }
     if let Some(levels) = levels_text(first) {
         text.push_str(&format!("\n{levels}"));
     }
@@ -78,12 +81,20 @@ fn sampling_text(record: &EvaluationRecord) -> Option<String> {
 /// Name of a column, how its numbers are written, and where they are.
 type Column = (&'static str, usize, fn(&Scores) -> Option<f64>);
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 17] = [
     ("FID", 4, |scores| scores.fid),
     ("sFID", 4, |scores| scores.sfid),
     ("IS", 3, |scores| scores.inception_score),
     ("precision", 4, |scores| scores.precision),
     ("recall", 4, |scores| scores.recall),
+    ("KID", 6, |scores| scores.kid),
+    ("KID deviation", 6, |scores| scores.kid_deviation),
+    ("MIND", 4, |scores| scores.mind),
+    ("density", 4, |scores| scores.density),
+    ("coverage", 4, |scores| scores.coverage),
+    ("FID infinity", 4, |scores| scores.fid_infinity),
+    ("Vendi", 3, |scores| scores.vendi_score),
+    ("AuthPct", 2, |scores| scores.authpct),
     ("PSNR, dB", 3, |scores| scores.psnr),
     ("SSIM", 4, |scores| scores.ssim),
     ("MS-SSIM", 4, |scores| scores.ms_ssim),
@@ -110,6 +121,32 @@ fn scores_text(records: &[EvaluationRecord]) -> String {
         [first].into_iter().chain(numbers).collect()
     }));
     aligned(2, &rows)
+}
+
+/// Name of a column of [`COLUMNS`], and its interval.
+type Interval = (&'static str, fn(&ScoreIntervals) -> Option<ConfidenceInterval>);
+
+const INTERVALS: [Interval; 8] = [
+    ("FID", |intervals| intervals.fid),
+    ("sFID", |intervals| intervals.sfid),
+    ("IS", |intervals| intervals.inception_score),
+    ("precision", |intervals| intervals.precision),
+    ("recall", |intervals| intervals.recall),
+    ("KID", |intervals| intervals.kid),
+    ("density", |intervals| intervals.density),
+    ("coverage", |intervals| intervals.coverage),
+];
+
+/// Scores with the bounds of their intervals, a line each.
+fn intervals_text(scores: &Scores) -> Option<String> {
+    let intervals = scores.intervals.as_ref()?;
+    let mut rows = vec![vec![format!("{} % interval", intervals.confidence), "from".to_owned(), "to".to_owned()]];
+    rows.extend(INTERVALS.iter().filter_map(|(name, of)| {
+        let ConfidenceInterval { lower, upper } = of(intervals)?;
+        let (_, digits, _) = COLUMNS.iter().find(|(column, ..)| column == name)?;
+        Some(vec![(*name).to_owned(), format!("{lower:.digits$}"), format!("{upper:.digits$}")])
+    }));
+    (rows.len() > 1).then(|| aligned(2, &rows))
 }
 
 /// Use of the codebook, which is the same however many tokens are kept.
@@ -149,6 +186,8 @@ fn missing(records: &[EvaluationRecord]) -> Vec<&'static str> {
                 missing.push("MS-SSIM (needs images of more than 160 pixels a side)");
             }
         }
+        // What was asked for by name is there, or was refused.
+        None if asked_by_name(first) => {}
         None => {
             if first.reference.is_none() {
                 missing.push("FID, sFID, precision and recall (give --reference)");
@@ -163,6 +202,11 @@ fn missing(records: &[EvaluationRecord]) -> Vec<&'static str> {
         }
     }
     missing
+}
+
+fn asked_by_name(record: &EvaluationRecord) -> bool {
+    let settings = record.score_settings.as_ref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    settings.is_some_and(|settings| settings.get("scores").is_some())
 }
 
 #[cfg(test)]
@@ -211,6 +255,35 @@ Evaluation 0123456789ab
 Not measured: sFID (the reference has no statistics of spatial features); precision and recall (the reference has no images)
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn scores_that_were_asked_for_stand_alone_and_have_their_intervals() {
+        let bounds = |lower, upper| Some(ConfidenceInterval { lower, upper });
+        let intervals = ScoreIntervals {
+            confidence: 95.0,
+            fid: bounds(2.29, 2.41),
+            kid: bounds(0.0004, 0.0012),
+            ..ScoreIntervals::default()
+        };
+        let scores = Scores {
+            fid: Some(2.34),
+            kid: Some(0.0008),
+            density: Some(1.1),
+            intervals: Some(intervals),
+            ..Scores::default()
+        };
+        let settings = Some(r#"{"scores":["fid","kid","density"],"seed":0}"#.to_owned());
+        let text = text(&[EvaluationRecord { score_settings: settings, ..record(scores) }]);
+        let expected = "
+  images     FID       KID  density
+  50,000  2.3400  0.000800   1.1000
+
+  95 % interval      from        to
+  FID              2.2900    2.4100
+  KID            0.000400  0.001200
+";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

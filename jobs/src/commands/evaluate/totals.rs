@@ -27,6 +27,8 @@ pub(super) struct SetTotals {
     pub(super) codebook: Option<CodebookStatistics>,
     /// Pool features of the first variant, where they are kept.
     pub(super) features: KeptFeatures,
+    /// All its spatial features, where they are kept.
+    pub(super) spatial: Option<Vec<f32>>,
     /// Tokens of each variant.
     kept_tokens: Vec<Option<u16>>,
     labels: LabelOrder,
@@ -159,9 +161,15 @@ impl SetTotals {
             variants,
             codebook,
             features,
+            spatial: None,
             kept_tokens,
             labels: LabelOrder::default(),
         }
+    }
+
+    /// Keeps spatial features too.
+    pub(super) fn keeping_spatial(self, keep: bool) -> Self {
+        Self { spatial: keep.then(Vec::new), ..self }
     }
 
     /// Reads all units in their order.
@@ -201,6 +209,9 @@ impl SetTotals {
         }
         if let Some(first) = unit.variants.first() {
             self.features.add(&first.pool);
+            if let Some(spatial) = &mut self.spatial {
+                spatial.extend_from_slice(&first.spatial);
+            }
         }
         for (totals, variant) in self.variants.iter_mut().zip(&unit.variants) {
             totals.add(variant, unit.rows.len())?;
