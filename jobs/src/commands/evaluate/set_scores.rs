@@ -2,7 +2,7 @@
 
 use super::{ComparedWith, SPLIT, extractors::Extractors, totals::VariantResult};
 use crate::settings::{ScoreSelection, SettingsError};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use models::{
     Device, FeatureDistribution, FeatureRows, FrechetInfinityOptions, ManifoldIntervals, ManifoldNeighbours,
     MongeDistanceOptions, Resampling, authenticity_percent, density_coverage, frechet_distance, frechet_infinity,
@@ -242,7 +242,7 @@ impl SetScores<'_> {
         let (Some(score), Some(reference), Some(found)) = (score, reference, found) else { return Ok(None) };
         let device: Device = self.extractors.device()?;
         let influences = frechet_influences(reference, found, samples, device)?;
-        Ok(Some(resampling.of_mean(name, score, &influences).with_context(|| format!("interval of {name}"))?))
+        Ok(Some(resampling.of_mean(name, score, &influences)?))
     }
 
     /// Says by its flag that a subset is too large.
