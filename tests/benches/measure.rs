@@ -239,10 +239,12 @@ fn train_group(config: &Path, batch: usize, steps: usize, repeats: usize) -> Mea
     let config = GeneratorConfig::from_json(&fs::read_to_string(config)?, config)?;
     let rows = [random_rows(&config, batch)?];
     let mut trainer = GeneratorTrainer::new(config, GeneratorRecipe::published(), device)?;
-    if std::env::var_os("RANK").is_some() {
-        let number = |name: &str| -> Result<usize, Box<dyn Error>> { Ok(std::env::var(name)?.parse()?) };
+    #[expect(clippy::disallowed_methods, reason = "torchrun says it in no other way")]
+    let told = |name: &str| std::env::var(name);
+    if told("RANK").is_ok() {
+        let number = |name: &str| -> Result<usize, Box<dyn Error>> { Ok(told(name)?.parse()?) };
         let rendezvous = Rendezvous {
-            host: std::env::var("MASTER_ADDR")?,
+            host: told("MASTER_ADDR")?,
             port: number("MASTER_PORT")?.try_into()?,
             rank: number("RANK")?,
             world_size: number("WORLD_SIZE")?,

@@ -112,7 +112,7 @@ fn scores_are_those_that_are_asked_for_or_refused_with_what_they_need() {
     assert!(intervals["kid"]["upper"].is_number() && intervals["fid"].is_null(), "{record}");
     // Said again, it is the same line.
     let again = asked(&["--scores=density,kid,authpct", "--kid-subset-size=8", "--confidence=80", "--resamples=50"]);
-    assert_eq!(records(&again.expect_code(0).stdout), [record.clone()]);
+    assert_eq!(records(&again.expect_code(0).stdout), std::slice::from_ref(&record));
     // What is not asked for leaves no trace in what is printed.
     let [plain] = records(&asked(&[]).expect_code(0).stdout).try_into().expect("one record");
     for absent in ["kid", "intervals", "vendi_score"] {

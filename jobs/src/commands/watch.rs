@@ -18,10 +18,11 @@ pub(crate) async fn run(settings: WatchSettings, limits: &Limits, progress: &Pro
     let mut watcher = Watcher::open(Storage::open(&settings.output, limits)?).await?;
     if settings.once {
         let look = watcher.look().await?;
-        return Ok(match settings.format {
+        match settings.format {
             ReportFormat::Json => output::print_json(&look)?,
             ReportFormat::Text => output::print(&look_text(&look))?,
-        });
+        }
+        return Ok(());
     }
     let shown = progress.looks();
     let mut told = BTreeSet::new();

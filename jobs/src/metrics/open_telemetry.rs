@@ -50,11 +50,11 @@ impl Pushing {
             match metric.kind {
                 Kind::Counter => {
                     let counter = meter.f64_observable_counter(name).with_description(metric.help);
-                    drop(counter.with_callback(observe).build());
+                    let _ = counter.with_callback(observe).build();
                 }
                 Kind::Gauge => {
                     let gauge = meter.f64_observable_gauge(name).with_description(metric.help);
-                    drop(gauge.with_callback(observe).build());
+                    let _ = gauge.with_callback(observe).build();
                 }
             }
         }

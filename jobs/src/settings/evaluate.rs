@@ -229,7 +229,7 @@ pub(crate) struct EvaluateSettings {
 }
 
 /// Which scores of a set are computed, and what they draw.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ScoreSelection {
     /// Those that were asked for; `None` for the ADM evaluator's, as far as the reference allows.
     pub(crate) asked: Option<BTreeSet<ScoreKind>>,
@@ -248,12 +248,6 @@ pub(crate) struct IntervalSettings {
     pub(crate) confidence: f64,
     /// Resampled sets.
     pub(crate) resamples: usize,
-}
-
-impl Default for ScoreSelection {
-    fn default() -> Self {
-        Self { asked: None, kernel: KernelDistanceOptions::default(), seed: 0, intervals: None }
-    }
 }
 
 /// How the images of a set are worked through.
