@@ -39,6 +39,8 @@ pub(crate) fn to_slurm(settings: &SlurmSettings, job: &Job) -> Result<()> {
 /// # Errors
 /// When nobody says how many pods there shall be, or the job cannot be written down.
 pub(crate) fn to_kubernetes(settings: &KubernetesSettings, job: &Job) -> Result<()> {
+    // Before a dry run, which takes a while.
+    kubernetes::words(settings, job)?;
     let completions = match settings.completions {
         Some(completions) => completions,
         None => KubernetesSettings::completions_for(job.units("--completions")?)?,

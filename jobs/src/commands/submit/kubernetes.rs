@@ -23,13 +23,8 @@ const GROUP: u32 = 10001;
 /// The manifest.
 ///
 /// # Errors
-/// When the job is none of independent processes, holds credentials, needs a file of this machine, or would leave its output in a pod.
+/// As [`words`].
 pub(super) fn manifest(settings: &KubernetesSettings, job: &Job, completions: u32) -> Result<String> {
-    if job.kind == Kind::TrainsTogether {
-        let expected = "tokenize, generate or evaluate; a training needs an operator that tells the pods where they meet \
-                        (docs/train-on-many-gpus.md)";
-        return Err(SettingsError::invalid("the job to submit", job.name.clone(), expected).into());
-    }
     let mut args = words(settings, job)?;
     args.push(format!("--world-size={completions}"));
     let name = settings.name.clone().unwrap_or_else(|| format!("restok-{}", job.name));
@@ -61,7 +56,15 @@ fn yaml(manifest: &impl Serialize) -> Result<String> {
 }
 
 /// The job as the container's arguments. What the environment and the settings file say here, no pod knows: it is typed.
-fn words(settings: &KubernetesSettings, job: &Job) -> Result<Vec<String>, SettingsError> {
+///
+/// # Errors
+/// When the job is none of independent processes, holds credentials, cannot be typed, or would leave its output in a pod.
+pub(super) fn words(settings: &KubernetesSettings, job: &Job) -> Result<Vec<String>, SettingsError> {
+    if job.kind == Kind::TrainsTogether {
+        let expected = "tokenize, generate or evaluate; a training needs an operator that tells the pods where they meet \
+                        (docs/train-on-many-gpus.md)";
+        return Err(SettingsError::invalid("the job to submit", job.name.clone(), expected));
+    }
     let mut words = vec![job.name.clone()];
     for told in &job.told {
         let secret = "put VARIABLE into a Secret, and name that in --env-from-secret; pods have it in their environment, and no \
