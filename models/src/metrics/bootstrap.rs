@@ -54,14 +54,17 @@ impl Resampling {
     /// The interval of a score from the influences of its images; `purpose` decides, with the seed, which are drawn.
     ///
     /// # Errors
-    /// When an influence is no number.
+    /// When there is no influence, or one that is no number.
     pub fn of_mean(&self, purpose: &str, score: f64, influences: &[f64]) -> Result<ConfidenceInterval, ModelError> {
         let images = influences.len() as u64;
-        let mean = influences.iter().sum::<f64>() / images.max(1) as f64;
+        if images == 0 {
+            return Err(wrong("images of an interval", images, "at least 1".to_owned()));
+        }
+        let mean = influences.iter().sum::<f64>() / images as f64;
         let deviations = (0..self.resamples).map(|resample| {
             let mut stream = self.stream(purpose, resample);
             let sum: f64 = (0..images).map(|_| influences[stream.below(images) as usize]).sum();
-            sum / images.max(1) as f64 - mean
+            sum / images as f64 - mean
         });
         self.around(score, deviations.collect())
     }

@@ -151,7 +151,11 @@ fn in_half_precision_two_processes_train_what_one_trains() {
         let recipe = || GeneratorRecipe { precision, ..generator_training::recipe() };
         let generator = || generator_training::trainer(generator_training::config(), recipe());
         assert_equal_to_one_process((2, HALF), generator, rows);
-        assert_equal_to_one_process((2, HALF), || training::trainer_in(precision), images);
+        // In float16 this tokenizer overflows in its first steps. Which of them are left out differs: accumulation divides a loss before it is
+        // scaled, and processes do not.
+        if precision == Precision::Bf16 {
+            assert_equal_to_one_process((2, HALF), || training::trainer_in(precision), images);
+        }
     }
 }
 

@@ -363,7 +363,7 @@ mod tests {
                    --env-from-secret s --volume-claim data:/data";
         insta::with_settings!({ omit_expression => true }, {
             insta::assert_snapshot!("job", text(all));
-            insta::assert_snapshot!("job_set", text("--queue q --job-set"));
+            insta::assert_snapshot!("job_set", text("--queue q --job-set=true"));
         });
     }
 
@@ -371,7 +371,7 @@ mod tests {
     fn kueue_starts_the_outermost_object() {
         let alone = text("--queue q");
         assert!(alone.contains("\n  suspend: true\n") && alone.contains("kueue.x-k8s.io/queue-name: q"), "{alone}");
-        assert_eq!(text("--queue q --job-set").matches("suspend").count(), 1);
+        assert_eq!(text("--queue q --job-set=true").matches("suspend").count(), 1);
         assert!(!text("").contains("suspend") && !text("").contains("kueue"));
     }
 

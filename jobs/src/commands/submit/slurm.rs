@@ -263,7 +263,7 @@ mod tests {
         for line in ["#SBATCH --ntasks=2", "#SBATCH --gpus-per-task=1", "#SBATCH --signal=TERM@120"] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
-        assert!(text.contains("srun ") && !text.contains("--array") && !text.contains("scancel"), "{text}");
+        assert!(text.contains("srun ") && !text.contains("--array") && !text.contains("scancel --"), "{text}");
     }
 
     #[test]
