@@ -27,7 +27,7 @@ endif
 # The development build of the program, with the features that the tests need of its dependencies: demo and tests share one build.
 BUILD_PROGRAM := $(CARGO) build --locked --workspace --bins
 
-# --- settings of tokenize-imagenet ---------------------------------------------------------------------------------
+# --- settings of tokenize-imagenet, generate-fid and evaluate --------------------------------------------------------
 # What starts tokenize-imagenet, generate-fid and evaluate: this machine, a Ray cluster or a scheduler, with ENGINE_ARGS, the options of
 # restok-ray or of `restok submit` (docs/ray.md, docs/many-machines.md).
 ENGINE ?= local
@@ -42,6 +42,7 @@ engine_kubernetes_to := >'$(MANIFEST)' && echo "start it: kubectl create -f '$(M
 RUN_JOB = $(engine_$(ENGINE))
 RUN_JOB_TO = $(engine_$(ENGINE)_to)
 CHECK_ENGINE = [ -n "$(engine_$(ENGINE))" ] || { echo "ENGINE=$(ENGINE): expected local, ray, slurm or kubernetes"; exit 42; }
+# --- settings of tokenize-imagenet ---------------------------------------------------------------------------------
 TOKENIZER ?= hf://xushu-me/restok_l_128.r256_in1k
 DEVICES ?= auto
 VIEWS ?= 1

@@ -491,8 +491,7 @@ const WORKER_ABOUT: &str = "\
 Run a job for an engine such as Ray: units from standard input, events to standard output.
 
 Loads the networks once, then reads unit numbers, one per line, and answers with one JSON object per line: ready, begun, done, progress, \
-refused, ended, drained, failed. docs/worker-protocol.md describes them. The options are those of the job; --rank and --world-size have no meaning \
-here. The files of a unit are put create-only, so an engine may give a unit to two workers. The worker drains on SIGTERM, and when its parent ends.";
+refused, ended, drained, failed. docs/worker-protocol.md describes them. The options are those of the job; --rank and --world-size are refused. The files of a unit are put create-only, so an engine may give a unit to two workers. The worker drains on SIGTERM, and when its parent ends.";
 
 const WORKER_AFTER_HELP: &str = "\
 Examples:
@@ -509,7 +508,7 @@ const SLURM_ABOUT: &str = "\
 Write a batch script and submit it to Slurm.
 
 tokenize, generate and evaluate become an array of tasks, trainings a job whose processes srun starts. A task drains before its time limit \
-and is queued again, as is one whose exit code is 75 or whose node is lost. Exit code 42 cancels the array. The script is kept as \
+and is queued again, as is one whose exit code is 75 or whose node is lost. Exit code 42 cancels the tasks of the array that wait. The script is kept as \
 slurm-ID.sh. What is exported here (credentials, RESTOK_… variables) Slurm passes on to the tasks; the script holds none of it.";
 
 const SLURM_AFTER_HELP: &str = "\
@@ -523,8 +522,8 @@ Examples:
     restok submit slurm --tasks 16 --print tokenize --settings job.toml
 
   A training by eight processes:
-    restok submit slurm --tasks 8 --gpus 1 --time 24:00:00 --sbatch-option nodes=1 \\
-      train-generator --source s3://bucket/tokens --output ./run
+    restok submit slurm --tasks 8 --gpus 1 --cpus 16 --time 24:00:00 --sbatch-option nodes=1 \\
+      --sbatch-option ntasks-per-node=8 train-generator --source s3://bucket/tokens --output ./run
 
 Options of the submission may stand under [submit.slurm] in the settings file. docs/many-machines.md is the guide.";
 

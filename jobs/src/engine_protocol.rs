@@ -34,11 +34,14 @@ const JOBS: [&str; 3] = ["tokenize", "generate", "evaluate"];
 /// When the job is none whose units can be handed out.
 pub(crate) fn words_of_job(mut words: Vec<OsString>, matches: &ArgMatches) -> Result<Vec<OsString>, SettingsError> {
     let of_worker = matches.subcommand_matches(WORKER);
-    let job = of_worker.and_then(|worker| worker.get_raw("job")).and_then(|mut words| words.next()).unwrap_or_default();
-    if !JOBS.iter().any(|known| *known == job) {
-        return Err(SettingsError::invalid("worker", job.to_string_lossy(), JOBS.join(", ")));
+    let job: Vec<_> = of_worker.and_then(|worker| worker.get_raw("job")).into_iter().flatten().collect();
+    let name = job.first().copied().unwrap_or_default();
+    if !JOBS.iter().any(|known| *known == name) {
+        return Err(SettingsError::invalid("worker", name.to_string_lossy(), JOBS.join(", ")));
     }
-    if let Some(place) = words.iter().position(|word| word == WORKER) {
+    // The last one before the job: an option in front may have such a value.
+    let before = words.len().saturating_sub(job.len());
+    if let Some(place) = words[..before].iter().rposition(|word| word == WORKER) {
         words.remove(place);
     }
     Ok(words)
@@ -71,7 +74,7 @@ enum Event<'a> {
     Progress {
         images: u64,
         rejected: u64,
-        units_done: u64,
+        units_here: u64,
         images_per_second: f64,
         limited_by: Option<&'static str>,
     },
@@ -238,7 +241,7 @@ impl Writer {
                 let seconds = elapsed.saturating_sub(time).as_secs_f64();
                 let rate = if seconds > 0.0 { (images - images_before) as f64 / seconds } else { 0.0 };
                 let images_per_second = (rate * 10.0).round() / 10.0;
-                print(&Event::Progress { images, rejected, units_done: self.units_here, images_per_second, limited_by })
+                print(&Event::Progress { images, rejected, units_here: self.units_here, images_per_second, limited_by })
             }
             Message::NoNumber(line) => refuse(&line, None),
             Message::End(end) => {

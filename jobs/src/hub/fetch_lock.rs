@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+/// Between two looks at whether the other process is done, and the longest wait for it: gigabytes over a slow line.
+const PAUSE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
 /// Held while something of a repository is fetched. The system lets go of it when the process dies.
 #[derive(Debug)]
 pub(super) struct FetchLock {
@@ -19,8 +23,8 @@ pub(super) struct FetchLock {
 }
 
 impl FetchLock {
-    /// Waits until no other process fetches anything of `repository`, whose lock is this `file`. `None` on a file system without locks, where
-    /// the client's own waiting must do.
+    /// Waits until no other process fetches anything of `repository`, whose lock is this `file`. `None` on a file system without locks, and
+    /// where the other one does not end: the client's own waiting must do then.
     ///
     /// # Errors
     /// When the file cannot be made.
@@ -38,7 +42,19 @@ impl FetchLock {
                 drop(lock.read_to_string(&mut holder));
                 tracing::warn!("hf://{repository}: {}: waiting for it", told(&holder, since_epoch()));
                 let started = Instant::now();
-                let locked = lock.lock();
+                let locked = loop {
+                    std::thread::sleep(PAUSE);
+                    match lock.try_lock() {
+                        Ok(()) => break Ok(()),
+                        Err(TryLockError::Error(error)) => break Err(error),
+                        Err(TryLockError::WouldBlock) if started.elapsed() > PATIENCE => {
+                            let waited = duration(started.elapsed().as_secs_f64());
+                            tracing::warn!("hf://{repository}: waited {waited} in vain: trying without");
+                            return Ok(None);
+                        }
+                        Err(TryLockError::WouldBlock) => {}
+                    }
+                };
                 tracing::info!("hf://{repository}: waited {}", duration(started.elapsed().as_secs_f64()));
                 locked
             }

@@ -120,6 +120,9 @@ export MASTER_ADDR MASTER_PORT
 # Slurm sends SIGTERM to every process of a job that it ends (scancel, preemption); this shell only waits.
 trap 'ended_by_slurm=yes; waiting=yes' TERM
 
+# srun does not take this from the batch script since Slurm 22.05.
+if [ "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
+
 srun --kill-on-bad-exit=1 "${command[@]}" &
 restok=$!
 "#;
