@@ -113,7 +113,8 @@ def squares(first, second):
 
 def test_what_is_asked_for_is_that_of_the_plain_formulas(scored, asked):
     root, record = asked
-    real, samples = (features(root, images)[0].astype(float) for images in (60, 50))
+    (real, _), (samples, _) = features(root, 60), features(root, 50)
+    real, samples = real.astype(float), samples.astype(float)
     scores = record["scores"]
     for what in ("fid", "sfid", "inception_score", "precision", "recall"):
         assert scores[what] == scored[1]["scores"][what], what
@@ -142,7 +143,8 @@ def test_what_is_asked_for_is_that_of_the_plain_formulas(scored, asked):
     # Along a line, transport costs at least what moves the mean, and no more than any pairs of images are apart.
     shift = real.mean(axis=0) - samples.mean(axis=0)
     assert 0.5 * shift @ shift < scores["mind"] < 3 * squares(real, samples).mean()
-    assert math.isfinite(scores["fid_infinity"]) and scores["fid_infinity"] < scores["fid"]
+    # So few images say nothing of where the line goes.
+    assert math.isfinite(scores["fid_infinity"])
 
 
 def test_intervals_are_around_their_scores_and_in_the_tables(asked):

@@ -118,7 +118,7 @@ def test_words_that_yaml_might_read_otherwise_stay_words():
 
 
 def test_what_no_pod_could_do_is_refused():
-    signed = ["tokenize", "--source=https://h/a?sig=secret", *JOB[2:]]
+    signed = ["tokenize", "--source=https://h/a?sig=hush-hush", *JOB[2:]]
     for options, job, words in [
         # All without a number of pods: what is wrong is told before anything is counted.
         (["--completions", 100_001], JOB, ["--completions", "at most 100000"]),
@@ -129,7 +129,7 @@ def test_what_no_pod_could_do_is_refused():
         ([], ["train-generator", "--source=s3://b/in", "--output=o"], ["train-on-many-gpus"]),
     ]:
         done = submit(options, job, code=42)
-        assert all(word in done.stderr for word in words) and "secret" not in done.stderr, done.stderr
+        assert all(word in done.stderr for word in words) and "hush" not in done.stderr, done.stderr
     # In a Secret it is none of the manifest's.
     done = submit(["--completions", 2, "--env-from-secret", "s"], JOB[:1] + JOB[2:], RESTOK_SOURCE="https://h/a?sig=secret")
     assert "https://h" not in done.stdout and "secretRef" in done.stdout

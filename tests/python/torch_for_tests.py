@@ -6,6 +6,7 @@ Taken is the one of this interpreter, if it can be imported, else the one that `
 import importlib
 import sys
 import sysconfig
+from pathlib import Path
 
 from conftest import CHECKOUT
 
@@ -16,7 +17,9 @@ PUBLISHED = CHECKOUT / ".deps" / "published" / "lib" / f"python{sysconfig.get_py
 def import_torch():
     """torch, and the folder that had to stand in front on the path for it, if any. An ImportError says what to do where there is none."""
     try:
-        return importlib.import_module("torch"), None
+        torch = importlib.import_module("torch")
+        # An earlier test may have taken the other one.
+        return torch, PUBLISHED if PUBLISHED in Path(torch.__file__).parents else None
     except ImportError as error:
         for name in [name for name in sys.modules if name.partition(".")[0] == "torch"]:
             del sys.modules[name]
