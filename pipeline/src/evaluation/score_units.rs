@@ -15,7 +15,7 @@ use schemas::{RejectReason, SchemaError, ScoredBatch, ScoredRow, ScoredUnit};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// What all units of a run share.
@@ -51,6 +51,11 @@ impl UnitTask for ScoreTask {
 
     async fn stored(&self) -> Result<BTreeSet<u32>, PipelineError> {
         self.tables.stored().await
+    }
+
+    async fn duration_of(&self, _: u32) -> Result<Option<Duration>, PipelineError> {
+        // Files of scores hold no clock.
+        Ok(None)
     }
 
     async fn make(&self, unit: u32) -> Result<Self::Output, UnitError> {

@@ -239,6 +239,11 @@ impl<S: UnitSource> UnitTask for PlanTask<S> {
         done_units(&self.output, &self.plan).await
     }
 
+    async fn duration_of(&self, unit: u32) -> Result<Option<Duration>, PipelineError> {
+        let markers = read_markers(&self.output, &self.plan, [unit]).await?;
+        Ok(markers.first().and_then(|marker| Duration::try_from_secs_f64(marker.seconds).ok()))
+    }
+
     async fn make(&self, unit: u32) -> Result<UnitRows, UnitError> {
         self.source.unit_rows(unit).await
     }

@@ -34,6 +34,9 @@ pub(crate) trait UnitTask: Send + Sync + 'static {
     /// All units that are stored.
     fn stored(&self) -> impl Future<Output = Result<BTreeSet<u32>, PipelineError>> + Send;
 
+    /// How long a stored unit took to make, where that is on record.
+    fn duration_of(&self, unit: u32) -> impl Future<Output = Result<Option<Duration>, PipelineError>> + Send;
+
     /// Makes `unit`. Dropped where it waits when the run is asked to stop.
     fn make(&self, unit: u32) -> impl Future<Output = Result<Self::Output, UnitError>> + Send;
 

@@ -228,7 +228,8 @@ impl Look {
         let (workers, replaced): (Vec<_>, Vec<_>) = all.into_iter().partition(stays);
         let working = || workers.iter().filter(|worker| worker.state == WorkerState::Working);
         let in_work: BTreeSet<u32> = working().flat_map(|worker| &worker.in_work).map(|unit| unit.unit).collect();
-        let images_a_second: f64 = working().map(|worker| worker.images_a_second).sum();
+        // The sum of nothing is -0, which is shown so.
+        let images_a_second = working().map(|worker| worker.images_a_second).sum::<f64>() + 0.0;
         let median = told.median();
         let mut slow_units: Vec<SlowUnit> = working()
             .flat_map(|worker| worker.in_work.iter().map(move |unit| (worker, unit)))

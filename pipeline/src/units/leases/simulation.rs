@@ -73,6 +73,10 @@ impl UnitTask for SimulatedTask {
         Ok(listed.iter().filter_map(|object| unit(&object.path)).collect())
     }
 
+    async fn duration_of(&self, _: u32) -> Result<Option<Duration>, PipelineError> {
+        Ok(None)
+    }
+
     async fn make(&self, unit: u32) -> Result<f64, UnitError> {
         self.done.begun.fetch_add(1, Relaxed);
         let mut work = InWork(&self.done, false);

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 const NAME: &str = "plan";
 
-/// Markers alone: nothing is made here.
-struct Markers(Storage);
+/// Markers alone: nothing is made here. With how long a stored unit took, where that is on record.
+struct Markers(Storage, Option<Duration>);
 
 fn marker(unit: u32) -> String {
     format!("_state/{NAME}/{unit:05}.json")
@@ -40,6 +40,9 @@ impl UnitTask for Markers {
         }
         Ok(stored)
     }
+    async fn duration_of(&self, _: u32) -> Result<Option<Duration>, PipelineError> {
+        Ok(self.1)
+    }
     async fn make(&self, _: u32) -> Result<(), UnitError> {
         unreachable!("nothing is made")
     }
@@ -59,9 +62,13 @@ struct Shared {
 
 impl Shared {
     fn new() -> Self {
+        Self::recording(None)
+    }
+
+    fn recording(duration: Option<Duration>) -> Self {
         let store = FaultStore::dated(Arc::new(InMemory::new()), SystemTime::UNIX_EPOCH);
         let output = Storage::from_store(Arc::clone(&store) as _, Path::from("out"), "memory:///out");
-        Self { store, task: Arc::new(Markers(output.with_clock(SystemTime::UNIX_EPOCH))) }
+        Self { store, task: Arc::new(Markers(output.with_clock(SystemTime::UNIX_EPOCH), duration)) }
     }
 
     /// A life of a process; `units` in all.
@@ -143,6 +150,20 @@ async fn a_second_takeover_takes_twice_the_patience() {
     third.seen(Duration::from_secs(10));
     assert_eq!(shared.next(&mut third).await, Some(1));
     assert!((60..80).contains(&seconds(start)), "after {} s", seconds(start));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_made_nothing_goes_by_what_units_took_that_are_stored() {
+    let shared = Shared::recording(Some(Duration::from_secs(4)));
+    let mut second = shared.start(1, 2, 2);
+    assert_eq!(shared.next(&mut second).await, Some(1));
+    drop(second);
+    shared.store(0).await;
+    let start = Instant::now();
+    let process = ProcessRank { rank: 0, world_size: 2, origin: RankOrigin::Options };
+    let mut first = LeasedUnits::new(&shared.task.0, NAME, 2, process, vec![1]);
+    assert_eq!(shared.next(&mut first).await, Some(1));
+    assert!((12..30).contains(&seconds(start)), "after {} s", seconds(start));
 }
 
 #[tokio::test(start_paused = true)]
