@@ -267,7 +267,7 @@ impl Writer {
                     job: &self.job,
                     plan: &plan,
                     units,
-                    missing: ranges(&missing),
+                    missing,
                     at_once,
                     process_id: std::process::id(),
                 };
@@ -339,21 +339,9 @@ fn print(event: &Event<'_>) -> io::Result<()> {
     output::print(&line)
 }
 
-/// Ascending numbers as ranges.
-fn ranges(numbers: &[u32]) -> Vec<[u32; 2]> {
-    let neighbours = numbers.chunk_by(|one, next| one + 1 == *next);
-    neighbours.filter_map(|range| Some([*range.first()?, *range.last()?])).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_told_as_ranges() {
-        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), [[0, 2], [5, 5], [7, 8]]);
-        assert!(ranges(&[]).is_empty());
-    }
 
     #[test]
     fn units_are_read_line_by_line_and_what_is_none_is_passed_over() {

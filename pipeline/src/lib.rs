@@ -108,8 +108,8 @@ pub use samples::{
     read_sample_parquet,
 };
 pub use source::{
-    FetchPermit, ListedInput, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader, list_source,
-    list_storage,
+    FetchPermit, ListedInput, Reached, SourceImage, SourceImages, SourceListing, SourceOptions, SourceReader,
+    list_source, list_storage, reach,
 };
 pub use storage::{PutOutcome, PutStreamOutcome, Storage, StoredObject, without_secrets};
 pub use table_reader::TableReader;

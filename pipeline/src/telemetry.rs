@@ -316,7 +316,7 @@ impl Telemetry {
         }
     }
 
-    /// A number that changes whenever anything moves in any stage.
+    /// A number that changes whenever anything moves in any stage, and when a unit is stored, by whomever.
     pub(crate) fn movement(&self) -> u64 {
         self.stages.iter().fold(self.units_done.load(Relaxed), |sum, counters| {
             sum.wrapping_add(counters.items.load(Relaxed)).wrapping_add(counters.bytes.load(Relaxed))

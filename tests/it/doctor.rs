@@ -42,8 +42,13 @@ fn a_store_that_does_not_answer_is_told_with_everything_else() {
 fn a_file_a_pattern_and_nothing_are_told_apart() {
     let workspace = workspace();
     workspace.sample_folder(8);
-    std::fs::write(workspace.path("shard.tar"), [0; 1024]).expect("a file");
-    let told = run(&mut workspace.restok(["doctor", "./shard.tar", "nowhere"])).expect_code(0).stdout;
-    assert!(told.contains("a file of") && told.contains("nothing there"), "{told}");
-    run(&mut workspace.restok(["doctor", "images/{0..9}.tar"])).expect_code(42).expect_message(&["a pattern"]);
+    for shard in ["0.tar", "1.tar"] {
+        std::fs::write(workspace.path(shard), [0; 1024]).expect("a file");
+    }
+    let told = run(&mut workspace.restok(["doctor", "./{0..1}.tar", "2.tar", "nowhere"])).expect_code(0).stdout;
+    assert!(
+        told.contains("0.tar has 1.00 KiB") && told.contains("there is no ") && told.contains("nothing there"),
+        "{told}"
+    );
+    run(&mut workspace.restok(["doctor", "images/{0..9.tar"])).expect_code(42).expect_message(&["not closed"]);
 }

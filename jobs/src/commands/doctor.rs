@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::Result;
 use models::{Device, DeviceChoice};
-use pipeline::{Limits, PipelineError, ProcessRank, Storage};
+use pipeline::{Limits, ProcessRank, Reached};
 use report::text::{bytes, counted, named};
 use serde::Serialize;
 use std::{collections::BTreeMap, thread::available_parallelism};
@@ -62,9 +62,6 @@ const VARIABLES: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// A place is listed so far: a page of most stores.
-const MOST_OBJECTS: usize = 1_000;
-
 /// What was found.
 #[derive(Debug, Serialize)]
 struct Findings {
@@ -74,7 +71,6 @@ struct Findings {
     decoders: &'static str,
     system: String,
     processors: usize,
-    memory_bytes: Option<u64>,
     devices: Vec<FoundDevice>,
     /// Why there is no CUDA device, if there is none.
     no_cuda: Option<String>,
@@ -114,8 +110,8 @@ pub(crate) async fn run(settings: DoctorSettings, limits: &Limits) -> Result<()>
     let mut stores = Vec::new();
     for url in &settings.urls {
         let shown = pipeline::without_secrets(url);
-        let (found, error) = match reach(url, limits).await {
-            Ok(found) => (Some(found), None),
+        let (found, error) = match pipeline::reach(url, limits).await {
+            Ok(reached) => (Some(told(&reached)), None),
             Err(error) => (None, Some(error)),
         };
         let store = FoundStore { url: shown, found, problem: error.as_ref().map(ToString::to_string) };
@@ -132,30 +128,17 @@ pub(crate) async fn run(settings: DoctorSettings, limits: &Limits) -> Result<()>
     first_error.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Asks for what an address names: a folder's listing begins, a file is looked at.
-async fn reach(url: &str, limits: &Limits) -> Result<String, PipelineError> {
-    if url.contains(['*', '{']) {
-        let problem = "a pattern: expected the folder or one of the files that it names".to_owned();
-        return Err(PipelineError::Settings { problem });
-    }
-    let (folder, name) = url.rsplit_once('/').unwrap_or((".", url));
-    let is_web = url.starts_with("http://") || url.starts_with("https://");
-    // A query signs one address; what lies beside it is not to be had.
-    if !name.is_empty() && !folder.ends_with('/') && !url.contains('?') {
-        let file = Storage::open(folder, limits)?.head_if_exists(name).await;
-        match file {
-            Ok(Some(file)) => return Ok(format!("a file of {}", bytes(file.size))),
-            // A folder, or a place whose parent may not be asked.
-            Ok(None) | Err(_) if !is_web => {}
-            Ok(None) => return Ok("the server answers; there is no file of this name".to_owned()),
-            Err(error) => return Err(error),
+/// What an address answered with, in words.
+fn told(reached: &Reached) -> String {
+    match reached {
+        Reached::Folder { objects: 0, .. } => "reached; there is nothing there".to_owned(),
+        Reached::Folder { objects, is_cut } => {
+            let more = if *is_cut { " or more" } else { "" };
+            format!("reached, {}{more}", counted(*objects as u64, "object"))
         }
+        Reached::File { uri, bytes: Some(size) } => format!("reached, {uri} has {}", bytes(*size)),
+        Reached::File { uri, bytes: None } => format!("reached; there is no {uri}"),
     }
-    Ok(match Storage::open(url, limits)?.count_up_to(MOST_OBJECTS).await? {
-        0 => "reached; there is nothing there".to_owned(),
-        MOST_OBJECTS => "reached, 1,000 objects or more".to_owned(),
-        objects => format!("reached, {}", counted(objects as u64, "object")),
-    })
 }
 
 fn look() -> Findings {
@@ -180,7 +163,6 @@ fn look() -> Findings {
         decoders: pipeline::decoder_versions(),
         system: system(),
         processors: available_parallelism().map_or(1, usize::from),
-        memory_bytes: devices.first().and_then(|cpu| cpu.memory_bytes),
         devices,
         no_cuda,
         variables: VARIABLES.iter().map(|(purpose, names)| (*purpose, set(names))).collect(),

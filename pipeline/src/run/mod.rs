@@ -26,10 +26,7 @@ use crate::{
     cpu_pool::CpuPool,
     device_worker::Devices,
     telemetry::{Snapshot, Telemetry, describe_rejects},
-    units::{
-        EngineEvent, EngineLink, UnitContext, UnitCounts, UnitError, UnitQueue, UnitTask, UnitsToDo, run_units,
-        unit_order,
-    },
+    units::{EngineEvent, EngineLink, UnitContext, UnitCounts, UnitError, UnitQueue, UnitTask, UnitsToDo, run_units},
 };
 use schemas::{Plan, RowCounts, SourceAccount, TokenRows, UnitReport, WriterInfo, marker_path};
 use std::{
@@ -143,8 +140,7 @@ async fn work_through<S: UnitSource, D: Devices>(
     put_left_out(&run.output, run.plan.hash(), &run.left_out).await?;
     let done_before = done_units(&run.output, &run.plan).await?;
     run.telemetry.set_totals(u64::from(run.plan.units()), done_before.len() as u64, planned_images(&run.plan));
-    let mut todo = unit_order(run.plan.units(), run.process);
-    todo.retain(|unit| !done_before.contains(unit));
+    let missing = (0..run.plan.units()).filter(|unit| !done_before.contains(unit)).collect();
     tracing::info!(
         plan = run.plan.hash().short(),
         units = run.plan.units(),
@@ -157,7 +153,7 @@ async fn work_through<S: UnitSource, D: Devices>(
         output: &run.output,
         name: run.plan.hash().short(),
         units: run.plan.units(),
-        missing: todo,
+        missing,
         process: run.process,
     };
     let queue = UnitQueue::new(engine, &run.plan.hash().to_string(), todo);

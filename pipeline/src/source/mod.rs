@@ -15,6 +15,7 @@ mod object_reader;
 mod parquet_footer;
 mod pattern;
 mod pinned_object;
+mod reach;
 mod read_folder;
 mod read_parquet;
 mod read_webdataset;
@@ -29,6 +30,7 @@ pub(crate) use object_chunks::ObjectChunks;
 pub(crate) use object_reader::ObjectReader;
 pub(crate) use pattern::has_wildcard;
 pub(crate) use pinned_object::PinnedObject;
+pub use reach::{Reached, reach};
 
 use crate::{Limits, PipelineError, storage::Storage};
 use account::SharedAccount;

@@ -1,7 +1,24 @@
-//! What a listing gives: objects, and beside them what lies there and cannot be read, each with its reason.
+//! Listings: objects, and beside them what lies there and cannot be read, each with its reason.
 
-use super::StoredObject;
+use super::{Storage, StoredObject, listing_xml, local_files};
+use crate::{
+    PipelineError,
+    background_task::{joined, spawn, stream_of_task},
+    error::first_few,
+};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use object_store::{Error, ObjectMeta, ObjectStore};
 use std::fmt;
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+/// Entries of a local listing that may wait to be taken.
+const LISTED_AHEAD: usize = 1024;
+
+/// Names shown in a warning before the rest is only counted.
+const NAMES_SHOWN: usize = 5;
 
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +132,111 @@ pub(super) fn escaped(name: &[u8]) -> String {
         shown.extend(chunk.invalid().iter().flat_map(|byte| byte.escape_ascii()).map(char::from));
     }
     shown
+}
+
+impl Storage {
+    /// All objects below the folder `prefix` (empty: below the root), however deep, sorted by path. What lies there and cannot be read
+    /// is a warning: for places where only restok writes.
+    ///
+    /// # Errors
+    /// When the store fails, after all retries, or a folder may not be read. A folder that is not there is an empty list.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, PipelineError> {
+        let Listing { objects, unreachable } = self.list_all(prefix).await?;
+        if let Some(closed) = unreachable.iter().find(|entry| entry.reason == UnreachableReason::Closed) {
+            let source = closed.reason.to_string().into();
+            return Err(self.error("list", prefix, Error::PermissionDenied { path: closed.shown.clone(), source }));
+        }
+        if !unreachable.is_empty() {
+            tracing::warn!(
+                folder = self.uri(prefix),
+                count = unreachable.len(),
+                "what cannot be read is left out: {}",
+                first_few(&unreachable, NAMES_SHOWN)
+            );
+        }
+        Ok(objects)
+    }
+
+    /// Everything below the folder `prefix` (empty: below the root), however deep, sorted: objects, and what cannot be read.
+    ///
+    /// # Errors
+    /// When the store fails, after all retries. A folder that is not there is an empty listing.
+    pub(crate) async fn list_all(&self, prefix: &str) -> Result<Listing, PipelineError> {
+        let mut listing = Listing::default();
+        let mut entries = self.list_stream(prefix);
+        while let Some(entry) = entries.try_next().await? {
+            match entry {
+                Listed::Object(object) => listing.objects.push(object),
+                Listed::Unreachable(entry) => listing.unreachable.push(entry),
+            }
+        }
+        listing.objects.sort_unstable();
+        listing.unreachable.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Asks for a listing of the root, and counts its entries up to `most`: whether a place can be reached, without listing all of it.
+    ///
+    /// # Errors
+    /// When the store fails, after all retries. A folder that is not there has no entry.
+    pub(crate) async fn count_up_to(&self, most: usize) -> Result<usize, PipelineError> {
+        let counted = self.list_stream("").take(most).try_fold(0, |count, _| std::future::ready(Ok(count + 1)));
+        counted.await
+    }
+
+    /// What [`Self::list_all`] gives, as it comes: a page of a store or a folder of a disk at a time. To be called and polled in a tokio runtime.
+    ///
+    /// By the bytes of the paths, from local disks, S3, GCS, Azure and memory; WebDAV servers have an order of their own, and so have
+    /// directory buckets of S3. Empty objects that a store keeps as marks of folders are left out.
+    ///
+    /// After an error there is nothing more.
+    pub(crate) fn list_stream(&self, prefix: &str) -> BoxStream<'static, Result<Listed, PipelineError>> {
+        match self.open_listing(prefix) {
+            Ok(entries) => entries,
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        }
+    }
+
+    fn open_listing(&self, prefix: &str) -> Result<BoxStream<'static, Result<Listed, PipelineError>>, PipelineError> {
+        let (storage, folder) = (self.clone(), prefix.to_owned());
+        let failed = move |error| storage.error("list", &folder, error);
+        if let Some(folder) = self.local_file(prefix)? {
+            let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
+            // In a folder below the root, names begin with the folder's.
+            let prefix = match prefix.trim_matches('/') {
+                "" => String::new(),
+                prefix => format!("{prefix}/"),
+            };
+            let task = spawn(async move {
+                let walking = spawn_blocking(move || local_files::walk(&folder, &prefix, &sender));
+                joined(walking.await).await.map_err(failed)
+            });
+            return Ok(stream_of_task(task, receiver));
+        }
+        let storage = self.clone();
+        let listed = self.store.list(Some(&self.location(prefix)?)).map_err(failed);
+        Ok(listed.try_filter_map(move |meta| std::future::ready(Ok(storage.listed(&meta)))).boxed())
+    }
+
+    /// An entry of a store's own listing; `None` for a folder's mark, which is no object.
+    fn listed(&self, meta: &ObjectMeta) -> Option<Listed> {
+        let location = meta.location.as_ref();
+        let name = listing_xml::original(location).unwrap_or_else(|| location.as_bytes().to_vec());
+        let below = name.strip_prefix(self.root.as_bytes())?;
+        let below = if self.root.is_empty() { below } else { below.strip_prefix(b"/")? };
+        if meta.size == 0 && (below.is_empty() || below.ends_with(b"/")) {
+            return None;
+        }
+        let reason = match std::str::from_utf8(below) {
+            Err(_) => UnreachableReason::NotUtf8,
+            Ok("") => UnreachableReason::TrailingSlash,
+            Ok(path) => match problem_of_name(path, false) {
+                None => return Some(Listed::Object(self.stored_object(path.to_owned(), meta))),
+                Some(reason) => reason,
+            },
+        };
+        Some(Listed::Unreachable(Unreachable { shown: escaped(below), reason, size: Some(meta.size) }))
+    }
 }
 
 #[cfg(test)]

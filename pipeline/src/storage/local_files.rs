@@ -20,7 +20,8 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// Bytes of a file, all of it when no range is given, and what it was then. Fewer bytes where it ends before the range does. Blocks.
+/// Bytes of a file, all of it when no range is given, what it was then, and when it was written. Fewer bytes where it ends before the range
+/// does. Blocks.
 ///
 /// # Errors
 /// When it is not there, is no file, or cannot be read.
@@ -28,19 +29,20 @@ pub(super) fn read(
     file: &Path,
     path: String,
     range: Option<Range<u64>>,
-) -> object_store::Result<(Bytes, StoredObject)> {
+) -> object_store::Result<(Bytes, StoredObject, SystemTime)> {
     let failed = |error: io::Error| store_error(file, error);
     // Before it is opened, which waits for ever where it is a pipe that nobody writes to.
     head(file, String::new())?;
     let mut opened = File::open(file).map_err(failed)?;
-    let object = stored_object(file, path, &opened.metadata().map_err(failed)?)?;
+    let metadata = opened.metadata().map_err(failed)?;
+    let object = stored_object(file, path, &metadata)?;
     let range = range.map_or(0..object.size, |range| range.start..range.end.min(object.size).max(range.start));
     let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
     if range.start > 0 {
         opened.seek(SeekFrom::Start(range.start)).map_err(failed)?;
     }
     opened.take(range.end - range.start).read_to_end(&mut bytes).map_err(failed)?;
-    Ok((bytes.into(), object))
+    Ok((bytes.into(), object, metadata.modified().map_err(failed)?))
 }
 
 /// Size and version of a file. Blocks.
@@ -50,15 +52,6 @@ pub(super) fn read(
 pub(super) fn head(file: &Path, path: String) -> object_store::Result<StoredObject> {
     let metadata = fs::metadata(file).map_err(|error| store_error(file, error))?;
     stored_object(file, path, &metadata)
-}
-
-/// When a file was written. Blocks.
-///
-/// # Errors
-/// When it is not there.
-pub(super) fn written(file: &Path) -> object_store::Result<SystemTime> {
-    let metadata = fs::metadata(file).map_err(|error| store_error(file, error))?;
-    metadata.modified().map_err(|error| store_error(file, error))
 }
 
 fn stored_object(file: &Path, path: String, metadata: &Metadata) -> object_store::Result<StoredObject> {
@@ -272,7 +265,7 @@ pub(crate) fn local_kind(address: &str) -> Option<LocalKind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Limits, Storage, storage::Listing};
+    use crate::{Limits, Storage, storage::listing::Listing};
     use std::os::unix::{ffi::OsStringExt, fs::symlink, net::UnixListener};
 
     fn open(folder: &Path) -> Storage {

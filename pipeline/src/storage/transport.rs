@@ -390,7 +390,7 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Listing, Storage, UnreachableReason, store_error},
+        super::{Storage, UnreachableReason, listing::Listing, store_error},
         *,
     };
     use object_store::{Error, ObjectStore, RetryConfig, aws::AmazonS3Builder, http::HttpBuilder, path::Path};

@@ -17,9 +17,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Longest wait, at the end, for a device that is in the middle of a batch nobody needs. Ending the process under a thread
-/// that runs C++ code may crash it, but schedulers give a drained process little time.
-const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait, at the end, for a device that is in the middle of a batch nobody needs, and for a store that takes leases back. Ending the
+/// process under a thread that runs C++ code may crash it, but schedulers give a drained process little time.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How the units of a job are made and stored.
 pub(crate) trait UnitTask: Send + Sync + 'static {
@@ -122,13 +122,16 @@ pub(crate) async fn run_units<T: UnitTask>(
         Ok(stored) => Ok(stored),
     };
     if stored.is_err() {
-        units.queue.close(units.in_work);
+        let closing = units.queue.close(units.in_work);
+        if tokio::time::timeout(PATIENCE, closing).await.is_err() {
+            tracing::debug!("leases were not given back: the store did not answer in time");
+        }
     }
     if stalled {
         return stored;
     }
     drop(task);
-    devices.close(DEVICE_PATIENCE).await;
+    devices.close(PATIENCE).await;
     stored
 }
 

@@ -43,8 +43,8 @@ pub enum EngineEvent {
         plan: String,
         /// Units of the plan.
         units: u32,
-        /// Those that are not stored yet, ascending.
-        missing: Vec<u32>,
+        /// Those that are not stored yet, as ascending ranges, both ends in them.
+        missing: Vec<[u32; 2]>,
         /// Units that are worked on at the same time.
         at_once: usize,
     },

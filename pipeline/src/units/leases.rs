@@ -13,7 +13,7 @@ use crate::{
     background_task::{joined, spawn},
     telemetry::nanoseconds,
 };
-use schemas::{SchemaError, lease_path, lease_prefix, parse_lease_path, sha256_hex};
+use schemas::{RandomStream, SchemaError, lease_path, lease_prefix, parse_lease_path};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -54,38 +54,61 @@ struct Holder {
     life: u64,
     /// How often the unit was taken from another process.
     takeovers: u32,
+    /// Whether it says that the process does not make the unit after all.
+    #[serde(default)]
+    is_given_back: bool,
 }
 
 impl Holder {
-    /// Whether it is the same place among the processes: this process, or an earlier life of it.
-    fn is_rank_of(&self, process: ProcessRank) -> bool {
-        (self.rank, self.world_size) == (process.rank, process.world_size)
+    /// Whether a process may take the unit as if nobody worked on it: it was given back, or taken by the same place among the processes, that
+    /// is, by an earlier life of this process.
+    fn is_free_for(&self, process: ProcessRank) -> bool {
+        self.is_given_back || (self.rank, self.world_size) == (process.rank, process.world_size)
     }
+}
+
+/// The leases of one process.
+#[derive(Clone, Debug)]
+struct Leases {
+    output: Storage,
+    /// Of the plan, or of the features.
+    name: String,
+    process: ProcessRank,
+    life: u64,
+}
+
+/// A lease that this process took.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    unit: u32,
+    /// How often the unit was taken, this time included.
+    takes: u32,
+    /// How often it was taken from another process.
+    takeovers: u32,
 }
 
 /// The units of one of several processes that share an output.
 #[derive(Debug)]
 pub(crate) struct LeasedUnits {
+    leases: Leases,
+    /// Those that were given to the caller.
+    given: BTreeMap<u32, Taken>,
     /// Absent while `pending` has it.
-    units: Option<Units>,
+    search: Option<Search>,
     /// The search for the next unit. It goes on while the caller looks at something else: a put or a listing is not begun again.
     pending: Option<AbortOnDropHandle<Searched>>,
     /// The longest that a unit took, in nanoseconds.
     longest: Arc<AtomicU64>,
 }
 
-/// What the search knows, and the unit that it came to.
-type Searched = (Units, Result<Option<u32>, PipelineError>);
+/// The search, and what it came to.
+type Searched = (Search, Result<Option<Taken>, PipelineError>);
 
-/// What the search knows.
+/// What the search for the next unit knows.
 #[derive(Debug)]
-struct Units {
-    output: Storage,
-    /// Of the plan, or of the features.
-    name: String,
+struct Search {
+    leases: Leases,
     units: u32,
-    process: ProcessRank,
-    life: u64,
     /// Those that are this process's own and not yet taken.
     own: VecDeque<u32>,
     /// What this process took.
@@ -127,23 +150,23 @@ impl Lease {
 }
 
 impl LeasedUnits {
-    /// `todo` are the units that were not stored at the start, this process's own first and in its order.
-    pub(crate) fn new(output: &Storage, name: &str, units: u32, process: ProcessRank, todo: Vec<u32>) -> Self {
+    /// `missing` are the units that were not stored at the start, ascending; of them, each process has its own
+    /// (`unit % world_size == rank`).
+    pub(crate) fn new(output: &Storage, name: &str, units: u32, process: ProcessRank, missing: Vec<u32>) -> Self {
         let longest = Arc::<AtomicU64>::default();
-        let units = Units {
-            output: output.clone(),
-            name: name.to_owned(),
+        let life = RandomState::new().build_hasher().finish();
+        let leases = Leases { output: output.clone(), name: name.to_owned(), process, life };
+        let search = Search {
+            leases: leases.clone(),
             units,
-            process,
-            life: RandomState::new().build_hasher().finish(),
-            own: todo.into_iter().filter(|unit| unit % process.world_size == process.rank).collect(),
+            own: missing.into_iter().filter(|unit| unit % process.world_size == process.rank).collect(),
             taken: BTreeSet::new(),
             watched: Vec::new(),
             looks: 0,
             rounds: 0,
             longest: Arc::clone(&longest),
         };
-        Self { units: Some(units), pending: None, longest }
+        Self { leases, given: BTreeMap::new(), search: Some(search), pending: None, longest }
     }
 
     /// A unit took so long.
@@ -156,37 +179,51 @@ impl LeasedUnits {
     /// # Errors
     /// Those of the store.
     pub(crate) async fn next<T: UnitTask>(&mut self, task: &Arc<T>) -> Result<Option<u32>, PipelineError> {
-        if let Some(mut units) = self.units.take() {
+        if let Some(mut search) = self.search.take() {
             let task = Arc::clone(task);
             self.pending = Some(spawn(async move {
-                let next = units.next(&*task).await;
-                (units, next)
+                let next = search.next(&*task).await;
+                (search, next)
             }));
         }
         let Some(pending) = &mut self.pending else { return Ok(None) };
-        let (units, next) = joined(pending.await).await;
-        (self.units, self.pending) = (Some(units), None);
-        next
+        let (search, next) = joined(pending.await).await;
+        (self.search, self.pending) = (Some(search), None);
+        let Some(taken) = next? else { return Ok(None) };
+        self.given.insert(taken.unit, taken);
+        Ok(Some(taken.unit))
+    }
+
+    /// Says of units that this process was given and does not make that nobody works on them: others need not wait.
+    pub(crate) async fn give_back(&mut self, units: impl IntoIterator<Item = u32>) {
+        self.pending = None;
+        for taken in units.into_iter().filter_map(|unit| self.given.remove(&unit)) {
+            if let Err(error) = self.leases.give_back(taken).await {
+                // Then others wait.
+                tracing::debug!(unit = taken.unit, %error, "a lease could not be given back");
+                return;
+            }
+        }
     }
 }
 
-impl Units {
-    async fn next<T: UnitTask>(&mut self, task: &T) -> Result<Option<u32>, PipelineError> {
+impl Search {
+    async fn next<T: UnitTask>(&mut self, task: &T) -> Result<Option<Taken>, PipelineError> {
         while let Some(unit) = self.own.pop_front() {
-            if self.take(unit, 1, 0).await? {
-                return Ok(Some(self.keep(unit)));
+            if let Some(taken) = self.leases.take(unit, 1, 0).await? {
+                return Ok(Some(self.keep(taken)));
             }
         }
         loop {
             if self.watched.is_empty() || self.looks >= LOOKS {
                 match self.look_around(task).await? {
-                    Around::Taken(unit) => return Ok(Some(self.keep(unit))),
+                    Around::Taken(taken) => return Ok(Some(self.keep(taken))),
                     Around::AllStored => return Ok(None),
                     Around::InWork => {}
                 }
             }
-            if let Some(unit) = self.look_at_watched(task).await? {
-                return Ok(Some(self.keep(unit)));
+            if let Some(taken) = self.look_at_watched(task).await? {
+                return Ok(Some(self.keep(taken)));
             }
             if !self.watched.is_empty() {
                 tokio::time::sleep(self.pause()).await;
@@ -194,27 +231,27 @@ impl Units {
         }
     }
 
-    fn keep(&mut self, unit: u32) -> u32 {
-        self.taken.insert(unit);
-        self.watched.retain(|watched| watched.unit != unit);
-        unit
+    fn keep(&mut self, taken: Taken) -> Taken {
+        self.taken.insert(taken.unit);
+        self.watched.retain(|watched| watched.unit != taken.unit);
+        taken
     }
 
     /// Looks through the whole output: takes a unit that nobody works on, or chooses some to watch.
     async fn look_around<T: UnitTask>(&mut self, task: &T) -> Result<Around, PipelineError> {
         let stored = task.stored().await?;
-        let takes = self.takes().await?;
+        let takes = self.leases.takes().await?;
         let mut missing: Vec<u32> =
             (0..self.units).filter(|unit| !stored.contains(unit) && !self.taken.contains(unit)).collect();
         if missing.is_empty() {
             return Ok(Around::AllStored);
         }
         // Each process in another order, and in another one at each look, so that they rarely reach for the same one and miss none.
-        let salt = format!("{}/{}", self.process.rank, self.rounds);
-        missing.sort_by_cached_key(|unit| sha256_hex(format!("{salt}/{unit}").as_bytes()));
+        let process = u64::from(self.leases.process.rank);
+        RandomStream::new(process, "units of other processes", u64::from(self.rounds)).shuffle(&mut missing);
         for &unit in missing.iter().filter(|unit| !takes.contains_key(unit)) {
-            if self.take(unit, 1, 0).await? {
-                return Ok(Around::Taken(unit));
+            if let Some(taken) = self.leases.take(unit, 1, 0).await? {
+                return Ok(Around::Taken(taken));
             }
         }
         if self.longest().is_none() {
@@ -244,13 +281,13 @@ impl Units {
     }
 
     /// Takes over a watched unit whose lease is too old, and forgets those that are stored.
-    async fn look_at_watched<T: UnitTask>(&mut self, task: &T) -> Result<Option<u32>, PipelineError> {
+    async fn look_at_watched<T: UnitTask>(&mut self, task: &T) -> Result<Option<Taken>, PipelineError> {
         self.looks += 1;
         let mut number = 0;
         while let Some(Watched { unit, takes, lease }) = self.watched.get(number).cloned() {
             let is_stored = task.is_stored(unit).await?;
             let lease = match lease {
-                None if !is_stored => self.read_lease(unit, takes).await?,
+                None if !is_stored => self.leases.read(unit, takes).await?,
                 known => known,
             };
             if is_stored {
@@ -269,9 +306,9 @@ impl Units {
             };
             self.watched[number].lease = lease;
             if is_over {
-                if self.take(unit, takes + 1, takeovers + 1).await? {
-                    tracing::info!(unit, takeovers = takeovers + 1, "taken over");
-                    return Ok(Some(unit));
+                if let Some(taken) = self.leases.take(unit, takes + 1, takeovers + 1).await? {
+                    tracing::info!(unit, takeovers = taken.takeovers, "taken over");
+                    return Ok(Some(taken));
                 }
                 self.watched[number] = Watched { unit, takes: takes + 1, lease: None };
             }
@@ -280,23 +317,13 @@ impl Units {
         Ok(None)
     }
 
-    /// The `takes`-th lease of a unit; `None` where it is not there.
-    async fn read_lease(&self, unit: u32, takes: u32) -> Result<Option<Lease>, PipelineError> {
-        let found = self.output.get_dated_if_exists(&lease_path(&self.name, unit, takes)).await?;
-        Ok(found.map(|(bytes, written): (_, SystemTime)| Lease {
-            age: self.output.clock().duration_since(written).unwrap_or_default(),
-            read: Instant::now(),
-            holder: serde_json::from_slice(&bytes).ok(),
-        }))
-    }
-
     /// How old the lease of `holder` may get.
     fn patience(&self, holder: Option<&Holder>) -> Duration {
         let takeovers = match holder {
-            // An earlier life of this process: nobody works on it.
-            Some(holder) if holder.is_rank_of(self.process) => return Duration::ZERO,
+            // Given back, or of an earlier life of this process: nobody works on it.
+            Some(holder) if holder.is_free_for(self.leases.process) => return Duration::ZERO,
             // Of a run with another number of processes, most likely an earlier one.
-            Some(holder) if holder.world_size != self.process.world_size => return LEAST_PATIENCE,
+            Some(holder) if holder.world_size != self.leases.process.world_size => return LEAST_PATIENCE,
             holder => holder.map_or(0, |holder| holder.takeovers),
         };
         let patience = self.longest().map_or(PATIENCE_UNSEEN, |longest| (longest * PATIENCE).max(LEAST_PATIENCE));
@@ -311,9 +338,21 @@ impl Units {
 
     /// Until the next look: a part of what a unit takes, other for each process, so that they do not all look at once.
     fn pause(&self) -> Duration {
-        let part = 0.5 + f64::from(self.process.rank % 16) / 16.0;
+        let part = 0.5 + f64::from(self.leases.process.rank % 16) / 16.0;
         let (least, most) = PAUSES;
         self.longest().map_or(most, |longest| longest.mul_f64(part)).clamp(least, most)
+    }
+}
+
+impl Leases {
+    /// The `takes`-th lease of a unit; `None` where it is not there.
+    async fn read(&self, unit: u32, takes: u32) -> Result<Option<Lease>, PipelineError> {
+        let found = self.output.get_dated_if_exists(&lease_path(&self.name, unit, takes)).await?;
+        Ok(found.map(|(bytes, written): (_, SystemTime)| Lease {
+            age: self.output.clock().duration_since(written).unwrap_or_default(),
+            read: Instant::now(),
+            holder: serde_json::from_slice(&bytes).ok(),
+        }))
     }
 
     /// How often each unit was taken.
@@ -328,27 +367,41 @@ impl Units {
         Ok(found)
     }
 
-    /// Takes a unit for the `takes`-th time, unless somebody else did. The lease of an earlier life of this process is renewed.
-    async fn take(&self, unit: u32, mut takes: u32, mut takeovers: u32) -> Result<bool, PipelineError> {
-        let ProcessRank { rank, world_size, .. } = self.process;
+    /// Takes a unit for the `takes`-th time, unless somebody else did. What was given back is taken anew, and the lease of an earlier life of this
+    /// process renewed.
+    async fn take(&self, unit: u32, mut takes: u32, mut takeovers: u32) -> Result<Option<Taken>, PipelineError> {
         loop {
-            let holder = Holder { rank, world_size, life: self.life, takeovers };
-            let bytes = serde_json::to_vec(&holder)
-                .map_err(|error| SchemaError::Document { document: "lease".to_owned(), problem: error.to_string() })?;
-            match self.output.put_create(&lease_path(&self.name, unit, takes), bytes.into()).await? {
-                PutOutcome::Created | PutOutcome::Same => return Ok(true),
+            let taken = Taken { unit, takes, takeovers };
+            match self.put(taken, false).await? {
+                PutOutcome::Created | PutOutcome::Same => return Ok(Some(taken)),
                 PutOutcome::Different(found) => match serde_json::from_slice::<Holder>(&found) {
-                    Ok(holder) if holder.is_rank_of(self.process) => (takes, takeovers) = (takes + 1, holder.takeovers),
-                    _ => return Ok(false),
+                    Ok(holder) if holder.is_free_for(self.process) => {
+                        (takes, takeovers) = (takes + 1, holder.takeovers)
+                    }
+                    _ => return Ok(None),
                 },
             }
         }
+    }
+
+    /// Says that nobody works on a unit that this process took.
+    async fn give_back(&self, taken: Taken) -> Result<(), PipelineError> {
+        // Where somebody has taken it over meanwhile, that stays.
+        self.put(Taken { takes: taken.takes + 1, ..taken }, true).await.map(drop)
+    }
+
+    async fn put(&self, taken: Taken, is_given_back: bool) -> Result<PutOutcome, PipelineError> {
+        let ProcessRank { rank, world_size, .. } = self.process;
+        let holder = Holder { rank, world_size, life: self.life, takeovers: taken.takeovers, is_given_back };
+        let bytes = serde_json::to_vec(&holder)
+            .map_err(|error| SchemaError::Document { document: "lease".to_owned(), problem: error.to_string() })?;
+        self.output.put_create(&lease_path(&self.name, taken.unit, taken.takes), bytes.into()).await
     }
 }
 
 /// What a look through the output found.
 enum Around {
-    Taken(u32),
+    Taken(Taken),
     AllStored,
     InWork,
 }

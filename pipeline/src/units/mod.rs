@@ -7,13 +7,13 @@ mod driver;
 mod engine;
 mod image_stages;
 mod leases;
-mod order;
 mod process_rank;
 mod queue;
+mod unit_ranges;
 
 pub(crate) use driver::{UnitContext, UnitError, UnitTask, run_units};
 pub use engine::{EngineEvent, EngineEvents, EngineLink, UnitCounts};
 pub(crate) use image_stages::{DecodedImage, ImageStages, ImageUnit, Rejection};
-pub(crate) use order::{describe_units, unit_order};
 pub use process_rank::{ProcessRank, RankOrigin};
 pub(crate) use queue::{UnitQueue, UnitsToDo};
+pub(crate) use unit_ranges::describe_units;

@@ -1,7 +1,7 @@
 //! Which of several processes this one is.
 //!
 //! Scheduling, restarts and placement belong to whatever started the process; all that is needed from it is a rank and a
-//! world size. They only order the work (see [`super::order`] and [`super::leases`]): no name and no byte of a table depends on them.
+//! world size. They only order the work (see [`super::leases`]): no name and no byte of a table depends on them.
 
 use crate::PipelineError;
 use std::fmt;
@@ -40,6 +40,8 @@ pub enum RankOrigin {
     Torchrun,
     /// `SKYPILOT_NODE_RANK` and `SKYPILOT_NUM_NODES` of SkyPilot.
     SkyPilot,
+    /// An engine, which hands out the units: as if alone.
+    Engine,
     /// Nothing: one process alone.
     Alone,
 }
@@ -129,8 +131,11 @@ impl fmt::Display for RankOrigin {
         match VARIABLES.iter().find(|variables| variables.origin == *self) {
             Some(Variables { rank, count: Count::Told(count), .. }) => write!(formatter, "{rank} and {count}"),
             Some(Variables { rank, count: Count::Untold { .. }, .. }) => write!(formatter, "{rank} and `world-size`"),
-            None if *self == Self::Options => formatter.write_str("`rank` and `world-size`"),
-            None => formatter.write_str("nothing set: one process"),
+            None => formatter.write_str(match self {
+                Self::Options => "`rank` and `world-size`",
+                Self::Engine => "an engine, which hands out the units",
+                _ => "nothing set: one process",
+            }),
         }
     }
 }
@@ -144,6 +149,9 @@ impl fmt::Display for ProcessRank {
 impl ProcessRank {
     /// One process alone.
     pub const ALONE: Self = Self { rank: 0, world_size: 1, origin: RankOrigin::Alone };
+
+    /// A worker of an engine, which hands out the units: any number of them are this.
+    pub const OF_ENGINE: Self = Self { origin: RankOrigin::Engine, ..Self::ALONE };
 
     /// Finds rank and world size: the options `rank` and `world_size` first, then the variables of schedulers and launchers in the order of
     /// [`RankOrigin`].
@@ -298,5 +306,7 @@ mod tests {
         let process = detect(None, None, &[("RANK", "1"), ("WORLD_SIZE", "2")]).expect("torchrun");
         assert_eq!(process.to_string(), "rank 1 of 2 (from RANK and WORLD_SIZE)");
         assert_eq!(ProcessRank::ALONE.to_string(), "rank 0 of 1 (from nothing set: one process)");
+        let of_engine = ProcessRank::OF_ENGINE.to_string();
+        assert_eq!(of_engine, "rank 0 of 1 (from an engine, which hands out the units)");
     }
 }

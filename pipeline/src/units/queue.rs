@@ -1,6 +1,8 @@
 //! Where a run takes its next unit from.
 
-use super::{EngineEvent, EngineLink, ProcessRank, UnitCounts, UnitTask, leases::LeasedUnits};
+use super::{
+    EngineEvent, EngineLink, ProcessRank, UnitCounts, UnitTask, leases::LeasedUnits, unit_ranges::unit_ranges,
+};
 use crate::{PipelineError, Storage};
 use std::{sync::Arc, time::Duration, vec};
 
@@ -13,7 +15,7 @@ pub(crate) struct UnitsToDo<'a> {
     pub(crate) name: &'a str,
     /// How many there are.
     pub(crate) units: u32,
-    /// Those that are not stored yet, in the order of this process.
+    /// Those that are not stored yet, ascending.
     pub(crate) missing: Vec<u32>,
     /// This process among those that share the output.
     pub(crate) process: ProcessRank,
@@ -32,19 +34,16 @@ pub(crate) enum UnitQueue {
         /// Of [`EngineEvent::Ready`].
         plan: String,
         units: u32,
-        missing: Vec<u32>,
+        missing: Vec<[u32; 2]>,
     },
 }
 
 impl UnitQueue {
     /// Of an engine where there is one, whom `plan` is told; else of `todo`.
     pub(crate) fn new(engine: Option<EngineLink>, plan: &str, todo: UnitsToDo<'_>) -> Self {
-        let UnitsToDo { output, name, units, mut missing, process } = todo;
+        let UnitsToDo { output, name, units, missing, process } = todo;
         match engine {
-            Some(link) => {
-                missing.sort_unstable();
-                Self::Engine { link, plan: plan.to_owned(), units, missing }
-            }
+            Some(link) => Self::Engine { link, plan: plan.to_owned(), units, missing: unit_ranges(&missing) },
             None if process.world_size > 1 && !missing.is_empty() => {
                 Self::Shared(Box::new(LeasedUnits::new(output, name, units, process, missing)))
             }
@@ -113,17 +112,21 @@ impl UnitQueue {
         }
     }
 
-    /// Tells which units of `in_work` and of those still waiting are dropped.
-    pub(crate) fn close(&mut self, in_work: impl IntoIterator<Item = u32>) {
-        if let Self::Engine { link, .. } = self {
-            link.requests.close();
-            let mut units: Vec<u32> = in_work.into_iter().collect();
-            while let Ok(request) = link.requests.try_recv() {
-                units.extend(request.ok());
+    /// Says that nobody makes the units of `in_work` any more: to the engine, with those that still wait, or to the processes that share them.
+    pub(crate) async fn close(&mut self, in_work: impl IntoIterator<Item = u32>) {
+        match self {
+            Self::Listed(_) => {}
+            Self::Shared(units) => units.give_back(in_work).await,
+            Self::Engine { link, .. } => {
+                link.requests.close();
+                let mut units: Vec<u32> = in_work.into_iter().collect();
+                while let Ok(request) = link.requests.try_recv() {
+                    units.extend(request.ok());
+                }
+                units.sort_unstable();
+                units.dedup();
+                link.events.tell(EngineEvent::Dropped { units });
             }
-            units.sort_unstable();
-            units.dedup();
-            link.events.tell(EngineEvent::Dropped { units });
         }
     }
 }

@@ -4,7 +4,7 @@ use super::LeasedUnits;
 use crate::{
     PipelineError, ProcessRank, RankOrigin, Storage,
     testing::{Fault, FaultRule, FaultStore, Operation},
-    units::{UnitCounts, UnitError, UnitTask, unit_order},
+    units::{UnitCounts, UnitError, UnitTask},
 };
 use bytes::Bytes;
 use object_store::{memory::InMemory, path::Path};
@@ -74,7 +74,7 @@ impl Shared {
     /// A life of a process; `units` in all.
     fn start(&self, rank: u32, world_size: u32, units: u32) -> LeasedUnits {
         let process = ProcessRank { rank, world_size, origin: RankOrigin::Options };
-        LeasedUnits::new(&self.task.0, NAME, units, process, unit_order(units, process))
+        LeasedUnits::new(&self.task.0, NAME, units, process, (0..units).collect())
     }
 
     async fn next(&self, process: &mut LeasedUnits) -> Option<u32> {
@@ -89,6 +89,41 @@ impl Shared {
 /// Seconds since `start`.
 fn seconds(start: Instant) -> u64 {
     start.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_process_takes_its_own_units_first_and_then_those_of_others_each_in_another_order() {
+    let mut stolen = Vec::new();
+    for rank in [0, 1] {
+        // Alone on an output of its own: nobody else takes a unit.
+        let shared = Shared::new();
+        let mut process = shared.start(rank, 3, 12);
+        let mut order = Vec::new();
+        for _ in 0..12 {
+            order.extend(shared.next(&mut process).await);
+        }
+        let own: Vec<u32> = (0..12).filter(|unit| unit % 3 == rank).collect();
+        assert_eq!(order[..4], own);
+        stolen.push(order[4..].iter().copied().filter(|unit| unit % 3 == 2).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..12).collect::<Vec<_>>());
+    }
+    assert_ne!(stolen[0], stolen[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_process_gives_back_is_taken_at_once() {
+    let shared = Shared::new();
+    let (mut first, mut second) = (shared.start(0, 2, 2), shared.start(1, 2, 2));
+    assert_eq!(shared.next(&mut second).await, Some(1));
+    second.give_back([1]).await;
+    assert_eq!(shared.next(&mut first).await, Some(0));
+    let start = Instant::now();
+    assert_eq!(shared.next(&mut first).await, Some(1));
+    assert_eq!(seconds(start), 0);
+    // Who comes back finds it taken.
+    let waiting = tokio::time::timeout(Duration::from_secs(3), shared.next(&mut shared.start(1, 2, 2))).await;
+    assert!(waiting.is_err(), "{waiting:?}");
 }
 
 #[tokio::test(start_paused = true)]
