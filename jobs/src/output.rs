@@ -9,10 +9,20 @@ use std::io::{self, Write};
 /// When standard output cannot be written. A reader that closed the pipe (`restok inspect … | head`) is no error: it has what
 /// it wanted.
 pub(crate) fn print(text: &str) -> io::Result<()> {
+    print_to_reader(text)?;
+    Ok(())
+}
+
+/// Writes `text` to standard output, and says whether anybody still reads it: for what would write on and on.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn print_to_reader(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{environment, progress::Progress};
 use futures::FutureExt;
-use pipeline::{PipelineError, ProcessRank, RunReport, Storage, Telemetry};
+use pipeline::{PipelineError, ProcessRank, RankOrigin, RunReport, Storage, Telemetry};
 use report::run_log::{Heart, Outcome, Recorder, RunEnd, Worker};
 use schemas::Plan;
 use std::{
@@ -51,10 +51,16 @@ impl Watched {
     ) -> Result<RunReport, PipelineError> {
         let started =
             SystemTime::now().checked_sub(self.telemetry.snapshot().elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
-        let ProcessRank { rank, world_size, .. } = self.process;
+        let ProcessRank { rank, world_size, origin } = self.process;
         progress.metrics().show_run(&self.telemetry, rank, self.plan.hash().short());
-        let worker =
-            Worker { started, rank, world_size, host: environment::host_name(), process_id: std::process::id() };
+        let worker = Worker {
+            started,
+            rank,
+            world_size,
+            engine: origin == RankOrigin::Engine,
+            host: environment::host_name(),
+            process_id: std::process::id(),
+        };
         let mut heart = self.heartbeats.map(|period| Heart::new(worker, self.plan.hash(), &self.output, period));
         let mut recorder = Recorder::default();
         // A panic is passed on below; what it may have left half done is not looked at again.

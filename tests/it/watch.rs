@@ -1,10 +1,12 @@
 use crate::workspace;
 use axum::{Router, body::Bytes, http::Uri};
+use pipeline::testing::PATIENCE;
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 use tests::{
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
@@ -98,6 +100,30 @@ fn two_workers_are_seen_from_outside_until_one_is_killed_and_the_other_stopped_a
     std::fs::remove_dir_all(workspace.path("out/_log/heartbeats")).expect("heartbeats may be deleted");
     assert_eq!(page("without.html"), with);
     assert!(states(&look(&workspace)).is_empty());
+}
+
+#[test]
+fn watching_ends_with_whoever_reads_the_looks() {
+    let workspace = workspace();
+    workspace.sample_folder(24);
+    run(&mut workspace.tokenize("images", "out")).expect_code(0);
+    // Without this it is never finished.
+    std::fs::remove_file(workspace.path("out").join(schemas::SUCCESS_PATH)).expect("a finished output");
+    let mut command = workspace.restok(["watch", "out", "--format", "json"]);
+    command.args(["--progress", "lines", "--progress-seconds", "1"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut watching = command.spawn().expect("it starts");
+    let mut look = String::new();
+    // The pipe is closed behind the first look, as by `head -n 1`.
+    BufReader::new(watching.stdout.take().expect("a pipe")).read_line(&mut look).expect("a look");
+    let started = Instant::now();
+    while watching.try_wait().expect("the state of a child").is_none() && started.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // What hangs ends without a code.
+    watching.kill().ok();
+    assert_eq!(watching.wait().expect("the state of a child").code(), Some(0));
+    let look: serde_json::Value = serde_json::from_str(&look).expect("a look");
+    assert_eq!((look["finished"].as_bool(), &look["units_done"]), (Some(false), &look["units_total"]));
 }
 
 #[test]

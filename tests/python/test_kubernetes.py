@@ -127,6 +127,8 @@ def test_what_no_pod_could_do_is_refused():
         ([], [*JOB, "--world-size", "3"], ["--world-size"]),
         ([], ["evaluate", "--source=s3://b/in", "--output=s3://b/o", "--inception=i"], ["--completions", "evaluate"]),
         ([], ["train-generator", "--source=s3://b/in", "--output=o"], ["train-on-many-gpus"]),
+        # Whatever of it is in a Secret.
+        (["--completions", 2, "--env-from-secret", "s"], ["train-generator", "--output=o"], ["train-on-many-gpus"]),
     ]:
         done = submit(options, job, code=42)
         assert all(word in done.stderr for word in words) and "hush" not in done.stderr, done.stderr

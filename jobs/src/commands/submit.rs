@@ -16,6 +16,8 @@ use anyhow::Result;
 /// # Errors
 /// When nobody says how many tasks there shall be, the job cannot be written down, or Slurm refuses it.
 pub(crate) fn to_slurm(settings: &SlurmSettings, job: &Job) -> Result<()> {
+    // Before a dry run, which takes a while.
+    slurm::words(settings, job)?;
     let limit = slurm::max_array_size();
     let tasks = match settings.tasks {
         Some(tasks) => tasks,

@@ -10,7 +10,7 @@ use pipeline::{Limits, Storage};
 use report::watch::{Look, Watcher, WorkerState, look_text};
 use std::collections::BTreeSet;
 
-/// Looks at a job again and again until its output is finished, or once.
+/// Looks at a job again and again until its output is finished or nobody reads the looks, or once.
 ///
 /// # Errors
 /// When there is no output or a marker is damaged; when the store refuses. Where it fails for a while only, the next look goes on.
@@ -31,8 +31,10 @@ pub(crate) async fn run(settings: WatchSettings, limits: &Limits, progress: &Pro
             Ok(look) => {
                 shown.show(&look);
                 tell_silent(&look, &mut told);
-                if settings.format == ReportFormat::Json {
-                    output::print(&format!("{}\n", serde_json::to_string(&look)?))?;
+                if settings.format == ReportFormat::Json
+                    && !output::print_to_reader(&format!("{}\n", serde_json::to_string(&look)?))?
+                {
+                    return Ok(());
                 }
                 if look.finished {
                     break look;

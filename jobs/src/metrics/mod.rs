@@ -244,7 +244,7 @@ mod tests {
         metrics.show_run(&telemetry, 3, "0123456789ab");
         let common = OF_EVERY_TRAINING.map(|(column, ..)| (column, 0.5));
         metrics.show_step(20, 100, &common);
-        metrics.show_step(30, 100, &[("loss", 1.25), ("validation/psnr", 21.0)]);
+        metrics.show_step(30, 100, &[("loss", 1.25), ("validation_psnr", 21.0)]);
         metrics.show_step(40, 100, &[("loss", 1.0)]);
         metrics
     }
@@ -268,7 +268,7 @@ mod tests {
             ("restok_training_step", None, 40.0),
             ("restok_training_learning_rate", None, 0.5),
             ("restok_training_scalar", Some("loss"), 1.0),
-            ("restok_training_scalar", Some("validation/psnr"), 21.0),
+            ("restok_training_scalar", Some("validation_psnr"), 21.0),
         ] {
             assert_eq!(value(&metrics, name, label), Some(expected), "{name} {label:?}");
         }

@@ -31,6 +31,12 @@ impl Serving {
             let found = format!("{address}: {error}");
             SettingsError::invalid("--metrics-listen", found, "an address of this machine, and a port that is free")
         })?;
+        tracing::info!("metrics are served at http://{address}/metrics");
+        Ok(Self::at(listener, metrics))
+    }
+
+    /// The same at a port that is open.
+    fn at(listener: TcpListener, metrics: Metrics) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(metrics));
         let registry = Arc::new(registry);
@@ -45,8 +51,7 @@ impl Serving {
                 tracing::warn!(%error, "metrics are not served any more");
             }
         });
-        tracing::info!("metrics are served at http://{address}/metrics");
-        Ok(Self { _answering: answering })
+        Self { _answering: answering }
     }
 }
 
@@ -90,12 +95,11 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_fetch_gets_every_metric_in_the_format_that_its_header_names() {
-        let (metrics, free) = (everything(), listen("127.0.0.1:0".parse().expect("an address")).expect("a port"));
-        let (listener, address) = free;
+        let metrics = everything();
+        let (listener, address) = listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let error = Serving::start(metrics.clone(), address).expect_err("the port is taken").to_string();
         assert!(error.contains("--metrics-listen") && error.contains(&address.to_string()), "{error}");
-        drop(listener);
-        let _serving = Serving::start(metrics, address).expect("free now");
+        let _serving = Serving::at(listener, metrics);
         let answer = tokio::task::spawn_blocking(move || {
             let mut connection = TcpStream::connect(address).expect("a connection");
             connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").expect("asked");
@@ -113,7 +117,7 @@ mod tests {
             "restok_images_rejected_total{rank=\"3\",plan=\"0123456789ab\",reason=\"corrupt\"} 0.0\n",
             "restok_stage_busy_seconds_total{rank=\"3\",plan=\"0123456789ab\",stage=\"encode\"} 1.5\n",
             "restok_training_step 40.0\n",
-            "restok_training_scalar{name=\"validation/psnr\"} 21.0\n",
+            "restok_training_scalar{name=\"validation_psnr\"} 21.0\n",
             "# EOF\n",
         ] {
             assert!(answer.contains(line), "{line:?} is not in:\n{answer}");

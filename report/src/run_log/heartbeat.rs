@@ -47,6 +47,9 @@ pub(crate) struct Heartbeat {
     pub(crate) rank: u32,
     /// How many they are.
     pub(crate) world_size: u32,
+    /// Whether an engine hands out its units: all workers of one are rank 0 of 1. Absent in older ones.
+    #[serde(default)]
+    pub(crate) engine: bool,
     /// Name of its machine.
     pub(crate) host: String,
     /// Number of its process there.
@@ -79,11 +82,11 @@ pub(crate) struct Heartbeat {
 
 /// A unit that a run works on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct UnitInWork {
+pub struct UnitInWork {
     /// The unit.
-    pub(crate) unit: u32,
+    pub unit: u32,
     /// Seconds since it was begun.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
 }
 
 impl Heartbeat {
@@ -116,6 +119,8 @@ pub struct Worker {
     pub rank: u32,
     /// How many they are.
     pub world_size: u32,
+    /// Whether an engine hands out its units.
+    pub engine: bool,
     /// Name of its machine.
     pub host: String,
     /// Number of its process there.
@@ -213,6 +218,7 @@ impl Heart {
             plan: self.plan.clone(),
             rank: self.worker.rank,
             world_size: self.worker.world_size,
+            engine: self.worker.engine,
             host: self.worker.host.clone(),
             process_id: self.worker.process_id,
             restok: env!("CARGO_PKG_VERSION").to_owned(),
@@ -247,6 +253,7 @@ mod tests {
             started: SystemTime::UNIX_EPOCH,
             rank: 3,
             world_size: 8,
+            engine: true,
             host: "node-1".to_owned(),
             process_id: 42,
         };
@@ -305,6 +312,7 @@ mod tests {
         assert_eq!(nexts, [Some(60.0), Some(60.0), None]);
         let (path, last) = &found[2];
         assert_eq!((last.outcome, last.rank, last.in_work[0].unit), (Some(Outcome::Stopped), 3, 7));
+        assert!(last.engine);
         let name = path.strip_prefix(&heartbeat_prefix(&last.plan)).expect("a heartbeat");
         let (worker, number) = parse_name(name).expect("a name");
         assert!(worker.starts_with("19700101T000000.000Z-rank3-") && number == 3, "{name}");

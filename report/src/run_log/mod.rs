@@ -10,8 +10,8 @@ mod heartbeat;
 mod recorder;
 
 pub(crate) use clock::readable;
-pub use heartbeat::{Heart, Worker};
-pub(crate) use heartbeat::{Heartbeat, UnitInWork, parse_name};
+pub use heartbeat::{Heart, UnitInWork, Worker};
+pub(crate) use heartbeat::{Heartbeat, parse_name};
 pub use recorder::Recorder;
 
 use bytes::Bytes;

@@ -36,9 +36,10 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// What another worker may take after it: rank, and number of processes.
-    fn place(&self) -> (u32, u32) {
-        (self.heartbeat.rank, self.heartbeat.world_size)
+    /// What another worker may take after it: rank, and number of processes. `None` where an engine hands out the units, for all of its
+    /// workers have the same rank at once.
+    fn place(&self) -> Option<(u32, u32)> {
+        (!self.heartbeat.engine).then_some((self.heartbeat.rank, self.heartbeat.world_size))
     }
 }
 
@@ -154,6 +155,8 @@ pub struct WorkerLook {
     pub rank: u32,
     /// How many they are.
     pub world_size: u32,
+    /// Whether an engine hands out its units: its rank tells it from no other then.
+    pub engine: bool,
     /// Name of its machine.
     pub host: String,
     /// Number of its process there.
@@ -175,18 +178,9 @@ pub struct WorkerLook {
     /// Images that it rejected.
     pub images_rejected: u64,
     /// Units that it works on, or did when it fell silent, and that nobody has completed.
-    pub in_work: Vec<UnitLook>,
+    pub in_work: Vec<UnitInWork>,
     /// The stage that it waits for.
     pub limiting_stage: Option<String>,
-}
-
-/// A unit that a worker works on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct UnitLook {
-    /// The unit.
-    pub unit: u32,
-    /// Seconds since it was begun.
-    pub seconds: f64,
 }
 
 /// A unit that was begun long ago.
@@ -198,6 +192,8 @@ pub struct SlowUnit {
     pub seconds: f64,
     /// Rank of the worker that works on it.
     pub rank: u32,
+    /// Whether an engine hands out that worker's units.
+    pub engine: bool,
     /// Its machine.
     pub host: String,
 }
@@ -215,15 +211,16 @@ impl Look {
         // When the newest worker of each place began. By the store's clock, as all times here.
         let mut begun: BTreeMap<(u32, u32), SystemTime> = BTreeMap::new();
         for heard in heard.values() {
+            let Some(place) = heard.place() else { continue };
             let age = Duration::try_from_secs_f64(heard.heartbeat.seconds).unwrap_or_default();
             let begin = heard.written.checked_sub(age).unwrap_or(heard.written);
-            let newest = begun.entry(heard.place()).or_insert(begin);
+            let newest = begun.entry(place).or_insert(begin);
             *newest = begin.max(*newest);
         }
         // Several workers may have one rank at a time: only who began after one was last heard takes its place.
         let stays = |worker: &WorkerLook| {
             let heard = &heard[&worker.name];
-            worker.state == WorkerState::Working || begun[&heard.place()] <= heard.written
+            worker.state == WorkerState::Working || heard.place().is_none_or(|place| begun[&place] <= heard.written)
         };
         let (workers, replaced): (Vec<_>, Vec<_>) = all.into_iter().partition(stays);
         let working = || workers.iter().filter(|worker| worker.state == WorkerState::Working);
@@ -238,6 +235,7 @@ impl Look {
                 unit: unit.unit,
                 seconds: unit.seconds,
                 rank: worker.rank,
+                engine: worker.engine,
                 host: worker.host.clone(),
             })
             .collect();
@@ -293,7 +291,7 @@ impl WorkerLook {
         };
         let works = state == WorkerState::Working;
         let left = |unit: &&UnitInWork| !done.contains(&unit.unit);
-        let still = |unit: &UnitInWork| UnitLook { unit: unit.unit, seconds: unit.seconds + age };
+        let still = |unit: &UnitInWork| UnitInWork { seconds: unit.seconds + age, ..*unit };
         // What has ended works on nothing.
         let in_work = if heartbeat.outcome.is_none() { heartbeat.in_work.as_slice() } else { &[] };
         Self {
@@ -301,6 +299,7 @@ impl WorkerLook {
             state,
             rank: heartbeat.rank,
             world_size: heartbeat.world_size,
+            engine: heartbeat.engine,
             host: heartbeat.host.clone(),
             process_id: heartbeat.process_id,
             restok: heartbeat.restok.clone(),
@@ -374,20 +373,39 @@ pub(super) mod tests {
         assert_eq!(look.images_a_second, 30.0, "of those that work");
     }
 
+    /// A job of one unit over these workers, of which nothing is complete.
+    fn look_at<const WORKERS: usize>(workers: [Heard; WORKERS], now: u64) -> Look {
+        let watched = Watched { output: String::new(), plan: String::new(), units: 1, images: None };
+        let workers = ["a", "b"].map(str::to_owned).into_iter().zip(workers).collect();
+        Look::of(&watched, (false, &BTreeSet::new()), &Told::default(), (&workers, at(now)))
+    }
+
     #[test]
     fn of_workers_that_have_one_rank_at_a_time_none_takes_the_place_of_another() {
-        let watched = Watched { output: String::new(), plan: String::new(), units: 1, images: None };
-        let workers =
-            BTreeMap::from([("a".to_owned(), heard(0, 400, &[], None)), ("b".to_owned(), heard(0, 5, &[], None))]);
-        let look = Look::of(&watched, (false, &BTreeSet::new()), &Told::default(), (&workers, at(NOW)));
+        let look = look_at([heard(0, 400, &[], None), heard(0, 5, &[], None)], NOW);
         let states: Vec<_> = look.workers.iter().map(|worker| worker.state).collect();
         assert_eq!((states, look.workers_replaced), (vec![WorkerState::Silent, WorkerState::Working], 0));
     }
 
     #[test]
+    fn a_later_worker_of_an_engine_takes_the_place_of_none() {
+        // The second began after the first was last heard.
+        let workers = || [heard(0, 900, &[(0, 1.0)], None), heard(0, 5, &[], None)];
+        assert_eq!(look_at(workers(), NOW).workers_replaced, 1);
+        let of_engine = workers().map(|mut heard| {
+            heard.heartbeat.engine = true;
+            heard
+        });
+        let look = look_at(of_engine, NOW);
+        let states: Vec<_> = look.workers.iter().map(|worker| worker.state).collect();
+        assert_eq!((states, look.workers_replaced), (vec![WorkerState::Silent, WorkerState::Working], 0));
+        assert_eq!(look.workers[0].in_work, [UnitInWork { unit: 0, seconds: 901.0 }]);
+    }
+
+    #[test]
     fn units_in_work_are_those_that_nobody_has_completed_and_grow_older_since_they_were_told() {
         let look = look();
-        assert_eq!(look.workers[0].in_work, [UnitLook { unit: 4, seconds: 7.0 }]);
+        assert_eq!(look.workers[0].in_work, [UnitInWork { unit: 4, seconds: 7.0 }]);
         assert_eq!((look.units_done, look.units_in_work), (4, 2));
         let slow: Vec<_> = look.slow_units.iter().map(|slow| (slow.unit, slow.seconds, slow.rank)).collect();
         assert_eq!((look.median_unit_seconds, slow), (Some(12.0), vec![(5, 60.0, 1)]));
@@ -403,9 +421,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_store_whose_clock_is_behind_makes_nobody_silent() {
-        let watched = Watched { output: String::new(), plan: String::new(), units: 1, images: None };
-        let workers = BTreeMap::from([("a".to_owned(), heard(0, 0, &[], None))]);
-        let look = Look::of(&watched, (false, &BTreeSet::new()), &Told::default(), (&workers, at(NOW - 500)));
+        let look = look_at([heard(0, 0, &[], None)], NOW - 500);
         assert_eq!((look.workers[0].state, look.workers[0].heard_seconds_ago), (WorkerState::Working, 0.0));
     }
 }

@@ -7,6 +7,6 @@ mod look;
 mod text;
 mod watcher;
 
-pub use look::{Look, SlowUnit, UnitLook, WorkerLook, WorkerState};
+pub use look::{Look, SlowUnit, WorkerLook, WorkerState};
 pub use text::look_text;
 pub use watcher::Watcher;

@@ -98,8 +98,15 @@ fn listed(look: &Look) -> Vec<&WorkerLook> {
     workers
 }
 
+/// Which worker it is, as far as its rank says that.
+fn place(rank: u32, engine: bool) -> String {
+    if engine { "engine worker".to_owned() } else { format!("rank {rank}") }
+}
+
 fn worker_row(worker: &WorkerLook) -> Vec<String> {
-    let WorkerLook { rank, world_size, host, process_id, .. } = worker;
+    let WorkerLook { host, process_id, .. } = worker;
+    let of_how_many = if worker.engine { String::new() } else { format!(" of {}", worker.world_size) };
+    let place = place(worker.rank, worker.engine);
     let mut units: Vec<String> = worker
         .in_work
         .iter()
@@ -110,7 +117,7 @@ fn worker_row(worker: &WorkerLook) -> Vec<String> {
         units.push(format!("{} more", worker.in_work.len() - UNITS_NAMED));
     }
     vec![
-        format!("rank {rank} of {world_size}, {host}, process {process_id}"),
+        format!("{place}{of_how_many}, {host}, process {process_id}"),
         worker.state.name().to_owned(),
         format!("{} ago", duration(worker.heard_seconds_ago)),
         format!("{:.1}", worker.images_a_second),
@@ -124,8 +131,8 @@ fn slow_text(look: &Look) -> String {
     let Some(median) = look.median_unit_seconds.filter(|_| !look.slow_units.is_empty()) else { return String::new() };
     let lines = look.slow_units.iter().take(SLOW_NAMED).map(|slow| {
         let times = slow.seconds / median.max(f64::MIN_POSITIVE);
-        let (unit, rank, host) = (slow.unit, slow.rank, &slow.host);
-        format!("  unit {unit} for {} ({times:.0} times the median) by rank {rank}, {host}\n", duration(slow.seconds))
+        let (unit, place, host) = (slow.unit, place(slow.rank, slow.engine), &slow.host);
+        format!("  unit {unit} for {} ({times:.0} times the median) by {place}, {host}\n", duration(slow.seconds))
     });
     format!("\nBegun long ago\n{}", lines.collect::<String>())
 }
@@ -142,8 +149,8 @@ fn silent_text(look: &Look) -> String {
                 units => format!("; it had begun {}, which other workers take over", units.join(", ")),
             };
             format!(
-                "  rank {}, {}, process {}: not heard for {}, and promised within {promised}{units}\n",
-                worker.rank,
+                "  {}, {}, process {}: not heard for {}, and promised within {promised}{units}\n",
+                place(worker.rank, worker.engine),
                 worker.host,
                 worker.process_id,
                 duration(worker.heard_seconds_ago)
@@ -174,6 +181,22 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
         assert!(!text.contains("failed"), "it was replaced: {text}");
+    }
+
+    #[test]
+    fn workers_of_an_engine_are_told_without_a_rank() {
+        let mut look = look();
+        look.workers.iter_mut().for_each(|worker| worker.engine = true);
+        look.slow_units.iter_mut().for_each(|slow| slow.engine = true);
+        let text = look_text(&look);
+        for part in [
+            "  engine worker, node-0, process 100  working",
+            "by engine worker, node-1\n",
+            "Fallen silent\n  engine worker, node-2, process 102: not heard",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+        assert!(!text.contains("  rank "), "{text}");
     }
 
     #[test]

@@ -83,6 +83,10 @@ impl Job {
                 ));
             }
         }
+        let kind = match &command {
+            Command::TrainTokenizer(_) | Command::TrainGenerator(_) => Kind::TrainsTogether,
+            _ => Kind::SharesUnits,
+        };
         let world_size = processes as usize;
         let checked = match command {
             Command::Tokenize(Arguments { options, limits }) => match (limits.resolve(), options.resolve()) {
@@ -90,38 +94,34 @@ impl Job {
                 (_, Ok(settings)) if settings.dry_run => {
                     Err(refused("--dry-run", format!("none: `restok {name} --dry-run` prints the plan here and now")))
                 }
-                _ => Ok((Kind::SharesUnits, Units::Planned)),
+                _ => Ok(Units::Planned),
             },
             Command::Generate(arguments) => {
                 let Arguments { options, limits } = *arguments;
                 limits.resolve().and(options.resolve()).and_then(|settings| {
                     match (&settings.output, settings.count()) {
                         (None, _) => Err(refused("--grid or --reveal", "an output: a sheet is drawn by one process")),
-                        (_, Some(count)) => {
-                            Ok((Kind::SharesUnits, Units::Known(count.div_ceil(settings.unit_size as u64))))
-                        }
-                        (_, None) => Ok((Kind::SharesUnits, Units::Unknown)),
+                        (_, Some(count)) => Ok(Units::Known(count.div_ceil(settings.unit_size as u64))),
+                        (_, None) => Ok(Units::Unknown),
                     }
                 })
             }
             Command::Evaluate(arguments) => {
                 let Arguments { options, limits } = *arguments;
-                limits.resolve().and(options.resolve()).map(|_| (Kind::SharesUnits, Units::Unknown))
+                limits.resolve().and(options.resolve()).map(|_| Units::Unknown)
             }
             Command::TrainTokenizer(arguments) => {
                 let Arguments { options, limits } = *arguments;
-                let resolved = limits.resolve().and(options.resolve(world_size));
-                resolved.map(|_| (Kind::TrainsTogether, Units::Unknown))
+                limits.resolve().and(options.resolve(world_size)).map(|_| Units::Unknown)
             }
             Command::TrainGenerator(arguments) => {
                 let Arguments { options, limits } = *arguments;
-                let resolved = limits.resolve().and(options.resolve(world_size));
-                resolved.map(|_| (Kind::TrainsTogether, Units::Unknown))
+                limits.resolve().and(options.resolve(world_size)).map(|_| Units::Unknown)
             }
             _ => Err(refused(name, Self::JOBS)),
         };
-        let (kind, units) = match checked {
-            Err(SettingsError::Missing { .. }) if may_be_incomplete => (Kind::SharesUnits, Units::Unknown),
+        let units = match checked {
+            Err(SettingsError::Missing { .. }) if may_be_incomplete => Units::Unknown,
             checked => checked?,
         };
         Ok(Self { name: name.to_owned(), told, settings_file, kind, units })
@@ -149,13 +149,14 @@ impl Job {
         let mut command = process::Command::new(program);
         // What was exported and written reaches it as it reached this process.
         let typed = self.told.iter().filter(|told| told.by == ToldBy::Flag);
-        let kept = typed.filter(|told| !["devices", "format", "dry-run"].contains(&told.flag.as_str()));
+        let instead = ["devices", "format", "dry-run", "metrics-listen"];
+        let kept = typed.filter(|told| !instead.contains(&told.flag.as_str()));
         command.arg(&self.name).args(kept.flat_map(Told::words));
         if let Some(file) = &self.settings_file {
             command.arg("--settings").arg(file);
         }
-        // Where jobs are submitted from there may be no GPU.
-        command.args(["--devices=cpu", "--format=json", "--dry-run"]);
+        // Where jobs are submitted from there may be no GPU, and the job's port may be taken.
+        command.args(["--devices=cpu", "--format=json", "--dry-run", "--metrics-listen=127.0.0.1:0"]);
         tracing::info!("counting units: `restok {} --dry-run`", self.name);
         let done =
             command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("the dry run did not start")?;
@@ -223,12 +224,16 @@ pub(crate) mod tests {
 
     /// The same of words that may hold spaces.
     pub(crate) fn job_of(words: &[&str]) -> Result<Job, SettingsError> {
+        checked(words, false)
+    }
+
+    fn checked(words: &[&str], may_be_incomplete: bool) -> Result<Job, SettingsError> {
         let program = cli::command();
         let matches = program.clone().try_get_matches_from(["restok"].iter().chain(words)).expect("it can be typed");
         let read = Cli::from_arg_matches(&matches).expect("it can be typed");
         let (name, matches) = matches.subcommand().expect("a command");
         let told = told(&program, name, matches, &SettingsFile::default());
-        Job::check(name, read.command, (told, read.shared.settings), 2, false)
+        Job::check(name, read.command, (told, read.shared.settings), 2, may_be_incomplete)
     }
 
     pub(crate) const TOKENIZE: &str = "tokenize --source in --output out --tokenizer t";
@@ -242,6 +247,15 @@ pub(crate) mod tests {
         let evaluate = job("evaluate --source s --inception i --output o").expect("sound");
         let error = evaluate.units("--tasks").expect_err("nobody knows").to_string();
         assert!(error.contains("--tasks") && error.contains("evaluate"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_to_the_environment_of_the_job_changes_nothing_of_its_kind() {
+        for (command, kind) in [("tokenize", Kind::SharesUnits), ("train-generator", Kind::TrainsTogether)] {
+            assert!(checked(&[command], false).is_err());
+            let job = checked(&[command], true).expect("complete where it runs");
+            assert_eq!((job.kind, job.units), (kind, Units::Unknown));
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub(super) fn words(settings: &KubernetesSettings, job: &Job) -> Result<Vec<Stri
 fn is_kept(output: &str, claims: &[VolumeClaim]) -> bool {
     let path = match output.split_once("://") {
         Some(("file", path)) => path,
-        Some(_) => return true,
+        Some((scheme, _)) => return scheme != "memory",
         None => output,
     };
     let path = Path::new(path);
@@ -381,7 +381,7 @@ mod tests {
         for kept in ["s3://b/out", "/data/out", "file:///data/out", "/data"] {
             assert!(is_kept(kept, &claims), "{kept}");
         }
-        for lost in ["out", "./data", "/database", "/data/../out", "file:///out"] {
+        for lost in ["out", "./data", "/database", "/data/../out", "file:///out", "memory:///out"] {
             assert!(!is_kept(lost, &claims), "{lost}");
         }
         let local = job("tokenize --source s --output out --tokenizer t").expect("a job");

@@ -11,6 +11,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::Write as _,
+    net::SocketAddr,
     process::{Command, Stdio},
 };
 
@@ -28,7 +29,7 @@ pub(super) fn max_array_size() -> Option<u32> {
 /// The batch script.
 ///
 /// # Errors
-/// When there are more tasks than an array may have, a word cannot stand in a script, or one holds credentials.
+/// When there are more tasks than an array may have, or a word cannot stand in a script; as [`words`].
 pub(super) fn script(settings: &SlurmSettings, job: &Job, tasks: u32, limit: Option<u32>) -> Result<String> {
     if let Some(limit) = limit.filter(|limit| job.kind == Kind::SharesUnits && tasks > *limit) {
         let expected = format!("at most {limit}, MaxArraySize of this cluster; a task takes as many units as it can");
@@ -36,7 +37,7 @@ pub(super) fn script(settings: &SlurmSettings, job: &Job, tasks: u32, limit: Opt
     }
     let program = std::env::current_exe().context("this program does not find itself")?;
     let program = program.to_str().context("the path of this program is no text")?.to_owned();
-    let words = job.typed("`export VARIABLE=…` here instead, which Slurm passes on to the job and no script shows")?;
+    let words = words(settings, job)?;
     let mut text = String::from("#!/bin/bash\n");
     writeln!(text, "# Written by `restok submit slurm`. docs/many-machines.md says how it behaves.")?;
     for option in options(settings, job, tasks) {
@@ -65,6 +66,23 @@ pub(super) fn script(settings: &SlurmSettings, job: &Job, tasks: u32, limit: Opt
     }
     text.push_str("esac\nexit \"$code\"\n");
     Ok(text)
+}
+
+/// The job as it is typed there.
+///
+/// # Errors
+/// When a word holds credentials, or the tasks of an array would serve their metrics at one port.
+pub(super) fn words(settings: &SlurmSettings, job: &Job) -> Result<Vec<String>, SettingsError> {
+    let may_share_a_node = job.kind == Kind::SharesUnits && settings.tasks != Some(1);
+    let is_fixed = |address: &&String| address.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0);
+    let listen = job.told.iter().filter(|told| told.flag == "metrics-listen").flat_map(|told| &told.values);
+    // Exit code 42 of one task cancels those that wait.
+    if let Some(found) = listen.filter(|_| may_share_a_node).find(is_fixed) {
+        let expected = "port 0, which takes a free one that the log of each task names: tasks may share a node, and only one \
+                        of them gets a port; or metrics that are pushed (docs/watching.md)";
+        return Err(SettingsError::invalid("--metrics-listen", found.clone(), expected));
+    }
+    job.typed("`export VARIABLE=…` here instead, which Slurm passes on to the job and no script shows")
 }
 
 /// Options of sbatch.
@@ -368,6 +386,21 @@ mod tests {
         let played = Played::start(DRAINS, None);
         played.signal("TERM", true);
         assert_eq!(played.end(), (Some(143), String::new()));
+    }
+
+    #[test]
+    fn one_port_for_the_metrics_of_all_tasks_is_refused() {
+        let at = |options: &str, line: &str, address: &str| {
+            let job = job(&format!("{line} --metrics-listen {address}")).expect("a job");
+            words(&settings(options), &job).map_err(|error| error.to_string())
+        };
+        for (options, address) in [("", "0.0.0.0:9400"), ("--tasks 2", "[::1]:9400")] {
+            let error = at(options, TOKENIZE, address).expect_err(address);
+            assert!(error.contains("--metrics-listen") && error.contains("port 0"), "{error}");
+        }
+        assert!(at("--tasks 2", TOKENIZE, "0.0.0.0:0").is_ok() && at("--tasks 1", TOKENIZE, "0.0.0.0:9400").is_ok());
+        // The first process serves them for all.
+        assert!(at("--tasks 2", "train-generator --source s --output o", "0.0.0.0:9400").is_ok());
     }
 
     #[test]
