@@ -3,13 +3,18 @@
 import json
 import math
 import subprocess
+import sys
 
 import duckdb
 import numpy
 import pyarrow.parquet
 import pytest
 
-from conftest import SAMPLES, SECONDS_TO_END, binary, restok
+from conftest import CHECKOUT, SAMPLES, SECONDS_TO_END, binary, restok
+
+# The formulas that the figures of the Rust tests are of.
+sys.path.append(str(CHECKOUT / "models" / "src" / "metrics" / "reference_values"))
+import set_scores as formulas
 
 CLOTHES = SAMPLES / "fashion-mnist"
 
@@ -107,10 +112,6 @@ def asked(scored, inception):
     return root, json.loads(printed)[0]
 
 
-def squares(first, second):
-    return ((first[:, None] - second[None]) ** 2).sum(axis=2)
-
-
 def test_what_is_asked_for_is_that_of_the_plain_formulas(scored, asked):
     root, record = asked
     (real, _), (samples, _) = features(root, 60), features(root, 50)
@@ -119,32 +120,28 @@ def test_what_is_asked_for_is_that_of_the_plain_formulas(scored, asked):
     for what in ("fid", "sfid", "inception_score", "precision", "recall"):
         assert scores[what] == scored[1]["scores"][what], what
 
-    radii = numpy.sort(squares(real, real), axis=1)[:, 5]
-    inside = squares(real, samples) < radii[:, None]
     # One image on the edge of a ball may fall to either side of it.
-    assert scores["density"] == pytest.approx(inside.sum() / (5 * 50), abs=1 / (5 * 50) + 1e-9)
-    assert scores["coverage"] == pytest.approx(inside.any(axis=1).mean(), abs=1 / 60 + 1e-9)
+    counted = formulas.density_coverage(real, samples)
+    assert scores["density"] == pytest.approx(counted["density"], abs=1 / (5 * 50) + 1e-9)
+    assert scores["coverage"] == pytest.approx(counted["coverage"], abs=1 / 60 + 1e-9)
+    assert scores["authpct"] == pytest.approx(formulas.authenticity(real, samples), abs=2 + 1e-9)
+    assert scores["vendi_score"] == pytest.approx(formulas.vendi(samples), rel=1e-5)
 
-    between, others = squares(samples, real), squares(real, real)
-    numpy.fill_diagonal(others, numpy.inf)
-    authentic = others.min(axis=1)[between.argmin(axis=1)] < between.min(axis=1)
-    assert scores["authpct"] == pytest.approx(100 * authentic.mean(), abs=2 + 1e-9)
-
-    directions = samples / numpy.linalg.norm(samples, axis=1, keepdims=True)
-    eigenvalues = numpy.linalg.eigvalsh(directions @ directions.T / 50)
-    eigenvalues = eigenvalues[eigenvalues > 0]
-    assert scores["vendi_score"] == pytest.approx(math.exp(-(eigenvalues * numpy.log(eigenvalues)).sum()), rel=1e-5)
-
-    # Of all images at once; subsets scatter around it.
-    kernel = lambda first, second: (first @ second.T / 2048 + 1) ** 3
-    apart = lambda features: kernel(features, features)[~numpy.eye(len(features), dtype=bool)].mean()
-    whole = apart(real) + apart(samples) - 2 * kernel(real, samples).mean()
+    kernel = formulas.kernel_distance(real, samples, 30, 20, seed=0, distance=formulas.squared_discrepancy)
+    assert scores["kid"] == pytest.approx(kernel["mean"], rel=1e-6, abs=1e-9)
+    assert scores["kid_deviation"] == pytest.approx(kernel["deviation"], rel=1e-6, abs=1e-9)
+    # Subsets scatter around what all images at once give.
+    whole = formulas.squared_discrepancy(real, samples)
     assert scores["kid"] == pytest.approx(whole, abs=5 * scores["kid_deviation"] / math.sqrt(30) + 1e-9)
     # Along a line, transport costs at least what moves the mean, and no more than any pairs of images are apart.
     shift = real.mean(axis=0) - samples.mean(axis=0)
-    assert 0.5 * shift @ shift < scores["mind"] < 3 * squares(real, samples).mean()
-    # So few images say nothing of where the line goes.
-    assert math.isfinite(scores["fid_infinity"])
+    assert 0.5 * shift @ shift < scores["mind"] < 3 * formulas.distances(real, samples).mean()
+    # Fifty images are too few for the line to end below FID, but it goes through the same points: distances of the same subsets, the
+    # largest of which is the whole set. Its end is as exact as the distances are.
+    line = formulas.frechet_infinity(real, samples, seed=0)
+    distances = [distance for _, distance in line["points"]]
+    assert scores["fid_infinity"] == pytest.approx(line["distance"], abs=1e-6 * max(distances))
+    assert scores["fid"] == pytest.approx(distances[-1], rel=1e-6)
 
 
 def test_intervals_are_around_their_scores_and_in_the_tables(asked):

@@ -160,7 +160,7 @@ pub(crate) struct EvaluateOptions {
 pub(crate) enum EvaluationTask {
     /// Score a set of images against a reference.
     Score {
-        /// The reference; without one there is an inception score alone.
+        /// The reference; without one there is only what needs none.
         reference: Option<String>,
         /// The Inception network.
         inception: PathBuf,
@@ -317,7 +317,8 @@ impl EvaluateOptions {
     }
 
     fn score_selection(&self, task: &EvaluationTask) -> Result<ScoreSelection, SettingsError> {
-        let asked = self.scores.as_deref().map(asked_for).transpose()?;
+        let by_names = |names| by_name("--scores", names, ScoreKind::ALL, ScoreKind::name);
+        let asked = self.scores.as_deref().map(by_names).transpose()?;
         if !matches!(task, EvaluationTask::Score { .. }) {
             let given = [("--scores", asked.is_some()), ("--confidence", self.confidence.is_some())];
             if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
@@ -408,24 +409,22 @@ impl EvaluateOptions {
     }
 }
 
-/// Scores by their names.
-fn asked_for(names: &[String]) -> Result<BTreeSet<ScoreKind>, SettingsError> {
-    let known = |name: &String| {
-        ScoreKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let expected = ScoreKind::ALL.map(ScoreKind::name).join(", ");
-            SettingsError::invalid("--scores", format!("{name:?}"), expected)
-        })
-    };
-    names.iter().map(known).collect()
-}
-
 /// Rules by their names.
 pub(super) fn allowed(names: &[String]) -> Result<BTreeSet<DeviationKind>, SettingsError> {
+    by_name("--allow", names, DeviationKind::ALL, DeviationKind::name)
+}
+
+/// Those of `all` that have one of these names.
+fn by_name<T: Copy + Ord, const N: usize>(
+    flag: &'static str,
+    names: &[String],
+    all: [T; N],
+    name_of: fn(T) -> &'static str,
+) -> Result<BTreeSet<T>, SettingsError> {
     let known = |name: &String| {
-        DeviationKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let expected = DeviationKind::ALL.map(DeviationKind::name).join(", ");
-            SettingsError::invalid("--allow", format!("{name:?}"), expected)
-        })
+        all.into_iter()
+            .find(|&kind| name_of(kind) == name)
+            .ok_or_else(|| SettingsError::invalid(flag, format!("{name:?}"), all.map(name_of).join(", ")))
     };
     names.iter().map(known).collect()
 }

@@ -25,7 +25,7 @@ impl Resampling {
     /// When the confidence is not between 0 and 1, or so few resamples have no bounds of it.
     pub fn try_new(confidence: f64, resamples: usize, seed: u64) -> Result<Self, ModelError> {
         if !(confidence > 0.0 && confidence < 1.0) {
-            return Err(wrong("confidence", confidence, "more than 0 and less than 1".to_owned()));
+            return Err(wrong("confidence", confidence, "more than 0 and less than 1"));
         }
         let least = Self::least(confidence);
         if resamples < least {
@@ -58,7 +58,7 @@ impl Resampling {
     pub fn of_mean(&self, purpose: &str, score: f64, influences: &[f64]) -> Result<ConfidenceInterval, ModelError> {
         let images = influences.len() as u64;
         if images == 0 {
-            return Err(wrong("images of an interval", images, "at least 1".to_owned()));
+            return Err(wrong("images of an interval", images, "at least 1"));
         }
         let mean = influences.iter().sum::<f64>() / images as f64;
         let deviations = (0..self.resamples).map(|resample| {

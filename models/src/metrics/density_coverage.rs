@@ -69,6 +69,7 @@ fn in_blocks(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::test_features::rows;
     use schemas::RandomStream;
 
     const DIMENSIONS: usize = 4;
@@ -78,12 +79,9 @@ mod tests {
         RandomStream::new(7, name, 0).uniforms(rows * DIMENSIONS).into_iter().map(|value| spread * value).collect()
     }
 
-    fn rows(values: &[f32]) -> FeatureRows<'_> {
-        FeatureRows::try_new("features", values, DIMENSIONS).expect("whole rows")
-    }
-
     fn found(reference: &[f32], samples: &[f32], block_rows: i64) -> DensityCoverage {
-        in_blocks([rows(reference), rows(samples)], NEIGHBOURS, Device::Cpu, block_rows).expect("computed")
+        let sets = [reference, samples].map(|values| rows(values, DIMENSIONS));
+        in_blocks(sets, NEIGHBOURS, Device::Cpu, block_rows).expect("computed")
     }
 
     #[test]

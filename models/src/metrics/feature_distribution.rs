@@ -1,7 +1,7 @@
 //! Mean and covariance of a set's features, as they are computed or as they come from a file.
 
+use super::feature_rows;
 use crate::ModelError;
-use schemas::SchemaError;
 
 /// Allowed difference between the two halves of a covariance, over the product of the deviations: what float32 makes of equal numbers.
 const ASYMMETRY: f64 = 1e-6;
@@ -21,9 +21,7 @@ impl FeatureDistribution {
     /// When they do not fit each other, a number is not finite, a variance is negative, or the covariance is not symmetric.
     pub fn try_new(mean: Vec<f64>, covariance: Vec<f64>, count: Option<u64>) -> Result<Self, ModelError> {
         let size = mean.len();
-        let wrong = |what, found, expected: &str| {
-            Err(ModelError::Data(SchemaError::Shape { what, found, expected: expected.to_owned() }))
-        };
+        let wrong = |what, found: String, expected: &str| Err(feature_rows::wrong(what, found, expected));
         if size == 0 || covariance.len() != size * size {
             let found = format!("{} numbers beside a mean of {size}", covariance.len());
             return wrong("covariance of features", found, "a square with a row for each feature");

@@ -25,7 +25,7 @@ impl<'a> FeatureRows<'a> {
             None => Ok(Self { what, values, dimensions }),
             Some(index) => {
                 let found = format!("{} at row {}, column {}", values[index], index / dimensions, index % dimensions);
-                Err(wrong(what, found, "finite numbers".to_owned()))
+                Err(wrong(what, found, "finite numbers"))
             }
         }
     }
@@ -77,7 +77,7 @@ impl<'a> FeatureRows<'a> {
     pub(super) fn same_dimensions(&self, samples: &Self) -> Result<(), ModelError> {
         match self.dimensions == samples.dimensions {
             true => Ok(()),
-            false => Err(wrong("dimensions of features", samples.dimensions, self.dimensions.to_string())),
+            false => Err(wrong("dimensions of features", samples.dimensions, self.dimensions)),
         }
     }
 }
@@ -89,6 +89,6 @@ pub(super) fn in_float64(values: &[f32], dimensions: usize, device: Device) -> R
 }
 
 /// An error about what was given.
-pub(super) fn wrong(what: &'static str, found: impl ToString, expected: String) -> ModelError {
-    ModelError::Data(SchemaError::Shape { what, found: found.to_string(), expected })
+pub(super) fn wrong(what: &'static str, found: impl ToString, expected: impl ToString) -> ModelError {
+    ModelError::Data(SchemaError::Shape { what, found: found.to_string(), expected: expected.to_string() })
 }

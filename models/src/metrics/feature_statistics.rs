@@ -4,9 +4,8 @@
 //! Golub and LeVeque ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979). Sums of squares would lose
 //! the small variances beside the means.
 
-use super::feature_distribution::FeatureDistribution;
+use super::{feature_distribution::FeatureDistribution, feature_rows::wrong};
 use crate::{Device, ModelError};
-use schemas::SchemaError;
 use tch::{Kind, Tensor};
 
 /// Rows of a block: the products are large enough for any library to be at its best, and 2,048 features take 64 MB.
@@ -63,7 +62,7 @@ impl FeatureStatistics {
     pub fn add(&mut self, features: &[f32]) -> Result<(), ModelError> {
         let whole = features.len().checked_rem(self.dimensions) == Some(0);
         if !whole {
-            return Err(shape("features", features.len(), format!("rows of {}", self.dimensions)));
+            return Err(wrong("features", features.len(), format!("rows of {}", self.dimensions)));
         }
         let block = BLOCK_ROWS * self.dimensions;
         let mut rest = features;
@@ -88,7 +87,7 @@ impl FeatureStatistics {
     /// When they have other dimensions, or libtorch refuses.
     pub fn merge(&mut self, mut other: Self) -> Result<(), ModelError> {
         if other.dimensions != self.dimensions {
-            return Err(shape("dimensions of features", other.dimensions, self.dimensions.to_string()));
+            return Err(wrong("dimensions of features", other.dimensions, self.dimensions));
         }
         let _no_grad = tch::no_grad_guard();
         self.add_waiting()?;
@@ -110,7 +109,7 @@ impl FeatureStatistics {
     pub fn finish(mut self) -> Result<FeatureDistribution, ModelError> {
         let rows = self.count();
         if rows < 2 {
-            return Err(shape("images for statistics of features", rows, "at least 2".to_owned()));
+            return Err(wrong("images for statistics of features", rows, "at least 2"));
         }
         let _no_grad = tch::no_grad_guard();
         self.add_waiting()?;
@@ -179,8 +178,4 @@ impl Moments {
 fn strips(dimensions: usize) -> impl Iterator<Item = (i64, i64)> {
     let width = dimensions.div_ceil(STRIPS).max(1);
     (0..dimensions).step_by(width).map(move |start| (start as i64, width.min(dimensions - start) as i64))
-}
-
-fn shape(what: &'static str, found: impl ToString, expected: String) -> ModelError {
-    ModelError::Data(SchemaError::Shape { what, found: found.to_string(), expected })
 }

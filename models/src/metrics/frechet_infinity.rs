@@ -1,5 +1,5 @@
-//! The Fréchet distance of a set without end (Chong and Forsyth, "Effectively Unbiased FID and Inception Score and Where to Find Them",
-//! 2020). The distance of N images is too large by about a constant over N: it is taken for several N, and the line through them is
+//! The Fréchet distance extrapolated to infinitely many images (Chong and Forsyth, "Effectively Unbiased FID and Inception Score and
+//! Where to Find Them", 2020). The distance of N images is too large by about a constant over N: it is taken for several N, and the line through them is
 //! followed to 1 / N = 0.
 //!
 //! The sizes are dgm-eval's. What the reference's own number of images adds stays in it.
@@ -54,7 +54,7 @@ pub fn frechet_infinity(
 ) -> Result<FrechetInfinity, ModelError> {
     let FrechetInfinityOptions { sizes, seed } = *options;
     if sizes < 2 {
-        return Err(wrong("sizes for the extrapolated Fréchet distance", sizes, "at least 2".to_owned()));
+        return Err(wrong("sizes for the extrapolated Fréchet distance", sizes, "at least 2"));
     }
     samples.at_least(sizes + 2, "for sets of so many different sizes")?;
     let (images, least) = (samples.rows(), SMALLEST.min(samples.rows() / 10).max(2));

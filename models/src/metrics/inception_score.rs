@@ -1,9 +1,12 @@
 //! The inception score (Salimans and others, "Improved Techniques for Training GANs", 2016): the exponential of the mean divergence of
 //! an image's classes from those of its split.
 
-use super::inception::{CLASSES, InceptionHead};
+use super::{
+    feature_rows::wrong,
+    inception::{CLASSES, InceptionHead},
+};
 use crate::ModelError;
-use schemas::{SchemaError, ScoredImages};
+use schemas::ScoredImages;
 use tch::{Kind, Tensor};
 
 /// Images whose classes are computed at once: 33 MB of probabilities.
@@ -55,7 +58,7 @@ impl InceptionScore {
     /// When a split is of no image, or libtorch refuses.
     pub fn new(head: InceptionHead, split: Option<u64>) -> Result<Self, ModelError> {
         if split == Some(0) {
-            return Err(wrong("images of a split", 0, "at least 1".to_owned()));
+            return Err(wrong("images of a split", 0, "at least 1"));
         }
         let zeros = |shape: &[i64], kind| Tensor::f_zeros(shape, (kind, head.device().torch()));
         let classes = [CLASSES as i64];
@@ -139,7 +142,7 @@ impl InceptionScore {
     /// When there are fewer than two images, features were no numbers, or libtorch refuses.
     pub fn finish(mut self) -> Result<InceptionScores, ModelError> {
         if self.images < 2 {
-            return Err(wrong("images for the inception score", self.images, "at least 2".to_owned()));
+            return Err(wrong("images for the inception score", self.images, "at least 2"));
         }
         let _no_grad = tch::no_grad_guard();
         if self.in_split > 0 {
@@ -155,13 +158,9 @@ impl InceptionScore {
         let mut splits = Vec::<f64>::try_from(read)?;
         let fractions: Vec<f64> = splits.drain(..2).collect();
         if let Some(broken) = splits.iter().find(|score| !score.is_finite()) {
-            return Err(wrong("inception score", broken, "a number: pool features must be finite".to_owned()));
+            return Err(wrong("inception score", broken, "a number: pool features must be finite"));
         }
         let score = splits.iter().sum::<f64>() / splits.len() as f64;
         Ok(InceptionScores { score, splits, repeats: fractions[0], chance: fractions[1] })
     }
-}
-
-fn wrong(what: &'static str, found: impl ToString, expected: String) -> ModelError {
-    ModelError::Data(SchemaError::Shape { what, found: found.to_string(), expected })
 }

@@ -27,7 +27,7 @@ pub fn inception_score_influences(
     split: Option<u64>,
 ) -> Result<Vec<f64>, ModelError> {
     if pool.dimensions() != ScoredImages::POOL {
-        return Err(wrong("pool features", pool.dimensions(), ScoredImages::POOL.to_string()));
+        return Err(wrong("pool features", pool.dimensions(), ScoredImages::POOL));
     }
     let logarithms = |images: Range<usize>| {
         let values = &pool.values()[images.start * ScoredImages::POOL..images.end * ScoredImages::POOL];
@@ -45,10 +45,10 @@ fn influences(
     split: usize,
 ) -> Result<Vec<f64>, ModelError> {
     if images < 2 {
-        return Err(wrong("images for influences on the inception score", images, "at least 2".to_owned()));
+        return Err(wrong("images for influences on the inception score", images, "at least 2"));
     }
     if split == 0 {
-        return Err(wrong("images of a split", 0, "at least 1".to_owned()));
+        return Err(wrong("images of a split", 0, "at least 1"));
     }
     let _no_grad = tch::no_grad_guard();
     let splits = images.div_ceil(split);

@@ -54,10 +54,10 @@ pub fn kernel_distance(
     let KernelDistanceOptions { subsets, subset_size, seed } = *options;
     reference.same_dimensions(&samples)?;
     if subsets == 0 {
-        return Err(wrong("subsets for the kernel distance", 0, "at least 1".to_owned()));
+        return Err(wrong("subsets for the kernel distance", 0, "at least 1"));
     }
     if subset_size < 2 {
-        return Err(wrong("images of a subset for the kernel distance", subset_size, "at least 2".to_owned()));
+        return Err(wrong("images of a subset for the kernel distance", subset_size, "at least 2"));
     }
     for rows in [&reference, &samples] {
         rows.at_least(subset_size, "the images of a subset for the kernel distance")?;
@@ -89,7 +89,7 @@ impl KernelDistance {
     pub fn interval(&self, resampling: &Resampling) -> Result<ConfidenceInterval, ModelError> {
         if self.fraction > 0.5 {
             let found = format!("{:.0} % of the smaller set", 100.0 * self.fraction);
-            return Err(wrong("images of a subset for the interval of the kernel distance", found, HALF.to_owned()));
+            return Err(wrong("images of a subset for the interval of the kernel distance", found, HALF));
         }
         let stretch = (1.0 + self.subsets.len() as f64 * self.fraction / (1.0 - self.fraction)).sqrt();
         let influences: Vec<f64> = self.subsets.iter().map(|distance| (distance - self.mean) * stretch).collect();
@@ -119,7 +119,7 @@ fn unbiased(reference: &Tensor, samples: &Tensor) -> Result<f64, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::interval_coverage;
+    use crate::metrics::{interval_coverage, test_features::rows};
 
     const DIMENSIONS: usize = 3;
 
@@ -130,8 +130,8 @@ mod tests {
 
     fn distance(index: u64, images: usize, options: &KernelDistanceOptions) -> KernelDistance {
         let (reference, samples) = (features("reference", images, index, 0.0), features("samples", images, index, 0.4));
-        let rows = |values| FeatureRows::try_new("features", values, DIMENSIONS).expect("whole rows");
-        kernel_distance(rows(&reference), rows(&samples), options, Device::Cpu).expect("computed")
+        let [reference, samples] = [&reference, &samples].map(|values| rows(values, DIMENSIONS));
+        kernel_distance(reference, samples, options, Device::Cpu).expect("computed")
     }
 
     #[test]

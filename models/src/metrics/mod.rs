@@ -61,4 +61,6 @@ mod interval_coverage;
 #[cfg(test)]
 mod reference_values;
 #[cfg(test)]
+mod test_features;
+#[cfg(test)]
 mod test_images;

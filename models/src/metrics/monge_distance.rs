@@ -43,7 +43,7 @@ pub fn monge_distance(
     let MongeDistanceOptions { directions, seed } = *options;
     reference.same_dimensions(&samples)?;
     if directions == 0 {
-        return Err(wrong("directions for the Monge distance", 0, "at least 1".to_owned()));
+        return Err(wrong("directions for the Monge distance", 0, "at least 1"));
     }
     for rows in [&reference, &samples] {
         rows.at_least(1, "for the Monge distance")?;

@@ -72,11 +72,7 @@ fn in_blocks(
     let read = Tensor::f_stack(&[fraction(&found)?, fraction(&covered)?, finite], 0)?.f_to_device(tch::Device::Cpu)?;
     let read = Vec::<f64>::try_from(read)?;
     if !read[2].is_finite() {
-        return Err(wrong(
-            "features for precision and recall",
-            "radii that are no numbers",
-            "finite numbers".to_owned(),
-        ));
+        return Err(wrong("features for precision and recall", "radii that are no numbers", "finite numbers"));
     }
     Ok(PrecisionRecall { precision: read[0], recall: read[1] })
 }
@@ -98,10 +94,7 @@ impl Manifold {
         block_rows: i64,
     ) -> Result<Self, ModelError> {
         let rows = FeatureRows::try_new(what, features, dimensions)?;
-        if rows.rows() <= neighbours {
-            let expected = format!("more than {neighbours}, the neighbours of a ball");
-            return Err(wrong(what, format!("{} rows", rows.rows()), expected));
-        }
+        rows.at_least(neighbours + 1, "one more than the neighbours of a ball")?;
         let vectors = Vectors::new(rows, device, block_rows)?;
         let radii = vectors.radii(neighbours as i64 + 1)?;
         Ok(Self { vectors, radii })

@@ -1,5 +1,5 @@
-//! The Vendi score (Friedman and Dieng, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning", 2023): how many images that
-//! have nothing in common a set is worth. It is the exponential of the entropy of the eigenvalues of the cosines between all images, over
+//! The Vendi score (Friedman and Dieng, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning", 2023): the effective
+//! number of distinct images in a set. It is the exponential of the entropy of the eigenvalues of the cosines between all images, over
 //! their number, and needs no reference.
 
 use super::feature_rows::{FeatureRows, in_float64, wrong};
@@ -18,11 +18,8 @@ pub fn vendi_score(samples: FeatureRows<'_>, device: Device) -> Result<f64, Mode
     samples.at_least(1, "for the Vendi score")?;
     let zero = |row: &usize| samples.row(*row).iter().all(|value| *value == 0.0);
     if let Some(row) = (0..samples.rows()).find(zero) {
-        return Err(wrong(
-            samples.what(),
-            format!("nothing but 0 in row {row}"),
-            "a direction, for the Vendi score".to_owned(),
-        ));
+        let found = format!("nothing but 0 in row {row}");
+        return Err(wrong(samples.what(), found, "a direction, for the Vendi score"));
     }
     let _no_grad = tch::no_grad_guard();
     let (images, dimensions) = (samples.rows(), samples.dimensions());

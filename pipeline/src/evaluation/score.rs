@@ -10,7 +10,7 @@ use crate::{
     cpu_pool::CpuPool,
     device_worker::{DevicePool, scores_check},
     telemetry::{Stage, Telemetry},
-    units::{EngineEvent, EngineLink, ImageStages, UnitContext, UnitQueue, UnitsToDo, run_units, unit_order},
+    units::{EngineEvent, EngineLink, ImageStages, UnitContext, UnitQueue, UnitsToDo, run_units},
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -99,8 +99,6 @@ pub async fn score(mut run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
     let missing = tables.missing().await?;
     let done_before = units - missing.len() as u32;
     run.telemetry.set_totals(u64::from(units), u64::from(done_before), run.set.images());
-    let mut todo = unit_order(units, run.process);
-    todo.retain(|unit| missing.binary_search(unit).is_ok());
     tracing::info!(
         set = run.set.display(),
         key = run.key,
@@ -113,7 +111,7 @@ pub async fn score(mut run: ScoreRun) -> Result<ScoreRunReport, PipelineError> {
     let telemetry = Arc::clone(&run.telemetry);
     let engine = run.engine.take();
     let events = engine.as_ref().map(|engine| engine.events.clone());
-    let todo = UnitsToDo { output: &run.output, name: &run.key, units, missing: todo, process: run.process };
+    let todo = UnitsToDo { output: &run.output, name: &run.key, units, missing, process: run.process };
     let queue = UnitQueue::new(engine, &run.key, todo);
     let (here, device_kind) = match queue.is_empty() {
         true => (Vec::new(), None),

@@ -49,7 +49,7 @@ enum Kind {
 use Kind::{Count, Counts, Number, Numbers, Text, Texts};
 
 /// What was scored.
-const SET: [(&str, Kind); 6] = [
+const SET_COLUMNS: [(&str, Kind); 6] = [
     ("evaluation", Text),
     ("protocol", Text),
     ("deviations", Texts),
@@ -59,7 +59,7 @@ const SET: [(&str, Kind); 6] = [
 ];
 
 /// Fields of the scores.
-const MEASURED: [(&str, Kind); 13] = [
+const SCORE_COLUMNS: [(&str, Kind); 13] = [
     ("fid", Number),
     ("sfid", Number),
     ("inception_score", Number),
@@ -76,7 +76,7 @@ const MEASURED: [(&str, Kind); 13] = [
 ];
 
 /// What made them.
-const MADE_BY: [(&str, Kind); 30] = [
+const PROVENANCE_COLUMNS: [(&str, Kind); 30] = [
     ("source_digest", Text),
     ("height", Count),
     ("width", Count),
@@ -110,7 +110,7 @@ const MADE_BY: [(&str, Kind); 30] = [
 ];
 
 /// Fields of the scores that later versions added: at the end, so that earlier columns keep their places.
-const MEASURED_LATER: [(&str, Kind); 8] = [
+const ADDED_SCORE_COLUMNS: [(&str, Kind); 8] = [
     ("kid", Number),
     ("kid_deviation", Number),
     ("mind", Number),
@@ -122,7 +122,7 @@ const MEASURED_LATER: [(&str, Kind); 8] = [
 ];
 
 /// Confidence and bounds of the intervals.
-const BOUNDED: [(&str, Kind); 17] = [
+const INTERVAL_COLUMNS: [(&str, Kind); 17] = [
     (CONFIDENCE, Number),
     ("fid_lower", Number),
     ("fid_upper", Number),
@@ -142,8 +142,8 @@ const BOUNDED: [(&str, Kind); 17] = [
     ("coverage_upper", Number),
 ];
 
-/// What made them, as far as later versions added it.
-const MADE_BY_LATER: [(&str, Kind); 1] = [("score_settings", Text)];
+/// What made them, added by later versions.
+const ADDED_PROVENANCE_COLUMNS: [(&str, Kind); 1] = [("score_settings", Text)];
 
 /// Records as the bytes of a Parquet file. The same records always give the same bytes; `uri` is for errors.
 pub(super) fn encode(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, PipelineError> {
@@ -197,8 +197,8 @@ pub(super) fn to_csv(records: &[EvaluationRecord], uri: &str) -> Result<Bytes, P
 
 /// All columns, in their order.
 fn columns() -> impl Iterator<Item = (&'static str, Kind)> {
-    let first = SET.into_iter().chain(MEASURED).chain(MADE_BY);
-    first.chain(MEASURED_LATER).chain(BOUNDED).chain(MADE_BY_LATER)
+    let first = SET_COLUMNS.into_iter().chain(SCORE_COLUMNS).chain(PROVENANCE_COLUMNS);
+    first.chain(ADDED_SCORE_COLUMNS).chain(INTERVAL_COLUMNS).chain(ADDED_PROVENANCE_COLUMNS)
 }
 
 /// Every field of a record and of its scores, by name.
@@ -273,7 +273,7 @@ fn record(batch: &RecordBatch, row: usize) -> Result<EvaluationRecord, String> {
         flat.insert(name.to_owned(), value(column, row, kind));
     }
     let intervals = intervals(&mut flat);
-    let is_score = |name: &str| MEASURED.iter().chain(&MEASURED_LATER).any(|(score, _)| *score == name);
+    let is_score = |name: &str| SCORE_COLUMNS.iter().chain(&ADDED_SCORE_COLUMNS).any(|(score, _)| *score == name);
     let (mut scores, mut record): (Map<_, _>, Map<_, _>) = flat.into_iter().partition(|(name, _)| is_score(name));
     scores.insert(INTERVALS.to_owned(), intervals);
     record.insert(SCORES.to_owned(), Value::Object(scores));
@@ -285,7 +285,7 @@ fn intervals(flat: &mut Map<String, Value>) -> Value {
     let mut take = |name: &str| flat.remove(name).unwrap_or(Value::Null);
     let confidence = take(CONFIDENCE);
     let mut intervals = Map::from_iter([(CONFIDENCE.to_owned(), confidence.clone())]);
-    let names = BOUNDED.iter().filter_map(|(name, _)| name.strip_suffix("_lower"));
+    let names = INTERVAL_COLUMNS.iter().filter_map(|(name, _)| name.strip_suffix("_lower"));
     for name in names {
         let bounds = BOUNDS.map(|bound| (bound.to_owned(), take(&format!("{name}_{bound}"))));
         // Half an interval is damage, which its type refuses.

@@ -32,7 +32,7 @@ pub struct Scores {
     /// Fraction of the reference in whose ball a sample lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coverage: Option<f64>,
-    /// Fréchet distance of pool features, extrapolated to a set without end.
+    /// Fréchet distance of pool features, extrapolated to infinitely many images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fid_infinity: Option<f64>,
     /// Vendi score of pool features.
@@ -194,7 +194,8 @@ pub struct EvaluationRecord {
     pub extractor_precision: Option<String>,
     /// SHA-256 of AlexNet and of the layers of LPIPS, with a `+` between; absent without LPIPS.
     pub lpips_sha256: Option<String>,
-    /// Which scores were asked for by name, what they draw and how many, as JSON; absent where nothing beyond the protocol's own was asked for.
+    /// Scores that were asked for by name, and the numbers and the seed of what is drawn, as JSON; absent where nothing beyond the
+    /// protocol's own was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score_settings: Option<String>,
     /// Images of a batch of the scoring network.

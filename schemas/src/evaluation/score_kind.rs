@@ -1,11 +1,7 @@
 //! The scores of a set by the names under which they are asked for.
 
-use serde::{Deserialize, Serialize};
-use std::fmt;
-
 /// A score of a whole set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ScoreKind {
     /// Fréchet distance of pool features.
     Fid,
@@ -25,9 +21,9 @@ pub enum ScoreKind {
     Density,
     /// Fraction of the reference in whose ball a sample lies.
     Coverage,
-    /// Fréchet distance extrapolated to a set without end.
+    /// Fréchet distance extrapolated to infinitely many images.
     FidInfinity,
-    /// How many images that have nothing in common the set is worth.
+    /// Vendi score: the effective number of distinct images.
     Vendi,
     /// Samples that are no copies, in percent.
     Authpct,
@@ -69,11 +65,5 @@ impl ScoreKind {
             Self::Vendi => "vendi",
             Self::Authpct => "authpct",
         }
-    }
-}
-
-impl fmt::Display for ScoreKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
     }
 }

@@ -44,7 +44,7 @@ impl GeneratedSet {
     /// # Errors
     /// Whatever ended the run.
     pub(super) async fn features(&self, scoring: &Scoring, extractors: &Extractors) -> Result<ScoredTables> {
-        scoring.features(&self.set, &key(&self.set, scoring, extractors), extractors.scorers()).await
+        features(&self.set, scoring, extractors).await
     }
 
     /// Scores it; of the scores, those that were selected.
@@ -61,6 +61,7 @@ impl GeneratedSet {
         let mut deviations: Vec<_> = compared.deviations_for(self.set.shape());
         deviations.extend(rules::of_size(scoring.protocol, self.set.shape(), self.crop));
         rules::refuse(scoring.protocol, &deviations, &scoring.allow)?;
+        selection.check_subsets(compared, self.set.images())?;
 
         let tables = self.features(scoring, extractors).await?;
         let Self { made_by, set, crop } = self;
@@ -95,9 +96,12 @@ impl GeneratedSet {
     }
 }
 
-/// What the features of a set depend on.
-pub(super) fn key<'a>(set: &'a ImageSet, scoring: &Scoring, extractors: &'a Extractors) -> FeatureKey<'a> {
-    FeatureKey {
+/// The features of every unit of a set.
+///
+/// # Errors
+/// Whatever ended the run.
+pub(super) async fn features(set: &Arc<ImageSet>, scoring: &Scoring, extractors: &Extractors) -> Result<ScoredTables> {
+    let key = FeatureKey {
         set: set.digest(),
         extractor: Some(extractors.sha256()),
         extractor_precision: Some(extractors.precision().name()),
@@ -108,7 +112,8 @@ pub(super) fn key<'a>(set: &'a ImageSet, scoring: &Scoring, extractors: &'a Extr
         batch_size: scoring.work.batch_size,
         unit_size: scoring.work.unit_size,
         made_with: MadeWith::here(),
-    }
+    };
+    scoring.features(set, &key, extractors.scorers()).await
 }
 
 /// A set of which too much is broken is not scored.

@@ -18,8 +18,8 @@ use pipeline::{
 use schemas::{Crop, Deviation, DeviationKind, ReferenceProvenance, SchemaError, ScoredImages};
 use std::sync::Arc;
 
-/// Images of a reference whose features are kept for precision and recall, as many as the ADM evaluator's archive has.
-const IMAGES_FOR_RECALL: usize = 10_000;
+/// Images of a reference whose features are kept, as many as the ADM evaluator's archive has.
+const IMAGES_WITH_FEATURES: usize = 10_000;
 
 /// A reference, ready to be compared with any number of sets.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct ComparedWith {
     pub(super) images: Option<u64>,
     pub(super) pool: Option<FeatureDistribution>,
     pub(super) spatial: Option<FeatureDistribution>,
-    /// Pool features of its images, for precision and recall.
+    /// Pool features of its images, for scores that compare images.
     pub(super) features: Option<Vec<f32>>,
     deviations: Vec<Deviation>,
     /// Height and width of its images, where they are known.
@@ -39,7 +39,7 @@ pub(crate) struct ComparedWith {
 }
 
 impl ComparedWith {
-    /// Nothing to compare with: an inception score alone.
+    /// Nothing to compare with: only scores that need nothing.
     pub(crate) fn nothing() -> Self {
         Self {
             name: None,
@@ -106,7 +106,7 @@ impl ComparedWith {
         if has_images && compared.features.is_none() {
             let set = scoring.open(SourceOptions::new(url), None).await?;
             compared.shape = Some(set.shape());
-            if provenance.is_none() && set.images() != Some(IMAGES_FOR_RECALL as u64) {
+            if provenance.is_none() && set.images() != Some(IMAGES_WITH_FEATURES as u64) {
                 let found = format!("an archive of {}", counted(set.images().unwrap_or_default(), "image"));
                 deviations.push(broken(found, KNOWN));
                 refuse(scoring.protocol, &deviations, &scoring.allow)?;
@@ -149,7 +149,7 @@ fn of_ours(provenance: &ReferenceProvenance, extractors: &Extractors) -> Vec<Dev
         let found = format!("an archive for which {} could not be read", counted(provenance.rejected, "image"));
         deviations.push(broken(found, "every image of its source"));
     }
-    if provenance.images < IMAGES_FOR_RECALL as u64 {
+    if provenance.images < IMAGES_WITH_FEATURES as u64 {
         let found = format!("an archive of {}", counted(provenance.images, "image"));
         deviations.push(broken(found, "10,000 or more"));
     }
@@ -172,8 +172,7 @@ async fn read_features(
     scoring: &Scoring,
     extractors: &Extractors,
 ) -> Result<SetTotals> {
-    let key = super::generated::key(set, scoring, extractors);
-    let tables = scoring.features(set, &key, extractors.scorers()).await?;
+    let tables = super::generated::features(set, scoring, extractors).await?;
     let variants = vec![(None, VariantTotals::with_features(extractors, None, true)?)];
     SetTotals::new(variants, None, features).read(&tables).await
 }
@@ -197,8 +196,7 @@ pub(super) async fn features(
 ) -> Result<ScoredTables> {
     let made_by = super::made_by::MadeBy::find(source, &scoring.limits).await?;
     let set = scoring.open(made_by.source, crop).await?;
-    let key = super::generated::key(&set, scoring, extractors);
-    scoring.features(&set, &key, extractors.scorers()).await
+    super::generated::features(&set, scoring, extractors).await
 }
 
 /// Makes an archive of a set, and says what it did.
@@ -216,7 +214,7 @@ pub(super) async fn make(
     let storage = Storage::open_output(folder, &scoring.limits)?;
     let made_by = super::made_by::MadeBy::find(source, &scoring.limits).await?;
     let set = scoring.open(made_by.source.clone(), crop).await?;
-    let kept = KeptFeatures::spread(IMAGES_FOR_RECALL);
+    let kept = KeptFeatures::spread(IMAGES_WITH_FEATURES);
     let totals = read_features(&set, kept, scoring, extractors).await?;
     check_rejects(&totals, scoring)?;
     let (totals, result) = finished(totals).await?;

@@ -4,7 +4,7 @@ use super::{ComparedWith, SPLIT, extractors::Extractors, totals::VariantResult};
 use crate::settings::{ScoreSelection, SettingsError};
 use anyhow::Result;
 use models::{
-    Device, FeatureDistribution, FeatureRows, FrechetInfinityOptions, ManifoldIntervals, ManifoldNeighbours,
+    FeatureDistribution, FeatureRows, FrechetInfinityOptions, ManifoldIntervals, ManifoldNeighbours,
     MongeDistanceOptions, Resampling, authenticity_percent, density_coverage, frechet_distance, frechet_infinity,
     frechet_influences, inception_score_influences, kernel_distance, manifold_intervals, monge_distance,
     precision_recall, vendi_score,
@@ -61,6 +61,28 @@ impl ScoreSelection {
             refuse(&OF_IMAGES, "without features of the reference's images", expected)?;
         }
         Ok(())
+    }
+
+    /// Refuses subsets of the kernel distance that are too large for a set of so many images, where that is known.
+    ///
+    /// # Errors
+    /// Names the flag, and how large they may be.
+    pub(super) fn check_subsets(&self, compared: &ComparedWith, images: Option<u64>) -> Result<(), SettingsError> {
+        let Some(reference) = compared.features.as_ref().filter(|_| self.wants(ScoreKind::Kid)) else { return Ok(()) };
+        let of_reference = reference.len() / ScoredImages::POOL;
+        let images = images.map_or(of_reference, |images| of_reference.min(images as usize));
+        let size = self.kernel.subset_size;
+        let (most, reason) = match self.intervals {
+            // Larger subsets share so many images that their spread tells nothing.
+            Some(_) => (images / 2, "half of the smaller set's images, for an interval"),
+            None => (images, "the images of the smaller set"),
+        };
+        match size > most {
+            false => Ok(()),
+            true => {
+                Err(SettingsError::invalid("--kid-subset-size", size.to_string(), format!("at most {most}, {reason}")))
+            }
+        }
     }
 
     /// Whether pool features of all images of the set are needed.
@@ -157,6 +179,8 @@ impl SetScores<'_> {
             reference.map(|features| FeatureRows::try_new("features of the reference", features, ScoredImages::POOL));
         let reference = reference.transpose()?;
         let pair = reference.map(|reference| (reference, samples));
+        // Images that could not be read are known by now.
+        self.selection.check_subsets(self.compared, Some(samples.rows() as u64))?;
 
         let distance = |kind, reference: &Option<_>, found: &Option<_>| match (reference, found) {
             (Some(reference), Some(found)) if wants(kind) => frechet_distance(reference, found, device).map(Some),
@@ -183,7 +207,6 @@ impl SetScores<'_> {
                 scores.coverage = wants(ScoreKind::Coverage).then_some(found.coverage);
             }
             if wants(ScoreKind::Kid) {
-                self.check_subsets(reference.rows().min(samples.rows()))?;
                 let found = kernel_distance(reference, samples, &self.selection.kernel, device)?;
                 (scores.kid, scores.kid_deviation) = (Some(found.mean), Some(found.deviation));
                 kernel = Some(found);
@@ -240,24 +263,7 @@ impl SetScores<'_> {
         resampling: &Resampling,
     ) -> Result<Option<ConfidenceInterval>> {
         let (Some(score), Some(reference), Some(found)) = (score, reference, found) else { return Ok(None) };
-        let device: Device = self.extractors.device()?;
-        let influences = frechet_influences(reference, found, samples, device)?;
+        let influences = frechet_influences(reference, found, samples, self.extractors.device()?)?;
         Ok(Some(resampling.of_mean(name, score, &influences)?))
-    }
-
-    /// Says by its flag that a subset is too large.
-    fn check_subsets(&self, images: usize) -> Result<(), SettingsError> {
-        let size = self.selection.kernel.subset_size;
-        let (most, reason) = match self.selection.intervals {
-            // Larger subsets share so many images that their spread tells nothing.
-            Some(_) => (images / 2, "half of the smaller set's images, for an interval"),
-            None => (images, "the images of the smaller set"),
-        };
-        match size > most {
-            false => Ok(()),
-            true => {
-                Err(SettingsError::invalid("--kid-subset-size", size.to_string(), format!("at most {most}, {reason}")))
-            }
-        }
     }
 }

@@ -68,7 +68,7 @@ struct MeasureTotals {
 pub(super) enum KeptFeatures {
     /// None.
     None,
-    /// All, for precision and recall.
+    /// All, for scores that compare images and for intervals.
     All(Vec<f32>),
     /// Some, spread evenly: every `stride`-th row, of which there are never more than twice `most` and one.
     Spread {

@@ -1,7 +1,9 @@
 use super::{close, features, head, inception, number, numbers, pictures, reference_values, sizes};
 use crate::{
     Device, ExtractorPrecision, FeatureDistribution, FeatureStatistics, InceptionScore, InceptionScores,
-    frechet_distance, metrics::test_images::batch, precision_recall,
+    frechet_distance,
+    metrics::{test_features::distribution, test_images::batch},
+    precision_recall,
 };
 use schemas::RandomStream;
 use serde_json::Value;
@@ -12,12 +14,6 @@ const TOLERANCE: f64 = 1e-12;
 /// torch-fidelity takes the mean in float32, and the root of every eigenvalue of the product that rounding left above 0.
 const FIDELITY_TOLERANCE: f64 = 5e-5;
 const NEIGHBOURS: usize = 3;
-
-fn distribution(features: &[f32], dimensions: usize) -> FeatureDistribution {
-    let mut statistics = FeatureStatistics::new(dimensions, Device::Cpu).expect("begun");
-    statistics.add(features).expect("added");
-    statistics.finish().expect("finished")
-}
 
 fn distance(left: &FeatureDistribution, right: &FeatureDistribution) -> f64 {
     frechet_distance(left, right, Device::Cpu).expect("computed")

@@ -3,15 +3,12 @@
     python set_scores.py > set_scores.json
 
 Features and random numbers follow from formulas, which are written down here a second time. Nothing here is faster or more careful than it must be.
+tests/python/test_evaluate.py takes the formulas from here; they need NumPy alone.
 """
 
 import json
 
 import numpy
-import torch_fidelity
-from torch_fidelity.metric_kid import kernel_mmd
-
-assert torch_fidelity.__version__ == "0.4.0", torch_fidelity.__version__
 
 MASK = (1 << 64) - 1
 STEP = 0x9E3779B97F4A7C15
@@ -86,18 +83,30 @@ class RandomStream:
         return numpy.array(numbers[:count])
 
 
-def kernel_distance(reference, samples, subsets, size):
-    found, fidelity = [], []
+def kernel_distance(reference, samples, subsets, size, seed, distance):
+    """Mean and deviation of `distance` over random subsets."""
+    found = []
     for subset in range(subsets):
-        x = reference[RandomStream(SEED, "kernel distance, reference", subset).choose(size, len(reference))]
-        y = samples[RandomStream(SEED, "kernel distance, samples", subset).choose(size, len(samples))]
-        options = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
-        fidelity.append(float(kernel_mmd(x, y, **options)))
-        kernel = lambda left, right: (left.astype(float) @ right.astype(float).T / left.shape[1] + 1) ** 3
-        apart = ~numpy.eye(size, dtype=bool)
-        found.append(kernel(x, x)[apart].mean() + kernel(y, y)[apart].mean() - 2 * kernel(x, y).mean())
-    of = lambda distances: {"mean": numpy.mean(distances), "deviation": numpy.std(distances)}
-    return {"numpy": of(found), "fidelity": of(fidelity)}
+        x = reference[RandomStream(seed, "kernel distance, reference", subset).choose(size, len(reference))]
+        y = samples[RandomStream(seed, "kernel distance, samples", subset).choose(size, len(samples))]
+        found.append(distance(x, y))
+    return {"mean": numpy.mean(found), "deviation": numpy.std(found)}
+
+
+def squared_discrepancy(x, y):
+    """The squared maximum mean discrepancy, without bias."""
+    kernel = lambda left, right: (left.astype(float) @ right.astype(float).T / left.shape[1] + 1) ** 3
+    apart = lambda of: kernel(of, of)[~numpy.eye(len(of), dtype=bool)].mean()
+    return apart(x) + apart(y) - 2 * kernel(x, y).mean()
+
+
+def squared_discrepancy_of_fidelity(x, y):
+    import torch_fidelity
+    from torch_fidelity.metric_kid import kernel_mmd
+
+    assert torch_fidelity.__version__ == "0.4.0", torch_fidelity.__version__
+    options = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
+    return float(kernel_mmd(x, y, **options))
 
 
 def monge_distance(reference, samples, directions):
@@ -134,12 +143,12 @@ def frechet(left, right):
     return ((left.mean(axis=0) - right.mean(axis=0)) ** 2).sum() + traces - 2 * shared
 
 
-def frechet_infinity(reference, samples, sizes=15):
+def frechet_infinity(reference, samples, seed, sizes=15):
     points = []
     least = max(min(5000, len(samples) // 10), 2)
     for index in range(sizes):
         size = least + (len(samples) - least) * index // (sizes - 1)
-        places = RandomStream(SEED, "extrapolated Fréchet distance", index).choose(size, len(samples))
+        places = RandomStream(seed, "extrapolated Fréchet distance", index).choose(size, len(samples))
         points.append((size, frechet(reference, samples[places])))
     _, intercept = numpy.polyfit([1 / size for size, _ in points], [distance for _, distance in points], 1)
     return {"distance": intercept, "points": points}
@@ -171,14 +180,18 @@ def case(dimensions, rows, sampled):
     return {
         "dimensions": dimensions,
         "rows": [rows, sampled],
-        "kernel": kernel_distance(reference, samples, 10, 60),
+        "kernel": {
+            who: kernel_distance(reference, samples, 10, 60, SEED, distance)
+            for who, distance in (("numpy", squared_discrepancy), ("fidelity", squared_discrepancy_of_fidelity))
+        },
         "monge": monge_distance(reference, samples, 150),
         **density_coverage(reference, samples),
-        "infinity": frechet_infinity(reference, samples),
+        "infinity": frechet_infinity(reference, samples, SEED),
         "vendi": vendi(samples),
         "authenticity": authenticity(reference, samples),
         "nearest": nearest(reference, samples[:20]),
     }
 
 
-print(json.dumps({"seed": SEED, "cases": [case(16, 150, 120), case(64, 90, 130), case(300, 80, 70)]}, indent=1))
+if __name__ == "__main__":
+    print(json.dumps({"seed": SEED, "cases": [case(16, 150, 120), case(64, 90, 130), case(300, 80, 70)]}, indent=1))

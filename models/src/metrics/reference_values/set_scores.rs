@@ -2,8 +2,9 @@
 
 use super::{close, features, number, numbers, reference_values, sizes};
 use crate::{
-    Device, FeatureDistribution, FeatureRows, FeatureStatistics, FrechetInfinityOptions, KernelDistanceOptions,
-    MongeDistanceOptions, authenticity_percent, density_coverage, frechet_distance, frechet_infinity, kernel_distance,
+    Device, FeatureRows, FrechetInfinityOptions, KernelDistanceOptions, MongeDistanceOptions, authenticity_percent,
+    density_coverage, frechet_distance, frechet_infinity, kernel_distance,
+    metrics::test_features::{distribution, rows, standard},
     monge_distance, nearest_images, vendi_score,
 };
 use serde_json::Value;
@@ -20,16 +21,6 @@ fn values() -> Value {
     // Starts libtorch.
     reference_values();
     serde_json::from_str(include_str!("set_scores.json")).expect("JSON")
-}
-
-fn rows(values: &[f32], dimensions: usize) -> FeatureRows<'_> {
-    FeatureRows::try_new("features", values, dimensions).expect("finite numbers")
-}
-
-fn distribution(features: &[f32], dimensions: usize) -> FeatureDistribution {
-    let mut statistics = FeatureStatistics::new(dimensions, Device::Cpu).expect("begun");
-    statistics.add(features).expect("added");
-    statistics.finish().expect("finished")
 }
 
 #[test]
@@ -72,7 +63,7 @@ fn scores_of_sets_are_those_of_plain_formulas() {
             assert_eq!(Some(*size), expected[0].as_u64());
             close(&named("distance"), *distance, number(&expected[1]), TOLERANCE, most);
         }
-        close(&named("distance without end"), found.distance, number(&case["infinity"]["distance"]), 1e-8, most);
+        close(&named("extrapolated distance"), found.distance, number(&case["infinity"]["distance"]), 1e-8, most);
 
         let found = vendi_score(made, Device::Cpu).expect("computed");
         close(&named("Vendi score"), found, number(&case["vendi"]), TOLERANCE, found);
@@ -131,8 +122,7 @@ fn a_shift_has_the_distance_that_it_must_have() {
     };
     let (here, there) = (normal(0, 0.0), normal(1, 1.0));
     let (real, made) = (rows(&here, DIMENSIONS), rows(&there, DIMENSIONS));
-    let of_reference =
-        FeatureDistribution::try_new(vec![0.0; DIMENSIONS], identity(DIMENSIONS), None).expect("a distribution");
+    let of_reference = standard(DIMENSIONS);
     // |µ₁ - µ₂|² = 8, both covariances being the identity.
     let found = frechet_infinity(&of_reference, made, &FrechetInfinityOptions::default(), Device::Cpu);
     let found = found.expect("computed").distance;
@@ -155,10 +145,6 @@ fn a_shift_has_the_distance_that_it_must_have() {
 /// E t³ of t = (µ·a + µ·b + a·b) / D with |µ|² = D and normal a and b: 6 E (µ·a)(µ·b)(a·b) / D³.
 fn third_moment_of_shifted(size: f64) -> f64 {
     6.0 * size / size.powi(3)
-}
-
-fn identity(size: usize) -> Vec<f64> {
-    (0..size * size).map(|index| f64::from(u8::from(index % (size + 1) == 0))).collect()
 }
 
 #[test]
