@@ -5,9 +5,14 @@ use anyhow::{Context, Result};
 use models::Device;
 use std::thread::available_parallelism;
 
-/// Cores of this machine for each of so many that compute on them.
-pub(crate) fn cores_for_each_of(count: usize) -> usize {
-    (available_parallelism().map_or(1, usize::from) / count).max(1)
+/// Cores that the system lets this process run on: those of the machine, unless a scheduler or a container binds it to fewer.
+pub(crate) fn available_cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+/// Of so many cores, those for each of `count` that compute on them.
+pub(crate) fn cores_for_each(cores: usize, count: usize) -> usize {
+    (cores / count).max(1)
 }
 
 /// The devices of a run, each as often as it has workers.
@@ -31,7 +36,7 @@ impl Workers {
         }
         let on_cpu = workers.iter().filter(|device| **device == Device::Cpu).count();
         if on_cpu > 1 && threads.is_none() {
-            models::initialise(&[], Some(cores_for_each_of(on_cpu)))?;
+            models::initialise(&[], Some(cores_for_each(available_cores(), on_cpu)))?;
         }
         Ok(Self(workers))
     }

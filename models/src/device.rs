@@ -268,8 +268,8 @@ fn driver_is_present() -> bool {
         || Path::new("/dev/dxg").exists()
 }
 
-/// The folder that the running process took libtorch_cpu from; `None` where the system does not say. A run path may have led through a symbolic link; CUDA's own relative run path
-/// starts from the real place.
+/// The folder that the running process took libtorch_cpu from; `None` where the system does not say. A run path may have led through a symbolic
+/// link; CUDA's own relative run path starts from the real place.
 pub fn libtorch_folder() -> Option<PathBuf> {
     // at::globalContext(), which every libtorch_cpu has.
     Library::process().symbol(c"_ZN2at13globalContextEv").ok().and_then(folder_of)

@@ -513,16 +513,18 @@ impl Arrival {
     /// The beginning of the keys of the group that this start belongs to.
     fn meet(&self, store: &Store, timeout: Duration) -> Result<String, ModelError> {
         store.set(&format!("here/{}", self.rank), &self.nonce)?;
+        let here =
+            || (0..self.world_size).map(|other| store.get(&format!("here/{other}"))).collect::<Result<Vec<_>, _>>();
         let (started, mut seen, mut rounds) = (Instant::now(), Vec::new(), 0);
         loop {
-            let here = (0..self.world_size).map(|other| store.get(&format!("here/{other}")));
-            let here = here.collect::<Result<Vec<_>, _>>()?;
-            let missing: Vec<usize> = (0..self.world_size).filter(|&other| here[other].is_none()).collect();
-            if self.rank == 0 && missing.is_empty() && here != seen {
+            // Of many processes only one may ask for all the others, over and over.
+            if self.rank == 0
+                && let Some(nonces) = here()?.into_iter().collect::<Option<Vec<_>>>()
+                && nonces != seen
+            {
                 rounds += 1;
-                let nonces: Vec<&str> = here.iter().flatten().map(String::as_str).collect();
                 store.set("round", &format!("{}-{rounds} {}", self.nonce, nonces.join(" ")))?;
-                seen = here;
+                seen = nonces;
             }
             if let Some(round) = store.get("round")?
                 && let Some((name, nonces)) = round.split_once(' ')
@@ -533,6 +535,8 @@ impl Arrival {
             }
             if started.elapsed() >= timeout {
                 let (rank, world_size, seconds) = (self.rank, self.world_size, timeout.as_secs_f64());
+                let here = here()?;
+                let missing: Vec<usize> = (0..world_size).filter(|&other| here[other].is_none()).collect();
                 let problem = match missing.is_empty() {
                     true => format!("not all other processes confirmed within {seconds} s that they are there"),
                     false => format!("{} did not appear within {seconds} s", ranks(&missing)),

@@ -3,6 +3,7 @@
 //! The hub's client has locks of its own, a file each, on which it waits for five seconds and then gives up. It also fetches again what another
 //! process has fetched meanwhile.
 
+use crate::environment;
 use report::text::duration;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -33,35 +34,32 @@ impl FetchLock {
             fs::create_dir_all(folder)?;
         }
         let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file)?;
-        let locked = match lock.try_lock() {
-            Ok(()) => Ok(()),
-            Err(TryLockError::Error(error)) => Err(error),
-            Err(TryLockError::WouldBlock) => {
+        let mut waiting: Option<Instant> = None;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => {
+                    tracing::debug!("{} cannot be locked: {error}", file.display());
+                    return Ok(None);
+                }
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let started = *waiting.get_or_insert_with(|| {
                 let mut holder = String::new();
                 // Whoever holds it may not have said so yet.
                 drop(lock.read_to_string(&mut holder));
                 tracing::warn!("hf://{repository}: {}: waiting for it", told(&holder, since_epoch()));
-                let started = Instant::now();
-                let locked = loop {
-                    std::thread::sleep(PAUSE);
-                    match lock.try_lock() {
-                        Ok(()) => break Ok(()),
-                        Err(TryLockError::Error(error)) => break Err(error),
-                        Err(TryLockError::WouldBlock) if started.elapsed() > PATIENCE => {
-                            let waited = duration(started.elapsed().as_secs_f64());
-                            tracing::warn!("hf://{repository}: waited {waited} in vain: trying without");
-                            return Ok(None);
-                        }
-                        Err(TryLockError::WouldBlock) => {}
-                    }
-                };
-                tracing::info!("hf://{repository}: waited {}", duration(started.elapsed().as_secs_f64()));
-                locked
+                Instant::now()
+            });
+            if started.elapsed() > PATIENCE {
+                let waited = duration(started.elapsed().as_secs_f64());
+                tracing::warn!("hf://{repository}: waited {waited} in vain: trying without");
+                return Ok(None);
             }
-        };
-        if let Err(error) = locked {
-            tracing::debug!("{} cannot be locked: {error}", file.display());
-            return Ok(None);
+            std::thread::sleep(PAUSE);
+        }
+        if let Some(started) = waiting {
+            tracing::info!("hf://{repository}: waited {}", duration(started.elapsed().as_secs_f64()));
         }
         // For those who wait; that the disk has no room for it will show where the files are fetched.
         drop(write_holder(&mut lock));
@@ -71,10 +69,10 @@ impl FetchLock {
 
 /// Who fetches, and since when: what [`told`] reads.
 fn write_holder(file: &mut File) -> io::Result<()> {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     file.rewind()?;
     file.set_len(0)?;
-    file.write_all(format!("{} {} {}\n", process::id(), since_epoch().as_secs(), host.trim()).as_bytes())
+    let (process, since, host) = (process::id(), since_epoch().as_secs(), environment::host_name());
+    file.write_all(format!("{process} {since} {host}\n").as_bytes())
 }
 
 /// A lock's file in words.

@@ -5,7 +5,7 @@ use super::ReportFormat;
 /// Options of `restok doctor`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DoctorOptions {
-    /// Folders, files and outputs to reach, by path or URL
+    /// Sources and outputs to reach, as passed to --source and --output
     #[arg(value_name = "URL")]
     pub(crate) url: Option<Vec<String>>,
     /// Format of the report on standard output

@@ -108,7 +108,7 @@ pub(crate) struct ProcessOptions {
 }
 
 impl ProcessOptions {
-    /// This process among those that share an output; the only one to think of where an engine hands out the units.
+    /// This process among those that share an output, or a worker whose units an engine hands out.
     ///
     /// # Errors
     /// As [`ProcessRank::detect`]; when an engine's worker is given a rank.
@@ -124,7 +124,7 @@ impl ProcessOptions {
                 return Err(SettingsError::invalid(key, given.to_string(), expected).into());
             }
         }
-        Ok(ProcessRank::ALONE)
+        Ok(ProcessRank::OF_ENGINE)
     }
 }
 

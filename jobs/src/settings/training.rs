@@ -47,7 +47,7 @@ pub(crate) struct RunOptions {
     pub(crate) allow_other_settings: Option<bool>,
     /// Of several processes that train together, wait this long for one that does not appear or answer.
     ///
-    /// The first process validates while the others wait.
+    /// The others wait while the first process draws and saves.
     #[arg(long, value_name = "SECONDS", help_heading = HOW, default_value = "1800")]
     pub(crate) group_timeout: Option<u64>,
     /// How it is seen from outside.

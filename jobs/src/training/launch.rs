@@ -1,6 +1,9 @@
 //! How a process learns that others train with it: the variables of `torchrun`, or those of Slurm beside an address to meet at.
 
-use crate::{settings::SettingsError, workers::cores_for_each_of};
+use crate::{
+    settings::SettingsError,
+    workers::{available_cores, cores_for_each},
+};
 use anyhow::{Context, Result};
 use models::{Device, DeviceChoice, ProcessGroup, Rendezvous};
 use pipeline::Limits;
@@ -13,11 +16,13 @@ pub(crate) struct Launch {
     rendezvous: Option<Rendezvous>,
     /// Which of the processes on this machine it is, and of how many.
     local: (usize, usize),
+    /// Cores that the scheduler gives each process, where it says so.
+    cores: Option<usize>,
 }
 
 impl Launch {
     /// A process that nobody trains with.
-    pub(crate) const ALONE: Self = Self { rendezvous: None, local: (0, 1) };
+    pub(crate) const ALONE: Self = Self { rendezvous: None, local: (0, 1), cores: None };
 
     /// Reads the environment through `lookup`, in which an empty variable counts as absent.
     ///
@@ -34,12 +39,14 @@ impl Launch {
             },
             None => Ok(None),
         };
-        let names = match () {
-            () if lookup("WORLD_SIZE").is_some() => ["WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"],
+        let (names, cores_name) = match () {
+            // Where Slurm starts torchrun, what it gives each task is for all processes that torchrun starts.
+            () if lookup("WORLD_SIZE").is_some() => (["WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"], None),
             // One process of a batch script sees these as well; only who wants a group says where it meets.
-            () if lookup("MASTER_ADDR").is_some() && lookup("SLURM_NTASKS").is_some() => {
-                ["SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"]
-            }
+            () if lookup("MASTER_ADDR").is_some() && lookup("SLURM_NTASKS").is_some() => (
+                ["SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"],
+                Some("SLURM_CPUS_PER_TASK"),
+            ),
             () => return Ok(Self::ALONE),
         };
         let [size_name, rank_name, local_rank_name, local_size_name] = names;
@@ -70,6 +77,7 @@ impl Launch {
                 is_open: lookup("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True"),
             }),
             local: (number(local_rank_name)?.unwrap_or(0), local_size),
+            cores: cores_name.map(number).transpose()?.flatten().filter(|&cores| cores > 0),
         })
     }
 
@@ -95,21 +103,31 @@ impl Launch {
     /// When a device is asked for that is not there.
     pub(crate) fn device(&self, choice: DeviceChoice, threads: Option<usize>) -> Result<Device> {
         let (local_rank, local_size) = self.local;
-        let devices =
-            models::initialise(&[choice], threads.or((local_size > 1).then(|| cores_for_each_of(local_size))))?;
+        let devices = models::initialise(&[choice], threads.or_else(|| self.own_cores(available_cores())))?;
         // Where there is only one, the scheduler may have bound it to this process.
         if devices.len() > 1 && local_size > devices.len() {
             let expected = format!("at most {}, one a device", devices.len());
-            return Err(SettingsError::invalid("LOCAL_WORLD_SIZE", local_size.to_string(), expected).into());
+            let name = "LOCAL_WORLD_SIZE (Slurm: SLURM_NTASKS_PER_NODE)";
+            return Err(SettingsError::invalid(name, local_size.to_string(), expected).into());
         }
         devices.get(local_rank % devices.len().max(1)).copied().context("no device to train on")
     }
 
-    /// The limits of one of the processes of this machine: those that stand for all cores are divided among them.
+    /// The limits of one of the processes of this machine: those that stand for all cores get its own.
     pub(crate) fn limits(&self, limits: Limits) -> Limits {
-        match (limits.decode_threads, self.local) {
-            (0, (_, processes @ 2..)) => Limits { decode_threads: cores_for_each_of(processes), ..limits },
+        match (limits.decode_threads, self.own_cores(available_cores())) {
+            (0, Some(decode_threads)) => Limits { decode_threads, ..limits },
             _ => limits,
+        }
+    }
+
+    /// Of the `available` cores, those of this process; `None` where it has all.
+    fn own_cores(&self, available: usize) -> Option<usize> {
+        match (self.cores, self.local) {
+            // Slurm may have bound it to them: then no others are available, and the other processes have their own.
+            (Some(cores), _) => Some(cores.min(available)),
+            (None, (_, processes @ 2..)) => Some(cores_for_each(available, processes)),
+            (None, _) => None,
         }
     }
 
@@ -165,6 +183,26 @@ mod tests {
         .expect("Slurm's");
         assert_eq!((slurm.rank(), slurm.world_size(), slurm.local), (1, 2, (1, 1)));
         assert!(!slurm.rendezvous.expect("others").is_open);
+    }
+
+    #[test]
+    fn cores_that_the_scheduler_gives_each_process_are_not_divided_again() {
+        let meeting = [("MASTER_ADDR", "host"), ("MASTER_PORT", "29500")];
+        let slurm = [("SLURM_NTASKS", "8"), ("SLURM_PROCID", "1"), ("SLURM_NTASKS_PER_NODE", "4")];
+        let torchrun = [("WORLD_SIZE", "8"), ("RANK", "1"), ("LOCAL_WORLD_SIZE", "4")];
+        let given = [("SLURM_CPUS_PER_TASK", "16")];
+        let own = |variables: &[&[(&str, &str)]], available| {
+            detect(&variables.concat()).expect("others").own_cores(available)
+        };
+        // Bound to them, and where Slurm does not bind.
+        assert_eq!(own(&[&meeting, &slurm, &given], 16), Some(16));
+        assert_eq!(own(&[&meeting, &slurm, &given], 64), Some(16));
+        // What srun did not take over from the batch script binds to fewer.
+        assert_eq!(own(&[&meeting, &slurm, &given], 1), Some(1));
+        assert_eq!(own(&[&meeting, &slurm], 64), Some(16));
+        assert_eq!(own(&[&meeting, &torchrun, &given], 16), Some(4));
+        assert_eq!(own(&[&meeting, &torchrun], 2), Some(1));
+        assert_eq!(own(&[&given], 64), None);
     }
 
     #[test]

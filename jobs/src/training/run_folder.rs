@@ -272,11 +272,13 @@ impl RunFolder {
 
     /// Whether the finished weights of `steps` updates are in the folder of this name.
     pub(crate) fn has_published(&self, (name, steps, stored): (&str, u64, Precision)) -> bool {
-        let about = self.about(steps, stored);
         let there = fs::read(self.root.join(name).join(ABOUT_FILE)).ok();
         let there = there.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
-        there
-            .is_some_and(|there| ["steps", "settings", "changes", "weights"].iter().all(|key| there[key] == about[key]))
+        let about = self.about(steps, stored);
+        let is_same = |there: serde_json::Value| {
+            about.as_object().is_some_and(|about| about.iter().all(|(key, value)| there[key] == *value))
+        };
+        there.is_some_and(is_same)
     }
 
     /// Writes the finished weights of `steps` updates, and what they score, into a folder of this name.

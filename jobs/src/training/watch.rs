@@ -69,7 +69,7 @@ impl LossCheck {
         self.overflows = if overflowed { self.overflows + 1 } else { 0 };
         ensure!(
             self.overflows < MOST_OVERFLOWS,
-            "step {step}: {MOST_OVERFLOWS} looks in a row found float16 overflowing. {NEXT}"
+            "step {step}: {MOST_OVERFLOWS} checks in a row found float16 overflowing. {NEXT}"
         );
         let broken: Vec<_> = scalars
             .iter()

@@ -118,20 +118,29 @@ impl Learner {
         group.all_equal(&sums.f_to_device(tch::Device::Cpu)?)
     }
 
+    /// How many processes train together.
+    fn processes(&self) -> usize {
+        self.group().map_or(1, |group| group.world_size())
+    }
+
     /// Adds the gradients of a micro-batch: of its fraction of `loss`.
     pub(super) fn learn(&self, loss: &Tensor, micro_batch: MicroBatch) -> Result<(), ModelError> {
-        let loss = loss.f_mul_scalar(micro_batch.fraction())?;
         let loss = match &self.loss_scale {
-            Some(scale) => scale.scaled(&loss)?,
-            None => loss,
+            // Divided by the processes as well, which `update` takes off: scaled gradients are as large as those of one process that makes
+            // all micro-batches, and overflow at the same steps.
+            Some(scale) => {
+                let micro_batches = micro_batch.count * self.processes();
+                scale.scaled(&loss.f_mul_scalar(1.0 / micro_batches as f64)?)?
+            }
+            None => loss.f_mul_scalar(micro_batch.fraction())?,
         };
         micro_batch.backward(&loss, self.reducer.as_ref())
     }
 
     /// Moves the parameters by the gradients that were added since the last update, and the average after them.
     pub(super) fn update(&mut self, learning_rate: f64, report: &mut StepReport) -> Result<(), ModelError> {
-        let gradients = self.optimizer.gradients();
-        let found_infinite = self.loss_scale.as_ref().map(|scale| scale.unscale(&gradients)).transpose()?;
+        let (gradients, processes) = (self.optimizer.gradients(), self.processes());
+        let found_infinite = self.loss_scale.as_ref().map(|scale| scale.unscale(&gradients, processes)).transpose()?;
         if let Some(found_infinite) = &found_infinite {
             report.add(StepReport::OVERFLOWED, found_infinite, 1.0)?;
         }

@@ -26,7 +26,7 @@ fn config() -> TokenizerConfig {
     TokenizerConfig::from_json(&config.to_string(), Path::new("test")).expect("a sound configuration")
 }
 
-fn recipe() -> TokenizerRecipe {
+pub(super) fn recipe() -> TokenizerRecipe {
     let learning_rate = CosineSchedule { peak: 4e-3, end: 4e-4, warmup_steps: 4, steps: 60 };
     TokenizerRecipe {
         seed: 7,
@@ -82,7 +82,10 @@ pub(super) fn trainer() -> TokenizerTrainer {
 }
 
 pub(super) fn trainer_in(precision: Precision) -> TokenizerTrainer {
-    let recipe = TokenizerRecipe { precision, ..recipe() };
+    trainer_of(TokenizerRecipe { precision, ..recipe() })
+}
+
+pub(super) fn trainer_of(recipe: TokenizerRecipe) -> TokenizerTrainer {
     TokenizerTrainer::new(config(), recipe, &FrozenFiles::default(), device()).expect("built")
 }
 
