@@ -42,6 +42,8 @@ engine_kubernetes_to := >'$(MANIFEST)' && echo "start it: kubectl create -f '$(M
 RUN_JOB = $(engine_$(ENGINE))
 RUN_JOB_TO = $(engine_$(ENGINE)_to)
 CHECK_ENGINE = [ -n "$(engine_$(ENGINE))" ] || { echo "ENGINE=$(ENGINE): expected local, ray, slurm or kubernetes"; exit 42; }
+# What is done without the settings that are named is small, and done here.
+CHECK_LOCAL = [ "$(ENGINE)" = local ] || { echo "ENGINE=$(ENGINE): set $(1), without which this target runs a small example on this machine"; exit 42; }
 # --- settings of tokenize-imagenet ---------------------------------------------------------------------------------
 TOKENIZER ?= hf://xushu-me/restok_l_128.r256_in1k
 DEVICES ?= auto
@@ -195,11 +197,12 @@ fashion-mnist-generator: fashion-mnist-tokens ## train the generator of samples/
 
 .PHONY: tokenize-imagenet
 tokenize-imagenet: ## tokenize IMAGENET= into TOKENS= with the published checkpoint; without them, the sample
+	@$(CHECK_ENGINE)
 ifeq ($(IMAGENET)$(TOKENS),)
+	@$(call CHECK_LOCAL,both IMAGENET=s3://... and TOKENS=s3://...)
 	@echo "IMAGENET= and TOKENS= are not set: this is the demo on the built-in sample"
 	@$(MAKE) demo
 else
-	@$(CHECK_ENGINE)
 	@[ -n "$(IMAGENET)" ] && [ -n "$(TOKENS)" ] || { echo "set both IMAGENET=s3://... (images) and TOKENS=s3://... (output)"; exit 42; }
 	@[ -n "$(crop_$(VIEWS))" ] || { echo "VIEWS=$(VIEWS): expected 1 (centre), 2 (centre and mirror image) or 10 (ten-crop)"; exit 42; }
 	@$(MAKE) build-engine
@@ -209,13 +212,14 @@ endif
 
 .PHONY: generate-fid
 generate-fid: ## make the evaluation set of RECIPE= in SAMPLES= with GENERATOR= and TOKENIZER=; without SAMPLES=, a small set with the models that ship
+	@$(CHECK_ENGINE)
 ifeq ($(SAMPLES),)
+	@$(call CHECK_LOCAL,SAMPLES=s3://...)
 	@echo "SAMPLES= is not set: this is a small set of clothes, with the generator that ships"
 	@$(MAKE) build
 	target/release/restok generate --generator samples/fashion-mnist/generator --tokenizer samples/fashion-mnist/tokenizer \
 		--output data/fashion-mnist-samples --count 10000 --guidance-scale 2 --devices '$(DEVICES)' $(GENERATE_ARGS)
 else
-	@$(CHECK_ENGINE)
 	@$(MAKE) build-engine
 	$(RUN_JOB) generate --generator '$(GENERATOR)' --tokenizer '$(TOKENIZER)' --output '$(SAMPLES)' \
 		$(if $(RECIPE),--recipe '$(RECIPE)') --devices '$(DEVICES)' $(GENERATE_ARGS) $(RUN_JOB_TO)
@@ -223,14 +227,15 @@ endif
 
 .PHONY: evaluate
 evaluate: ## score SAMPLES= against REFERENCE= with the network INCEPTION=; without SAMPLES=, the tokenizer that ships, by how many tokens are kept
+	@$(CHECK_ENGINE)
 ifeq ($(SAMPLES),)
+	@$(call CHECK_LOCAL,SAMPLES=s3://...)
 	@echo "SAMPLES= is not set: this is how the bundled tokenizer reconstructs ten images from the first 1, 2, 4 … tokens"
 	@$(MAKE) build
 	target/release/restok evaluate --protocol rfid --source samples/fashion-mnist/images --tokenizer samples/fashion-mnist/tokenizer \
 		--keep 1,2,4,8,16,32 --allow count,resize --output '$(EVALUATION)' --devices '$(DEVICES)' \
 		$(if $(INCEPTION),--inception '$(INCEPTION)') $(EVALUATE_ARGS)
 else
-	@$(CHECK_ENGINE)
 	@[ -n "$(INCEPTION)" ] || { echo "set INCEPTION=... (the Inception network as safetensors: docs/evaluating.md says where it is from)"; exit 42; }
 	@$(MAKE) build-engine
 	$(RUN_JOB) evaluate --source '$(SAMPLES)' --inception '$(INCEPTION)' --output '$(EVALUATION)' --devices '$(DEVICES)' \

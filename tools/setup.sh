@@ -171,13 +171,15 @@ browser_there() {
   place chromedriver "$driver"
 }
 
-# Tries to install it, once. A mirror that does not answer must not hold up the tests.
-browser_by_apt() {
-  local log=.deps/browser.log patience=(-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15)
-  say "installing chromium and chromium-driver with apt-get, for the whole system"
+# Tries to install packages for the whole system, once, and writes the first file. Succeeds if `there` then does; else `reason` says why
+# not. A mirror that does not answer must not hold up the tests.
+by_apt() {
+  local log=$1 there=$2 patience=(-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15)
+  shift 2
+  say "installing $* with apt-get, for the whole system"
   if { apt-get "${patience[@]}" update && DEBIAN_FRONTEND=noninteractive apt-get "${patience[@]}" install --yes \
-    --no-install-recommends chromium chromium-driver; } >"$log" 2>&1; then
-    if browser_there; then rm -f "$log"; return; fi
+    --no-install-recommends "$@"; } >"$log" 2>&1; then
+    if "$there"; then rm -f "$log"; return; fi
     reason="apt-get installed packages, but $reason"
   else
     reason="apt-get could not install it: $(grep -m 1 '^E:' "$log" || echo "see $log")"
@@ -206,7 +208,7 @@ browser() {
       say "the page of restok report will not be tested in a browser: $(cat .deps/no-browser)"
       return
     fi
-    if browser_by_apt; then return; fi
+    if by_apt .deps/browser.log browser_there chromium chromium-driver; then return; fi
     printf '%s\n' "$digest" >"$tried"
   fi
   no_browser "no Chromium with its driver that the test can use: $reason. $hint, then 'make setup-browser'"
@@ -288,22 +290,14 @@ slurm_there() {
 
 # Installs it without a start of its services: the tests start daemons of their own, with files of their own.
 slurm_by_apt() {
-  local log=.deps/slurm.log patience=(-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15)
-  local policy=/usr/sbin/policy-rc.d made=
-  say "installing slurmctld, slurmd, slurm-client and munge with apt-get, for the whole system"
+  local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
-    made=yes
+    # Also where this script is interrupted: no service of the system would start any more.
+    trap "rm -f '$policy'" EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
   fi
-  if { apt-get "${patience[@]}" update && DEBIAN_FRONTEND=noninteractive apt-get "${patience[@]}" install --yes \
-    --no-install-recommends slurmctld slurmd slurm-client munge; } >"$log" 2>&1; then
-    if slurm_there; then rm -f "$log"; else reason="apt-get installed packages, but $reason"; fi
-  else
-    reason="apt-get could not install it: $(grep -m 1 '^E:' "$log" || echo "see $log")"
-  fi
-  if [ "$made" ]; then rm -f "$policy"; fi
-  slurm_there >/dev/null
+  by_apt .deps/slurm.log slurm_there slurmctld slurmd slurm-client munge
 }
 
 no_slurm() {

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from restok.documents import Tokenizer
-from restok.epoch_batches import epoch_order
+from restok.epoch_batches import order_of
 from restok.errors import SettingsError
 from restok.token_tables import Filter, Source, TokenTables
 from restok.window_reader import WindowReader
@@ -39,7 +39,7 @@ class TokenDataset(Dataset[tuple[torch.Tensor, int]]):
             source, filter=filter, one_view=one_view, missing_label=missing_label, verify=verify, threads=threads
         )
         self.dtype = dtype
-        self._order = epoch_order(self._tables, seed, False, memory_bytes)
+        self._order = order_of(self._tables, seed, False, memory_bytes)
         if self._order.window_bytes is not None:
             total = sum(self._order.bytes)
             raise SettingsError(f"tokens of {total} bytes, expected at most memory_bytes={memory_bytes}: allow more, or take a TokenLoader")

@@ -49,7 +49,7 @@ def decode(
     output = rows.output if isinstance(rows, Encoded) else rows
     if not isinstance(output, Output):
         output = open_output(output, allow_unfinished=True)
-    image_ids = list(_all_ids(output) if image_ids is None else image_ids)
+    image_ids = _all_ids(output) if image_ids is None else list(image_ids)
     _check_ids(image_ids)
     keep = output.levels.tokens_per_image if keep is None else keep
     with tempfile.TemporaryDirectory(prefix="restok-decode-") as folder:
@@ -67,7 +67,7 @@ def _all_ids(output: Output) -> list[str]:
     if output.counts.written > _MOST_IMAGES:
         raise SettingsError(f"{output.url} has {output.counts.written} images, expected at most {_MOST_IMAGES}: name some by image_ids")
     batches = output.batches(["image_id", "view"])
-    return [key for batch in batches for key, view in zip(*map(list, batch.to_pydict().values()), strict=True) if view == 0]
+    return [row["image_id"] for batch in batches for row in batch.to_pylist() if row["view"] == 0]
 
 
 def _check_ids(image_ids: Sequence[str]) -> None:

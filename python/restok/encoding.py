@@ -48,12 +48,13 @@ class Encoded:
         self._folder = folder
         #: The output: provenance, levels, counts, tables.
         self.output: Output = open_output(Path(folder.name) / "output")
-        table = pa.Table.from_batches(list(self.output.batches())).combine_chunks()
+        # Tables and not batches, of which an output of rejects alone has none.
+        table = pa.concat_tables(self.output.read_tokens(file) for file in self.output.token_files).combine_chunks()
         first = table.column("view").to_numpy() == 0
         #: The codes of the first view of each image that has some: [images, tokens].
         self.codes: Codes = codes(table)[first]
         #: The codes of all views: [images, views, tokens].
-        self.codes_of_views: Codes = codes(table).reshape(len(self.codes), self.output.views, -1)
+        self.codes_of_views: Codes = codes(table).reshape(len(self.codes), self.output.views, self.levels.tokens_per_image)
         #: The keys of those images in `output`.
         self.image_ids: list[str] = [key for key, is_first in zip(table.column("image_id").to_pylist(), first, strict=True) if is_first]
         #: The place of each of them among the images that were given.
@@ -92,7 +93,7 @@ def encode(
 
     Args:
         images: of Pillow, arrays of bytes [height, width, 3] or [height, width], encoded files in memory (`bytes`), or paths of files. An image
-            that cannot be read is a reject, and ends nothing; without one that can be, there is an error.
+            that cannot be read is a reject, and ends nothing.
         tokenizer: a local folder, or hf://owner/name.
         crop: how images are cropped; adm-center-SIZE at the tokenizer's resolution, unless given.
         precision, devices, batch_size: those of the program.

@@ -53,7 +53,7 @@ class EpochBatches:
             raise SettingsError(f"rank {rank} of world size {world_size}, expected 0 to {world_size - 1}")
         self._batch_size, self._rank, self._world_size, self._drop_last = batch_size, rank, world_size, drop_last
         self.images = tables.images
-        self._order = epoch_order(tables, seed, shuffle, memory_bytes)
+        self._order = order_of(tables, seed, shuffle, memory_bytes)
         self._reader = WindowReader(tables, self._order)
         parts = f"{tables.digest()} {seed} {shuffle} {self._order.window_bytes}\n"
         #: SHA-256 of all that the order follows from: a position means something only where this is what it was.
@@ -64,7 +64,7 @@ class EpochBatches:
         return sum(1 for _ in self._spans(0))
 
     def after(self, position: Position, batches: int) -> Position:
-        """The position behind so many batches of every rank; the next epoch, where none is left of this one."""
+        """The position after so many batches of every rank; the next epoch, where none is left of this one."""
         taken = position.taken + batches * self._step
         is_over = self.images - taken < (self._step if self._drop_last else 1)
         return Position(position.epoch + 1, 0) if is_over else Position(position.epoch, taken)
@@ -75,7 +75,7 @@ class EpochBatches:
         for number, (first, end) in enumerate(self._spans(start.taken)):
             if number % workers == worker:
                 codes, labels = windows.rows(first, end)
-                # What this worker takes next comes behind the turn of all of them.
+                # What this worker takes next comes after the turn of all of them.
                 yield Batch(codes, labels, self.after(start, number + workers - worker))
 
     @property
@@ -98,8 +98,8 @@ class EpochBatches:
             yield start, end
 
 
-def epoch_order(tables: TokenTables, seed: int, shuffle: bool, memory_bytes: int) -> EpochOrder:
-    """The order of some tables."""
+def order_of(tables: TokenTables, seed: int, shuffle: bool, memory_bytes: int) -> EpochOrder:
+    """The order of the epochs of some tables."""
     if not 0 <= seed <= _MOST_SEED:
         raise SettingsError(f"seed {seed}, expected 0 to {_MOST_SEED}")
     return EpochOrder.of(seed, [(file.images, tables.bytes_of(file)) for file in tables.files], memory_bytes, shuffle)

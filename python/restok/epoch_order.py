@@ -35,7 +35,7 @@ class Window:
     epoch: int
     #: Its number in the epoch.
     number: int
-    #: Images of the epoch in front of it.
+    #: Images of the epoch before it.
     first: int
     #: Its files, by their places in the list, in the order of the epoch.
     files: tuple[int, ...]

@@ -32,7 +32,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             for tokens, labels in loader:
                 ...
 
-    Each pass over it is an epoch. One that was broken off goes on behind the last batch that was taken; `set_epoch` begins one from its
+    Each pass over it is an epoch. One that was interrupted continues after the last batch that was taken; `set_epoch` begins one from its
     start. Of several ranks each takes its own batches; all of them together are the epoch, once.
 
     `state_dict` tells where it is, and `load_state_dict` goes on there with the batches that would have come, also in another number of ranks
@@ -68,7 +68,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
             seed: what order and views follow from, 0 to 2^64 - 1.
             shuffle: False for the order of the tables.
             drop_last: leave out the last images of an epoch, where they do not fill a batch in every rank. Without it the ranks share them, and
-                some may have a batch less than others, which trainings that wait for each other at every step do not bear.
+                some may have a batch less than others, and ranks that wait for each other at every step would then hang.
             one_view: False for every view as an image of its own.
             filter: which rows to take: an expression of pyarrow.compute, or a function that makes a mask of a table of the columns
                 (all but `tokens`). An image of which no view is left is left out.
@@ -122,7 +122,7 @@ class TokenLoader(IterableDataset[TokenBatch]):
         return self._state(self._position)
 
     def state_after(self, batches: int) -> dict[str, Any]:
-        """The state behind so many more batches of this epoch."""
+        """The state after so many more batches of this epoch."""
         return self._state(self._batches.after(self._position, batches))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,16 +1,9 @@
-"""An output of restok: what is in it, where it came from, and its tables as Arrow.
-
-What counts are the manifest of a finished output, and the markers of the units of an unfinished one. Only the files that these name are
-read; a file without them does not exist.
-"""
+"""An output of restok: what is in it, where it came from, and its tables as Arrow."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-
 from typing import Any
 
 import pyarrow as pa
@@ -18,48 +11,21 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as papq
 
-from restok.documents import (
-    Document,
-    FileRecord,
-    RowCounts,
-    Tokenizer,
-    add_row_counts,
-    read_file_record,
-    read_file_records,
-    read_row_counts,
-    read_settings,
-)
+from restok.contents import Contents, decoded, plan_head, read_contents
+from restok.documents import FileRecord, RowCounts, Tokenizer
 from restok.errors import OutputError
 from restok.levels import Levels
 from restok.storage import Storage
 from restok.token_columns import check_token_schema
 
-_OWNER_PATH = "_plan/owner.json"
-_MANIFEST_PATH = "_manifest.json"
-_SUCCESS_PATH = "_SUCCESS"
 # What a file says of itself alone, and not of the output.
 _KEYS_OF_A_FILE = {"restok.unit"}
-# Markers are small: latency is all they cost.
-_MARKERS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class _Contents:
-    """What the manifest says, or the markers together."""
-
-    finished: bool
-    plan: str
-    settings: Mapping[str, Any]
-    tokenizer: Tokenizer
-    counts: RowCounts
-    token_files: tuple[FileRecord, ...]
-    image_files: tuple[FileRecord, ...]
 
 
 class Output:
     """An output of restok. Made by `restok.open`; holds no table in memory, and can be sent to another process."""
 
-    def __init__(self, storage: Storage, contents: _Contents) -> None:
+    def __init__(self, storage: Storage, contents: Contents) -> None:
         """For `restok.open`."""
         self._storage, self._contents = storage, contents
 
@@ -126,12 +92,12 @@ class Output:
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes by label, where the source gives them; else empty. Reads the head of the plan."""
-        names = _plan_head(self._storage, self.plan).get("class_names", list)
+        names = plan_head(self._storage, self.plan).get("class_names", list)
         return tuple(map(str, names))
 
     @property
     def token_columns(self) -> tuple[str, ...]:
-        """Columns of the tokens table: those of drawn samples have `sample` and `seed` besides. Reads the foot of the first file."""
+        """Columns of the tokens table: those of drawn samples have `sample` and `seed` besides. Reads the footer of the first file."""
         return tuple(self._token_schema.names)
 
     def provenance(self, file: FileRecord | None = None) -> dict[str, str]:
@@ -177,9 +143,9 @@ class Output:
                 if digest != file.sha256:
                     raise OutputError(f"{address}: its SHA-256 is {digest}, but {self._named_by} says {file.sha256}")
                 source = pa.BufferReader(content)
-            parquet = _decoded(address, lambda: papq.ParquetFile(source))
+            parquet = decoded(address, lambda: papq.ParquetFile(source))
             check_token_schema(parquet.schema_arrow, self.levels.tokens_per_image, address)
-            table = _decoded(address, lambda: parquet.read(columns=columns, use_threads=False))
+            table = decoded(address, lambda: parquet.read(columns=columns, use_threads=False))
         if table.num_rows != file.rows:
             raise OutputError(f"{address}: {table.num_rows} rows, but {self._named_by} says {file.rows}")
         return table
@@ -206,7 +172,7 @@ class Output:
     def _schema_of(self, file: FileRecord) -> pa.Schema:
         """The columns of a file, with all that it says of itself."""
         with self._opened(file) as source:
-            parquet = _decoded(self.address_of(file), lambda: papq.ParquetFile(source))
+            parquet = decoded(self.address_of(file), lambda: papq.ParquetFile(source))
             pairs = parquet.metadata.metadata or {}
             return parquet.schema_arrow.with_metadata({key: pairs[key] for key in pairs if key.startswith(b"restok.")})
 
@@ -257,84 +223,4 @@ def open_output(url: str | os.PathLike[str], *, allow_unfinished: bool = False, 
     `Output.finished` says so. `filesystem`, of pyarrow or fsspec, takes the place of the one that the address names.
     """
     storage = Storage(url, filesystem)
-    owner = storage.read_if_exists(_OWNER_PATH)
-    if owner is None:
-        raise OutputError(f"{storage.url}: {_OWNER_PATH} is missing, expected an output of restok")
-    plan = Document.parse(storage.address_of(_OWNER_PATH), owner.to_pybytes()).get("plan", str)
-    finished = storage.sizes([_SUCCESS_PATH])[0] is not None
-    if not finished and not allow_unfinished:
-        raise OutputError(
-            f"{storage.url}: is not finished ({_SUCCESS_PATH} is missing): run its job to the end or `restok finalize`, or open it with "
-            "allow_unfinished=True for the units that are complete"
-        )
-    return Output(storage, _finished_contents(storage, plan) if finished else _unfinished_contents(storage, plan))
-
-
-def _finished_contents(storage: Storage, plan: str) -> _Contents:
-    address = storage.address_of(_MANIFEST_PATH)
-    text = storage.read(_MANIFEST_PATH, f"is missing, but {_SUCCESS_PATH} is there")
-    manifest = Document.parse(address, text.to_pybytes())
-    found = manifest.get("plan", str)
-    if found != plan:
-        raise OutputError(f"{address}: speaks of plan {found[:8]}, but the output belongs to {plan[:8]}")
-    counts = read_row_counts(manifest)
-    counts.check(address)
-    settings, tokenizer = read_settings(manifest)
-    token_files, image_files = read_file_records(manifest, "tokens"), read_file_records(manifest, "images")
-    _check_rows(address, counts, token_files)
-    return _Contents(True, plan, settings, tokenizer, counts, token_files, image_files)
-
-
-def _unfinished_contents(storage: Storage, plan: str) -> _Contents:
-    settings, tokenizer = read_settings(_plan_head(storage, plan))
-    folder = f"_state/{plan[:8]}"
-    units = [int(name.removesuffix(".json")) for name in storage.names_in(folder) if name.removesuffix(".json").isdecimal()]
-    names = [f"{unit:05}.json" for unit in sorted(units)]
-    counts, token_files, image_files = [], [], []
-    with ThreadPoolExecutor(_MARKERS_AT_ONCE) as pool:
-        for path, text in pool.map(lambda name: (f"{folder}/{name}", storage.read(f"{folder}/{name}")), names):
-            marker = Document.parse(storage.address_of(path), text.to_pybytes())
-            found = marker.get("plan", str)
-            if found != plan:
-                raise OutputError(f"{marker.address}: speaks of plan {found[:8]}, but the output belongs to {plan[:8]}")
-            counts.append(read_row_counts(marker))
-            token_files.append(read_file_record(marker.part("tokens")))
-            image_files.append(read_file_record(marker.part("images")))
-    total = add_row_counts(counts)
-    address = storage.address_of(folder)
-    total.check(address)
-    _check_rows(address, total, token_files)
-    return _Contents(False, plan, settings, tokenizer, total, tuple(token_files), tuple(image_files))
-
-
-def _check_rows(address: str, counts: RowCounts, files: Sequence[FileRecord]) -> None:
-    rows = sum(file.rows for file in files)
-    if rows != counts.token_rows:
-        raise OutputError(f"{address}: files of {rows} rows, but its row counts say {counts.token_rows}")
-    for file in files:
-        if file.rows % counts.views:
-            raise OutputError(f"{address}: {file.path} with {file.rows} rows, expected a multiple of {counts.views} views")
-
-
-def _plan_head(storage: Storage, plan: str) -> Document:
-    """The first line of the plan: its settings and classes."""
-    path = f"_plan/{plan[:8]}.jsonl.zst"
-    address = storage.address_of(path)
-    content = storage.read(path, f"is missing, but {_OWNER_PATH} names this plan")
-
-    def first_line() -> bytes:
-        with pa.input_stream(pa.BufferReader(content), compression="zstd") as lines:
-            head = b""
-            while b"\n" not in head and (more := lines.read(1 << 16)):
-                head += more
-            return head.partition(b"\n")[0]
-
-    return Document.parse(address, _decoded(address, first_line))
-
-
-def _decoded(address: str, decode: Callable[[], Any]) -> Any:
-    """What `decode` makes of a file. Whatever Arrow says against it is put behind the file's address."""
-    try:
-        return decode()
-    except (pa.ArrowException, OSError) as error:
-        raise OutputError(f"{address}: cannot be read as a file of restok: {error}") from error
+    return Output(storage, read_contents(storage, allow_unfinished))

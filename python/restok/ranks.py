@@ -12,11 +12,7 @@ def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, 
     """The rank of this process and how many there are: as given, or those of torch.distributed, or of what started it (RANK, WORLD_SIZE)."""
     if (rank is None) != (world_size is None):
         raise SettingsError(f"rank {rank} of world size {world_size}, expected both or neither")
-    if rank is None or world_size is None:
-        rank, world_size = _detected()
-    if not 0 <= rank < world_size:
-        raise SettingsError(f"rank {rank} of world size {world_size}, expected 0 to {world_size - 1}")
-    return rank, world_size
+    return _detected() if rank is None or world_size is None else (rank, world_size)
 
 
 def worker_and_workers() -> tuple[int, int]:

@@ -6,6 +6,7 @@ variables. Any other scheme is left to fsspec.
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +14,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from restok.errors import OutputError, SettingsError
+
+#: Small requests that are made at the same time: latency is all they cost.
+REQUESTS_AT_ONCE = 16
 
 
 class Storage:
@@ -61,8 +65,11 @@ class Storage:
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
         """The size of each file; None where it is not there."""
-        infos = self.filesystem.get_file_info([self.path_of(path) for path in paths])
-        return [info.size if info.type == pafs.FileType.File else None for info in infos]
+        filesystem, places = self.filesystem, [self.path_of(path) for path in paths]
+        # Given all at once, pyarrow asks for one after the other.
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            infos = pool.map(filesystem.get_file_info, places)
+            return [info.size if info.type == pafs.FileType.File else None for info in infos]
 
     def names_in(self, folder: str) -> list[str]:
         """Names of the files right below a folder, sorted."""
@@ -80,7 +87,7 @@ class Storage:
 
 
 def _connect(address: str, given: Any) -> tuple[pafs.FileSystem, str]:
-    """The file system of an address, and the path in it without a slash behind."""
+    """The file system of an address, and the path in it without a slash at its end."""
     parts = urlsplit(address)
     scheme = parts.scheme if "://" in address else ""
     in_store = f"{parts.netloc}{unquote(parts.path)}".rstrip("/")
@@ -155,7 +162,7 @@ def _without_credentials(address: str) -> str:
     if "://" not in address:
         return address
     parts = urlsplit(address)
-    # With Azure, what stands in front of the host is the container.
+    # With Azure, what stands before the host is the container.
     keeps_user = parts.scheme in ("abfs", "abfss") and ":" not in parts.netloc.partition("@")[0]
     host = parts.netloc if keeps_user else parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"

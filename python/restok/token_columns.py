@@ -74,7 +74,7 @@ def _matrix(column: pa.Array | pa.ChunkedArray) -> Codes:
         if column.num_chunks > 1:
             raise SettingsError(f"tokens in {column.num_chunks} pieces, expected one: take batches, or combine_chunks(), which copies")
         column = column.chunk(0)
-    # All values of the list's memory, those of rows in front of a slice and behind it included.
+    # All values of the list's memory, those of rows before a slice and after it included.
     first, last = column.offset * size, (column.offset + len(column)) * size
     values = column.values.slice(first, last - first)
     if nulls := column.null_count or values.null_count:

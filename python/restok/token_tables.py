@@ -42,7 +42,7 @@ class TokenFile:
     kept: npt.NDArray[np.bool_] | None
     #: Views of each image that are left: those of images without any are not there.
     counts: npt.NDArray[np.int64]
-    #: Images of the list in front of it.
+    #: Images of the list before it.
     first_image: int
 
     @property

@@ -7,7 +7,7 @@
 //! measure table SOURCE OUTPUT CROP
 //! measure sample GENERATOR TOKENIZER KIND PRECISION BATCH REPEATS THREADS
 //! measure train-generator GENERATOR PRECISION BATCH REPEATS THREADS
-//! measure train-group CONFIG BATCH STEPS REPEATS
+//! measure train-group CONFIG BATCH STEPS REPEATS [RANK PROCESSES PORT]
 //! measure fid SAMPLES REFERENCE REPEATS THREADS
 //! ```
 
@@ -61,8 +61,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             let sizes = Sizes { batch: batch.parse()?, repeats: repeats.parse()?, threads: threads.parse()? };
             train_generator(generator.as_ref(), precision.parse()?, sizes)?
         }
-        ["train-group", config, batch, steps, repeats] => {
-            train_group(config.as_ref(), batch.parse()?, steps.parse()?, repeats.parse()?)?
+        ["train-group", config, batch, steps, repeats, ref group @ ..] => {
+            let rendezvous = match *group {
+                [] => None,
+                [rank, processes, port] => Some(Rendezvous {
+                    host: "localhost".to_owned(),
+                    port: port.parse()?,
+                    rank: rank.parse()?,
+                    world_size: processes.parse()?,
+                    is_open: false,
+                }),
+                _ => return Err("a group is RANK PROCESSES PORT".into()),
+            };
+            train_group(config.as_ref(), batch.parse()?, steps.parse()?, repeats.parse()?, rendezvous)?
         }
         ["fid", samples, reference, repeats, threads] => {
             fid(samples.as_ref(), reference.as_ref(), repeats.parse()?, threads.parse()?)?
@@ -232,24 +243,13 @@ fn random_rows(config: &GeneratorConfig, rows: usize) -> Result<(TokenBatch, Vec
     Ok((TokenBatch::try_new(codes, tokens)?, classes))
 }
 
-/// Time of a step of `batch` random rows on one thread, the mean over `steps`, in each repeat: in the group of processes that `torchrun`'s
-/// variables name, or without one where there are none.
-fn train_group(config: &Path, batch: usize, steps: usize, repeats: usize) -> Measured {
+/// Time of a step of `batch` random rows on one thread, the mean over `steps`, in each repeat: in a group of processes, or without one.
+fn train_group(config: &Path, batch: usize, steps: usize, repeats: usize, rendezvous: Option<Rendezvous>) -> Measured {
     let device = initialise(&[DeviceChoice::Cpu], Some(1))?[0];
     let config = GeneratorConfig::from_json(&fs::read_to_string(config)?, config)?;
     let rows = [random_rows(&config, batch)?];
     let mut trainer = GeneratorTrainer::new(config, GeneratorRecipe::published(), device)?;
-    #[expect(clippy::disallowed_methods, reason = "torchrun says it in no other way")]
-    let told = |name: &str| std::env::var(name);
-    if told("RANK").is_ok() {
-        let number = |name: &str| -> Result<usize, Box<dyn Error>> { Ok(told(name)?.parse()?) };
-        let rendezvous = Rendezvous {
-            host: told("MASTER_ADDR")?,
-            port: number("MASTER_PORT")?.try_into()?,
-            rank: number("RANK")?,
-            world_size: number("WORLD_SIZE")?,
-            is_open: false,
-        };
+    if let Some(rendezvous) = rendezvous {
         trainer.distribute(&ProcessGroup::meet(&rendezvous, device, Duration::from_secs(60))?, 0)?;
     }
     // The first steps pay for what is set up once.

@@ -143,9 +143,10 @@ class Slurm:
         return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines if line]
 
     def hurry(self, job):
-        """A task that was queued again waits a while, which tests need not."""
+        """A task that was queued again waits a while, which tests need not, but for the end of its script: Slurm would take it for that
+        of the next start, which is what it has tasks wait for."""
         for task in self.tasks(job):
-            if task["JobState"] == "PENDING" and int(task["Restarts"]):
+            if task["JobState"] == "PENDING" and int(task["Restarts"]) and not steps(task["JobId"]):
                 subprocess.run(
                     ["scontrol", "update", f"JobId={task['JobId']}", "StartTime=now"],
                     env=self.environment, capture_output=True, check=False,
@@ -179,6 +180,15 @@ def descendants(process):
     for parent in found:
         found += [child for child, of in parents.items() if of == parent]
     return found
+
+
+def steps(job):
+    """The processes of Slurm that look after the scripts and steps of a job, and tell the controller when these have ended."""
+    titles = set()
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            titles.add(command.read_bytes().rstrip(b"\0").decode(errors="replace"))
+    return [title for title in titles if title.startswith(f"slurmstepd: [{job}.")]
 
 
 def is_there():

@@ -594,6 +594,8 @@ def test_images_of_every_form_have_the_same_codes(clothes):
     assert encoded.positions == [0, 1, 2, 3, 4, 5, 7] and len(encoded) == 7
     assert len({tuple(row) for row in encoded.codes.tolist()}) == 1
     assert [(reject.position, reject.reason) for reject in encoded.rejects] == [(6, "unsupported")] and "no image" in encoded.rejects[0].error
+    none = restok.encode([b"no image", b""], tokenizer=CLOTHES / "tokenizer", devices="cpu")
+    assert none.codes.shape == (0, 32) and none.codes_of_views.shape == (0, 1, 32) and [reject.reason for reject in none.rejects] == ["unsupported", "empty"]
     with pytest.raises(restok.SettingsError, match="an array of float32"):
         restok.encode([array.astype(np.float32)], tokenizer=CLOTHES / "tokenizer")
 
@@ -608,7 +610,7 @@ def test_images_come_back(clothes):
     encoded = restok.encode([*clothes, b"no image"], tokenizer=CLOTHES / "tokenizer", devices="cpu")
     pictures = restok.decode(encoded, tokenizer=CLOTHES / "tokenizer", device="cpu")
     assert [picture.size for picture in pictures] == [(32, 32)] * 10
-    originals = [np.asarray(conftest_image(path), float) for path in clothes]
+    originals = [np.asarray(cropped(path), float) for path in clothes]
     errors = [np.abs(np.asarray(picture, float) - original).mean() for picture, original in zip(pictures, originals, strict=True)]
     # The nearest original is its own.
     for picture, error in zip(pictures, errors, strict=True):
@@ -617,7 +619,7 @@ def test_images_come_back(clothes):
     assert len(coarse) == 1 and coarse[0].tobytes() != pictures[3].tobytes()
 
 
-def conftest_image(path):
+def cropped(path):
     """An original, as the crop shows it to the tokenizer: 28 pixels and a border."""
     import PIL.Image
 

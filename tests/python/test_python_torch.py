@@ -58,7 +58,7 @@ def test_a_state_goes_on_with_the_batches_that_would_have_come(numbered):
     assert again.state_after(5) == loader_state(file)
     again.load_state_dict(loader_state(file))
     assert [pass_over(again), pass_over(again)] == expected
-    # One that was broken off goes on by itself.
+    # One that was interrupted goes on by itself.
     third = restok.TokenLoader(numbered, 16, seed=1, memory_bytes=5000)
     for number, _ in enumerate(third):
         if number == 4:

@@ -37,8 +37,8 @@ class Worker:
 
     def does(self, unit, by="here", images=10, **rejected):
         self.units.remove(unit)
+        self.says("begun", unit=unit)
         if by == "here":
-            self.says("begun", unit=unit)
             self.says("done", unit=unit, by=by, images=images, rejected=rejected, rows=images, seconds=0.1)
         else:
             self.says("done", unit=unit, by=by)
@@ -139,8 +139,10 @@ def test_units_of_a_worker_that_cannot_be_reached_do_not_wait_for_its_death(run)
     one.does(0)
     one.does(1)
     assert one.units[-2:] == [6, 7]
+    # It found the unit stored, and did nothing twice.
     two.does(0, by="elsewhere")
-    assert run.driver.queue.done_units == 100 - 10 + 3 and run.driver.counts.workers_lost == 0
+    assert run.driver.queue.done_units == 100 - 10 + 3
+    assert (run.driver.counts.workers_lost, run.driver.counts.units_done_twice) == (0, 0)
 
 
 def test_a_dead_worker_is_replaced_after_a_rest_that_grows(run):
@@ -182,14 +184,25 @@ def test_last_units_are_done_twice_and_the_first_answer_counts(run):
     # One of those without work ends and finalizes, the others have no more to do.
     assert [worker.input_is_closed for worker in (one, two, three)] == [False, True, False]
     assert [worker.is_draining for worker in (one, two, three)] == [True, False, True]
-    one.does(0, by="elsewhere")
+    one.does(0, images=3, corrupt=2)
     one.drains()
     three.drains()
     two.ends()
     assert run.driver.has_ended and run.driver.outcome.exit_code == 0
     counts = run.driver.counts
     assert (counts.images, counts.rejected, counts.units_stored_here) == (50, {"corrupt": 2}, 6)
-    assert (run.driver.queue.given_twice, run.driver.queue.done_twice, counts.workers_lost) == (2, 1, 0)
+    assert (run.driver.queue.given_twice, counts.units_done_twice, counts.workers_lost) == (2, 1, 0)
+
+
+def test_what_is_stored_here_counts_whoever_speaks_of_it_first(run):
+    one, two = run.with_workers(2, [[0, 1]])
+    two.does(1)
+    assert (one.units, two.units) == ([0, 1], [0])
+    two.does(0, by="elsewhere")
+    assert run.driver.queue.left == 0 and run.driver.counts.units_stored_here == 1
+    one.does(0, images=3, corrupt=2)
+    counts = run.driver.counts
+    assert (counts.images, counts.rejected, counts.units_stored_here, counts.units_done_twice) == (13, {"corrupt": 2}, 2, 0)
 
 
 def test_a_unit_is_never_with_three(run):
@@ -324,7 +337,9 @@ def test_a_unit_in_work_is_not_counted_as_done_by_others():
     assert queue.take("one", 1) == [0]
     # Who came later saw unit 0 stored before its worker told of it, and unit 1, which somebody else stored.
     queue.stored_elsewhere([[2, 9]])
-    assert queue.done_units == 1 and queue.done("one", 0) and queue.take("one", 1) == [2]
+    assert queue.done_units == 1
+    queue.done("one", 0)
+    assert queue.done_units == 2 and queue.take("one", 1) == [2]
 
 
 class Terminal(io.StringIO):
@@ -370,28 +385,13 @@ def test_the_summary_says_what_became_of_it(run):
 def test_the_job_and_its_options_follow_those_of_the_cluster(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("RESTOK_SPLIT", "validation")
-    words = [
-        "--workers",
-        "3",
-        "--env",
-        "AWS_REGION",
-        "--env",
-        "HF_HUB_OFFLINE=1",
-        "tokenize",
-        "--output",
-        "o",
-        "--devices=cpu",
-        "--format",
-        "json",
-    ]
-    line = command_line.parse(words)
+    of_the_cluster = ["--workers", "3", "--env", "AWS_REGION", "--env", "HF_HUB_OFFLINE=1"]
+    line = command_line.parse([*of_the_cluster, "tokenize", "--output", "o", "--devices=cpu", "--format", "json"])
     assert line.worker() == ["restok", "worker", "tokenize", "--output", "o", "--devices=cpu", "--format", "json"]
     assert (line.workers, line.gpus_per_worker, line.format) == (3, 0, "text")
     environment = line.environment_of_worker(cpus=4)
-    assert (
-        environment.items()
-        >= {"AWS_REGION": "eu-west-1", "HF_HUB_OFFLINE": "1", "RESTOK_SPLIT": "validation", "RESTOK_DEVICE_THREADS": "4"}.items()
-    )
+    expected = {"AWS_REGION": "eu-west-1", "HF_HUB_OFFLINE": "1", "RESTOK_SPLIT": "validation", "RESTOK_DEVICE_THREADS": "4"}
+    assert environment.items() >= expected.items()
     # A settings file may name the threads.
     assert "RESTOK_DEVICE_THREADS" not in command_line.parse(["generate", "--settings", "job.toml"]).environment_of_worker(4)
     assert command_line.parse(["generate"]).gpus_per_worker == 1

@@ -143,16 +143,20 @@ def stored(output):
     return len(list(output.glob("tokens/*/*.parquet")))
 
 
+def run_submit(slurm, folder, options, job):
+    environment = {name: value for name, value in slurm.environment.items() if not name.startswith("RESTOK_")}
+    command = list(map(str, [binary(), "submit", "slurm", *options, *job]))
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS_TO_END, check=False
+    )
+
+
 class Submission:
     """A job of Slurm, submitted from a folder of its own."""
 
     def __init__(self, slurm, folder, options, job):
         self.slurm, self.folder = slurm, folder
-        environment = {name: value for name, value in slurm.environment.items() if not name.startswith("RESTOK_")}
-        command = list(map(str, [binary(), "submit", "slurm", *options, *job]))
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS_TO_END, check=False
-        )
+        done = run_submit(slurm, folder, options, job)
         assert done.returncode == 0, done.stderr
         self.said = done.stdout
         self.id = re.search(r"job +(\d+),", self.said)[1]
@@ -291,12 +295,11 @@ def test_what_is_wrong_with_a_job_is_told_before_it_is_submitted(slurm, source, 
         (["--tasks", "21"], sound, ["--tasks", "at most 20, MaxArraySize"]),
         (["--tasks", "2", "--partition", "none"], sound, ["sbatch", "partition"]),
         (["--tasks", "2"], ["tokenize", "--source", "https://h/a?sig=secret", *sound[3:]], ["credentials", "RESTOK_SOURCE"]),
+        # Without a number of tasks: what no task could do is told before units are counted.
+        ([], ["tokenize", "--source", "https://h/a?sig=secret", *sound[3:]], ["credentials", "RESTOK_SOURCE"]),
+        ([], [*sound, "--metrics-listen", "0.0.0.0:9400"], ["--metrics-listen", "port 0"]),
     ]:
-        environment = {name: value for name, value in slurm.environment.items() if not name.startswith("RESTOK_")}
-        command = [str(binary()), "submit", "slurm", *options, *job]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS_TO_END, check=False
-        )
+        done = run_submit(slurm, tmp_path, options, job)
         assert done.returncode == 42, done.stderr
         assert all(word in done.stderr for word in words), done.stderr
         assert "secret" not in done.stderr

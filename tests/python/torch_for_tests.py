@@ -15,7 +15,7 @@ PUBLISHED = CHECKOUT / ".deps" / "published" / "lib" / f"python{sysconfig.get_py
 
 
 def import_torch():
-    """torch, and the folder that had to stand in front on the path for it, if any. An ImportError says what to do where there is none."""
+    """torch, and the folder that had to be first on the path for it, if any. An ImportError says what to do where there is none."""
     try:
         torch = importlib.import_module("torch")
         # An earlier test may have taken the other one.
@@ -27,7 +27,7 @@ def import_torch():
             raise ImportError(
                 f"torch cannot be imported ({error}): `pip install torch` into .venv, or have .deps/published set up by `make bench`"
             ) from error
-    # In front for torch and what it imports, behind for everything else.
+    # First for torch and what it imports, last for everything else.
     sys.path.insert(0, str(PUBLISHED))
     try:
         return importlib.import_module("torch"), PUBLISHED

@@ -35,6 +35,8 @@ TOKENIZER = HERE.parent.parent / "tests/fixtures/tokenizer"
 CLOTHES = HERE.parent.parent / "samples/fashion-mnist"
 TOKENS_PER_IMAGE = 128
 PARTS = ("decode", "tables", "memory", "scores", "generator", "group", "encode")
+# What a row says without the published implementation.
+SKIPPED = "skipped: RESTOK_PUBLISHED names no checkout of it"
 # Shares of the machine's peak that are aimed at.
 FLOAT32_SHARE, BFLOAT16_SHARE, TRAINING_SHARE = 0.9, 0.85, 0.8
 
@@ -205,8 +207,7 @@ class Bench:
     def generator_alone(self):
         step(f"Sampling with the generator that ships, {self.threads} threads")
         self.sampling(CLOTHES / "generator", 10 if self.quick else 100, 1 if self.quick else 3, None)
-        skipped = "skipped: RESTOK_PUBLISHED names no checkout of it"
-        self.table.add("sampling and training, GPT-B", "published, peak", skipped, "printed", None)
+        self.table.add("sampling and training, GPT-B", "published, peak", SKIPPED, "printed", None)
 
     def sampling(self, folder, batch, repeats, target):
         """Best seconds of each kind of guidance in float32; what guidance costs, and where the time goes."""
@@ -244,20 +245,19 @@ class Bench:
         def in_group(side, size):
             if side == "DDP":
                 # torchrun, which starts all of them.
-                return [([python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", size, *theirs], {})]
+                return [[python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", size, *theirs]]
             port = free_port()
-            return [(ours, rank_of(size, rank, port)) for rank in range(size)]
+            return [[*ours, rank, size, port] for rank in range(size)]
 
         alone = {"ours": ours, "DDP": [python, *theirs]} if checkout else {"ours": ours}
         for side, command in alone.items():
             for size in (1, 2):
-                apart = seconds_a_step([(command, {})] * size)
+                apart = seconds_a_step([command] * size)
                 ratio = seconds_a_step(in_group(side, size)) / apart
                 what, against = f"training step in a group of {size}, {side}", "as many without a group"
                 self.table.add(what, against, f"{ratio:.2f} of their time", "printed", None)
         if not checkout:
-            skipped = "skipped: RESTOK_PUBLISHED names no checkout of it"
-            self.table.add("training step in a group, DDP", "as many without a group", skipped, "printed", None)
+            self.table.add("training step in a group, DDP", "as many without a group", SKIPPED, "printed", None)
 
     # --- scores ----------------------------------------------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ class Bench:
         self.table.add(f"FID of {rows:,} x 2,048", "", measured, "printed", None)
         for side in ("numpy", "torch-fidelity"):
             if side not in sides:
-                self.table.add("FID", side, "skipped: RESTOK_PUBLISHED names no checkout", "printed", None)
+                self.table.add("FID", side, SKIPPED, "printed", None)
                 continue
             theirs = {what: min(sides[side][what]) for what in ours}
             parts = ", ".join(f"{what} {ours[what] / theirs[what]:.2f}" for what in ours)
@@ -384,12 +384,10 @@ class Bench:
         self.table.add("peak memory", f"{times} times the images", f"{growth:+.1%}", "within 5 %", abs(growth) <= 0.05)
 
 
-def seconds_a_step(processes):
-    """Of processes that start together, each a command and its variables: the best repeat of each, and the mean over them."""
-    started = []
-    for command, variables in processes:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **variables}
-        started.append(subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, env=environment))
+def seconds_a_step(commands):
+    """Of processes that start together: the best repeat of each, and the mean over them."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    started = [subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, env=environment) for command in commands]
     best = []
     for process in started:
         output, _ = process.communicate()
@@ -399,11 +397,6 @@ def seconds_a_step(processes):
             raise subprocess.CalledProcessError(process.returncode, process.args)
         best.append(min(json.loads(output.splitlines()[-1])["seconds"]))
     return statistics.mean(best)
-
-
-def rank_of(size, rank, port):
-    """The variables that torchrun would set."""
-    return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
 
 
 def free_port():
@@ -494,8 +487,7 @@ def main():
             if checkout:
                 bench.encode(Path(checkout).resolve(), python)
             else:
-                skipped = "skipped: RESTOK_PUBLISHED names no checkout of it"
-                bench.table.add("encode", "published, peak", skipped, "printed", None)
+                bench.table.add("encode", "published, peak", SKIPPED, "printed", None)
         print()
         bench.table.print()
 

@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 
 from autoregressive.models.gpt_har import ModelArgs, Transformer
 
+from published_training import training_step
+
 batch, repeats = int(batch), int(repeats)
 torch.manual_seed(0)
 torch.set_num_threads(int(threads))
@@ -68,18 +70,5 @@ generator.eval()
 measured = {"unguided": timed(lambda: sample(1.0)), "paper": timed(lambda: sample(3.75))}
 
 generator.train()
-optimizer = torch.optim.AdamW(generator.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
-tokens = torch.randint(0, 8192, (batch, 128))
-classes = torch.arange(batch) % 1000
-
-
-def train():
-    _, loss = generator(tokens, classes, targets=tokens)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-measured["train"] = timed(train)
+measured["train"] = timed(training_step(generator, torch.randint(0, 8192, (batch, 128)), torch.arange(batch) % 1000))
 print(json.dumps(measured))

@@ -22,6 +22,8 @@ import torch.distributed
 
 from autoregressive.models.gpt_har import Transformer
 
+from published_training import training_step
+
 batch, steps, repeats = int(batch), int(steps), int(repeats)
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -33,19 +35,8 @@ generator.train()
 if is_grouped:
     torch.distributed.init_process_group("gloo")
     generator = torch.nn.parallel.DistributedDataParallel(generator)
-# The recipe of configs/training/generator.
-optimizer = torch.optim.AdamW(generator.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
 tokens = torch.randint(0, config["vocab_size"], (batch, config["block_size"]))
-classes = torch.arange(batch) % config["num_classes"]
-
-
-def train():
-    _, loss = generator(tokens, classes, targets=tokens)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
+train = training_step(generator, tokens, torch.arange(batch) % config["num_classes"])
 
 # The first steps pay for what is set up once.
 for _ in range(2):

@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from restok_ray import protocol
 
@@ -69,49 +69,50 @@ def parse(words: Sequence[str]) -> CommandLine:
         epilog="Exit codes are those of restok: 0 done, 42 wrong settings or data, 75 temporary, 143 stopped by a signal.",
         allow_abbrev=False,
     )
-    options: list[tuple[str, str, dict[str, Any], str]] = [
-        (
-            "--address",
-            "ADDRESS",
-            {"default": "auto"},
-            "the cluster: auto (RAY_ADDRESS, or the one of this machine), HOST:PORT, or local, which starts one on this machine for the "
-            "command [default: auto]",
-        ),
-        ("--restok", "PATH", {"default": "restok"}, "the program restok on the nodes [default: restok, on their PATH]"),
-        (
-            "--workers",
-            "COUNT",
-            {"type": _at_least_one},
-            "most workers at a time; Ray's autoscaler sees those that wait for a place [default: as many as the nodes hold, later ones too]",
-        ),
-        (
-            "--num-gpus-per-worker",
-            "GPUS",
-            {"type": _not_negative},
-            "GPUs of each worker, which uses all of them; 0 for workers on processors [default: 0 with --devices cpu, else 1]",
-        ),
-        (
-            "--num-cpus-per-worker",
-            "CPUS",
-            {"type": _at_least_one},
-            "processors of each worker, and its threads where neither options nor settings name them [default: a node's share of a GPU; "
-            "1 without GPUs]",
-        ),
-        (
-            "--env",
-            "NAME[=VALUE]",
-            {"action": "append", "default": [], "type": _variable},
-            "set this environment variable for the workers, or pass on the driver's; those that begin with RESTOK_ are always passed on",
-        ),
-        (
-            "--progress-seconds",
-            "SECONDS",
-            {"type": _positive, "default": 10.0},
-            "time between lines of progress where standard error is no terminal [default: 10]",
-        ),
-    ]
-    for name, value, settings, text in options:
-        parser.add_argument(name, metavar=value, help=text, **settings)
+    parser.add_argument(
+        "--address",
+        default="auto",
+        metavar="ADDRESS",
+        help="the cluster: auto (RAY_ADDRESS, or the one of this machine), HOST:PORT, or local, which starts one on this machine for the "
+        "command [default: auto]",
+    )
+    parser.add_argument(
+        "--restok", default="restok", metavar="PATH", help="the program restok on the nodes [default: restok, on their PATH]"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_at_least_one,
+        metavar="COUNT",
+        help="most workers at a time; Ray's autoscaler sees those that wait for a place [default: as many as the nodes hold, later ones too]",
+    )
+    parser.add_argument(
+        "--num-gpus-per-worker",
+        type=_not_negative,
+        metavar="GPUS",
+        help="GPUs of each worker, which uses all of them; 0 for workers on processors [default: 0 with --devices cpu, else 1]",
+    )
+    parser.add_argument(
+        "--num-cpus-per-worker",
+        type=_at_least_one,
+        metavar="CPUS",
+        help="processors of each worker, and its threads where neither options nor settings name them [default: a node's share of a GPU; "
+        "1 without GPUs]",
+    )
+    parser.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        type=_variable,
+        metavar="NAME[=VALUE]",
+        help="set this environment variable for the workers, or pass on the driver's; those that begin with RESTOK_ are always passed on",
+    )
+    parser.add_argument(
+        "--progress-seconds",
+        type=_positive,
+        default=10.0,
+        metavar="SECONDS",
+        help="time between lines of progress where standard error is no terminal [default: 10]",
+    )
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="form of the summary, the last line on standard output [default: text]"
     )

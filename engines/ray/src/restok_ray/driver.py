@@ -45,6 +45,8 @@ class Counts:
     images: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     units_stored_here: int = 0
+    # Made by a second worker, too: not those that it found stored when it began them.
+    units_done_twice: int = 0
     workers_seen: int = 0
     workers_lost: int = 0
 
@@ -70,6 +72,7 @@ class Driver:
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
         """`say` is told in words what a person should know."""
         self.counts = Counts()
+        self._made_here: set[int] = set()
         self.outcome: Outcome | None = None
         self.queue: UnitQueue | None = None
         self._say = say
@@ -260,13 +263,18 @@ class Driver:
     def _is_done(self, member: _Member, done: protocol.Done, queue: UnitQueue) -> None:
         self._failures_of_all = 0
         self._failures.pop(member.worker.name, None)
-        is_news = queue.done(member.worker.name, done.unit)
-        if done.is_here:
-            member.images_done += done.images
-        if done.is_here and is_news:
-            self.counts.units_stored_here += 1
-            self.counts.images += done.images
-            self.counts.rejected.update(done.rejected)
+        queue.done(member.worker.name, done.unit)
+        if not done.is_here:
+            return
+        member.images_done += done.images
+        # Not whether the queue still had it: of two that have a unit, the one that finds it stored may say so before the one that stored it.
+        if done.unit in self._made_here:
+            self.counts.units_done_twice += 1
+            return
+        self._made_here.add(done.unit)
+        self.counts.units_stored_here += 1
+        self.counts.images += done.images
+        self.counts.rejected.update(done.rejected)
 
     def _leave(self, name: str) -> None:
         """Forgets a worker, and takes back its units."""

@@ -34,7 +34,7 @@ class Summary:
             "units_left": queue.left if queue else None,
             "units_stored": counts.units_stored_here,
             "units_given_twice": queue.given_twice if queue else 0,
-            "units_done_twice": queue.done_twice if queue else 0,
+            "units_done_twice": counts.units_done_twice,
             "images": counts.images,
             "rejected": dict(sorted(counts.rejected.items())),
             "workers": counts.workers_seen,
@@ -56,7 +56,7 @@ class Summary:
             f"{counts.images:,} images",
             f"{counts.rejected.total():,} rejected" + (f" ({reasons})" if reasons else ""),
             f"{counts.workers_seen:,} workers, {counts.workers_lost:,} lost",
-            f"{queue.done_twice if queue else 0:,} units done twice",
+            f"{counts.units_done_twice:,} units done twice",
             f"{self.seconds:.1f} s",
         ]
         if queue and queue.left:

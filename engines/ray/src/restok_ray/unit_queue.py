@@ -19,7 +19,6 @@ class UnitQueue:
         self._held: dict[str, dict[int, bool]] = {}
         self._holders: dict[int, list[str]] = {}
         self.given_twice = 0
-        self.done_twice = 0
 
     @property
     def left(self) -> int:
@@ -65,16 +64,11 @@ class UnitQueue:
         if unit in self._held.get(worker, {}):
             self._held[worker][unit] = True
 
-    def done(self, worker: str, unit: int) -> bool:
-        """The worker answered that the unit is stored: whether this is news."""
-        held = self._held.get(worker, {})
-        began = held.pop(unit, False)
+    def done(self, worker: str, unit: int) -> None:
+        """The worker answered that the unit is stored."""
+        self._held.get(worker, {}).pop(unit, None)
         self._let_go(worker, unit)
-        if unit in self._left:
-            self._left.remove(unit)
-            return True
-        self.done_twice += began
-        return False
+        self._left.discard(unit)
 
     def stored_elsewhere(self, missing: Iterable[Iterable[int]]) -> None:
         """Only these ranges are missing: somebody stored the others. Units in work are left to the answer of their worker."""
