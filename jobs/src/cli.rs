@@ -82,7 +82,7 @@ pub(crate) enum Command {
     /// Write an HTML page about outputs, training runs, sweeps and scores
     #[command(long_about = REPORT_ABOUT, after_help = REPORT_AFTER_HELP)]
     Report(Arguments<ReportOptions>),
-    /// Show what this machine has: devices, libtorch, credentials by name, stores in reach
+    /// Show what this machine has: devices, libtorch, credentials by name, stores that answer
     #[command(long_about = DOCTOR_ABOUT, after_help = DOCTOR_AFTER_HELP)]
     Doctor(Arguments<DoctorOptions>),
     /// Run a job for an engine: units from standard input, events to standard output
@@ -379,9 +379,10 @@ Examples:
 const EVALUATE_ABOUT: &str = "\
 Score a generated set or a tokenizer's reconstructions under a named protocol.
 
-gfid-adm computes the published metrics of generated sets: gFID, sFID, inception score, precision and recall. rfid computes those of \
-reconstructions. Scores of different protocols are not comparable. A set that breaks a rule of its protocol (another count or size, \
-images sorted by class, JPEG files, a reference of unknown origin) is refused, unless --allow names the rule; the result then names it too.
+gfid-adm computes the published metrics of generated sets: gFID, sFID, inception score, precision and recall. --scores chooses others, \
+such as KID and coverage, and --confidence adds intervals. rfid computes the metrics of reconstructions. Scores of different protocols \
+are not comparable. A set that breaks a rule of its protocol (another count or size, images sorted by class, JPEG files, a reference of \
+unknown origin) is refused, unless --allow names the rule; the result then names it too.
 
 Features are committed in units below --output, so that a job that was killed resumes with the same command, on one machine or many. \
 The result is printed and added to --output/scores (Parquet) and --output/scores.csv, with its full provenance.";
@@ -441,8 +442,8 @@ Watch a job over any number of workers: progress, speed, silent workers, slow un
 
 Reads what the workers of `restok tokenize` and `restok generate` leave below their output, from any machine, and writes nothing: \
 markers of complete units, and the heartbeats that each worker writes while it works. Shows what is done, who works on which units, \
-the images per second of all workers together, the time left, rejects by reason, units that were begun long ago, and workers that were \
-not heard in time. Redraws on a terminal, and prints a log line every --progress-seconds otherwise. Ends with exit code 0 when the \
+the images per second of all workers together, the time left, rejects by reason, units that were begun long ago, and workers whose \
+heartbeat is overdue. Redraws on a terminal, and prints a log line every --progress-seconds otherwise. Ends with exit code 0 when the \
 output is finished.";
 
 const WATCH_AFTER_HELP: &str = "\
@@ -477,9 +478,9 @@ Examples:
   restok report ./generator-run ./samples s3://bucket/sweep --to report.html";
 
 const DOCTOR_ABOUT: &str = "\
-Show what this machine has: devices, libtorch, credentials by name, stores in reach.
+Show what this machine has: devices, libtorch, credentials by name, stores that answer.
 
-The first thing to run where something does not work, and to paste into a bug report: credentials are shown by name, never by value. \
+Run it first when something does not work, and paste its output into bug reports: credentials are shown by name, never by value. \
 With addresses, it looks at each and says what the store answered.";
 
 const DOCTOR_AFTER_HELP: &str = "\
@@ -491,7 +492,9 @@ const WORKER_ABOUT: &str = "\
 Run a job for an engine such as Ray: units from standard input, events to standard output.
 
 Loads the networks once, then reads unit numbers, one per line, and answers with one JSON object per line: ready, begun, done, progress, \
-refused, ended, drained, failed. docs/worker-protocol.md describes them. The options are those of the job; --rank and --world-size are refused. The files of a unit are put create-only, so an engine may give a unit to two workers. The worker drains on SIGTERM, and when its parent ends.";
+refused, ended, drained, failed. docs/worker-protocol.md describes them. The options are those of the job; --rank and --world-size are \
+refused. The files of a unit are put create-only, so an engine may give a unit to two workers. The worker drains on SIGTERM, and when \
+its parent ends.";
 
 const WORKER_AFTER_HELP: &str = "\
 Examples:
@@ -501,15 +504,17 @@ Examples:
 const SUBMIT_ABOUT: &str = "\
 Hand a job to the scheduler of a cluster: Slurm or Kubernetes.
 
-The job stands last, with the options that it has on its own. It is checked before anything waits in a queue. Its processes share the \
-units of one output; each may die, be evicted or start again.";
+The job stands last, with the options that it has on its own. It is checked before anything waits in a queue. Processes of tokenize, \
+generate and evaluate share the units of one output: each may die, be evicted or start again. Those of a training (Slurm only) run \
+together.";
 
 const SLURM_ABOUT: &str = "\
 Write a batch script and submit it to Slurm.
 
-tokenize, generate and evaluate become an array of tasks, trainings a job whose processes srun starts. A task drains before its time limit \
-and is queued again, as is one whose exit code is 75 or whose node is lost. Exit code 42 cancels the tasks of the array that wait. The script is kept as \
-slurm-ID.sh. What is exported here (credentials, RESTOK_… variables) Slurm passes on to the tasks; the script holds none of it.";
+tokenize, generate and evaluate become an array of tasks, trainings a job whose processes srun starts. A task drains before its time \
+limit and is queued again, as is one whose exit code is 75 or whose node is lost. Exit code 42 cancels the tasks of the array that \
+wait. The script is kept as slurm-ID.sh. What is exported here (credentials, RESTOK_… variables) Slurm passes on to the tasks; the \
+script holds none of it.";
 
 const SLURM_AFTER_HELP: &str = "\
 Examples:
