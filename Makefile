@@ -27,8 +27,8 @@ endif
 # The development build of the program, with the features that the tests need of its dependencies: demo and tests share one build.
 BUILD_PROGRAM := $(CARGO) build --locked --workspace --bins
 
-# --- settings of tokenize-imagenet, generate-fid and evaluate --------------------------------------------------------
-# What starts tokenize-imagenet, generate-fid and evaluate: this machine, a Ray cluster or a scheduler, with ENGINE_ARGS, the options of
+# --- settings of tokenize-imagenet, generate-fid, decode and evaluate ------------------------------------------------
+# What starts tokenize-imagenet, generate-fid, decode and evaluate: this machine, a Ray cluster or a scheduler, with ENGINE_ARGS, the options of
 # restok-ray or of `restok submit` (docs/ray.md, docs/many-machines.md).
 ENGINE ?= local
 ENGINE_ARGS ?=
@@ -80,9 +80,10 @@ crop_10 := adm-ten-crop-281-256
 help: ## list the targets
 	@awk -F ':.*## ' '/^# ---.*---$$/ {next} /^[a-z-]+:.*## / {printf "  make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Settings of tokenize-imagenet: IMAGENET= TOKENS= TOKENIZER= DEVICES= VIEWS=1|2|10 PRECISION= SPLIT= ARGS='--flags of restok tokenize'"
-	@echo "Settings of tokenize-imagenet, generate-fid and evaluate: ENGINE=local|ray|slurm|kubernetes ENGINE_ARGS='--flags of restok-ray or restok submit' MANIFEST= (where ENGINE=kubernetes writes)"
+	@echo "Settings of tokenize-imagenet, generate-fid, decode and evaluate: ENGINE=local|ray|slurm|kubernetes ENGINE_ARGS='--flags of restok-ray or restok submit' MANIFEST= (where ENGINE=kubernetes writes)"
 	@echo "Settings of train-generator: SOURCE= OUTPUT= VALIDATION= (outputs of restok tokenize) TOKENIZER= (for sheets) CLASSES= GENERATOR_PRESET=gpt-b|gpt-l|gpt-xl|gpt-xxl|tiny TRAIN_ARGS='--flags of restok train-generator'"
 	@echo "Settings of generate-fid: SAMPLES= (an output) GENERATOR= TOKENIZER= RECIPE=paper DEVICES= GENERATE_ARGS='--flags of restok generate'"
+	@echo "Settings of decode: TOKENS= (a finished output) SAMPLES= (where images go) TOKENIZER= DEVICES= GENERATE_ARGS='--flags of restok generate'"
 	@echo "Settings of evaluate: SAMPLES= (an output, an archive, a folder) REFERENCE= INCEPTION= EVALUATION= (where scores go) DEVICES= EVALUATE_ARGS='--flags of restok evaluate'"
 	@echo "Settings of train-tokenizer: SOURCE= OUTPUT= VALIDATION= PRESET=restok-l-128|restok-b-128|restok-s-128|tiny TRAIN_ARGS='--flags of restok train-tokenizer'"
 
@@ -224,6 +225,14 @@ else
 	$(RUN_JOB) generate --generator '$(GENERATOR)' --tokenizer '$(TOKENIZER)' --output '$(SAMPLES)' \
 		$(if $(RECIPE),--recipe '$(RECIPE)') --devices '$(DEVICES)' $(GENERATE_ARGS) $(RUN_JOB_TO)
 endif
+
+.PHONY: decode
+decode: ## decode the first view of every image of the tokens in TOKENS= into the images of SAMPLES= with TOKENIZER=
+	@$(CHECK_ENGINE)
+	@[ -n "$(TOKENS)" ] && [ -n "$(SAMPLES)" ] || { echo "set both TOKENS=s3://... (a finished output) and SAMPLES=s3://... (images)"; exit 42; }
+	@$(MAKE) build-engine
+	$(RUN_JOB) generate --decode-only --tokens '$(TOKENS)' --tokenizer '$(TOKENIZER)' --output '$(SAMPLES)' --devices '$(DEVICES)' \
+		$(GENERATE_ARGS) $(RUN_JOB_TO)
 
 .PHONY: evaluate
 evaluate: ## score SAMPLES= against REFERENCE= with the network INCEPTION=; without SAMPLES=, the tokenizer that ships, by how many tokens are kept

@@ -16,7 +16,7 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// Writes `text` to standard output, and says whether anybody still reads it: for what would write on and on.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_to_reader(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
