@@ -122,10 +122,7 @@ pub(crate) async fn run_units<T: UnitTask>(
         Ok(stored) => Ok(stored),
     };
     if stored.is_err() {
-        let closing = units.queue.close(units.in_work);
-        if tokio::time::timeout(PATIENCE, closing).await.is_err() {
-            tracing::debug!("leases were not given back: the store did not answer in time");
-        }
+        units.queue.close(units.in_work, PATIENCE).await;
     }
     if stalled {
         return stored;

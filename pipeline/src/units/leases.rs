@@ -13,13 +13,14 @@ use crate::{
     background_task::{joined, spawn},
     telemetry::nanoseconds,
 };
+use futures::future::join_all;
 use schemas::{RandomStream, SchemaError, lease_path, lease_prefix, parse_lease_path};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     hash::{BuildHasher, Hasher, RandomState},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Units in work elsewhere whose leases a process watches at a time, so that a thousand idle ones do not ask for everything.
-const WATCHED: usize = 8;
+const WATCHED: usize = 4;
 
 /// Looks at the watched units after which the whole output is looked through again.
 const LOOKS: u32 = 8;
@@ -75,6 +76,8 @@ struct Leases {
     name: String,
     process: ProcessRank,
     life: u64,
+    /// Those of units that are not stored yet, from before they are put: who stops must not leave one that it has just begun to put.
+    held: Arc<Mutex<BTreeMap<u32, Taken>>>,
 }
 
 /// A lease that this process took.
@@ -91,8 +94,6 @@ struct Taken {
 #[derive(Debug)]
 pub(crate) struct LeasedUnits {
     leases: Leases,
-    /// Those that were given to the caller.
-    given: BTreeMap<u32, Taken>,
     /// Absent while `pending` has it.
     search: Option<Search>,
     /// The search for the next unit. It goes on while the caller looks at something else: a put or a listing is not begun again.
@@ -111,8 +112,6 @@ struct Search {
     units: u32,
     /// Those that are this process's own and not yet taken.
     own: VecDeque<u32>,
-    /// What this process took.
-    taken: BTreeSet<u32>,
     /// What others are in the middle of, as far as it is watched.
     watched: Vec<Watched>,
     /// Looks at them since the last look through the output.
@@ -155,23 +154,23 @@ impl LeasedUnits {
     pub(crate) fn new(output: &Storage, name: &str, units: u32, process: ProcessRank, missing: Vec<u32>) -> Self {
         let longest = Arc::<AtomicU64>::default();
         let life = RandomState::new().build_hasher().finish();
-        let leases = Leases { output: output.clone(), name: name.to_owned(), process, life };
+        let leases = Leases { output: output.clone(), name: name.to_owned(), process, life, held: Arc::default() };
         let search = Search {
             leases: leases.clone(),
             units,
             own: missing.into_iter().filter(|unit| unit % process.world_size == process.rank).collect(),
-            taken: BTreeSet::new(),
             watched: Vec::new(),
             looks: 0,
             rounds: 0,
             longest: Arc::clone(&longest),
         };
-        Self { leases, given: BTreeMap::new(), search: Some(search), pending: None, longest }
+        Self { leases, search: Some(search), pending: None, longest }
     }
 
-    /// A unit took so long.
-    pub(crate) fn seen(&self, duration: Duration) {
-        self.longest.fetch_max(nanoseconds(duration), Relaxed);
+    /// A unit that this process took is stored, and took so long where this process made it.
+    pub(crate) fn stored(&self, unit: u32, duration: Option<Duration>) {
+        self.leases.held().remove(&unit);
+        self.longest.fetch_max(nanoseconds(duration.unwrap_or_default()), Relaxed);
     }
 
     /// The next unit that this process should make; `None` when all that it has not taken are stored. May be dropped while it waits.
@@ -189,20 +188,28 @@ impl LeasedUnits {
         let Some(pending) = &mut self.pending else { return Ok(None) };
         let (search, next) = joined(pending.await).await;
         (self.search, self.pending) = (Some(search), None);
-        let Some(taken) = next? else { return Ok(None) };
-        self.given.insert(taken.unit, taken);
-        Ok(Some(taken.unit))
+        Ok(next?.map(|taken| taken.unit))
     }
 
-    /// Says of units that this process was given and does not make that nobody works on them: others need not wait.
-    pub(crate) async fn give_back(&mut self, units: impl IntoIterator<Item = u32>) {
+    /// Says of the units that this process took and that are not stored that nobody works on them: others need not wait. For `patience` at
+    /// most.
+    pub(crate) async fn give_back(&mut self, patience: Duration) {
         self.pending = None;
-        for taken in units.into_iter().filter_map(|unit| self.given.remove(&unit)) {
-            if let Err(error) = self.leases.give_back(taken).await {
-                // Then others wait.
-                tracing::debug!(unit = taken.unit, %error, "a lease could not be given back");
-                return;
-            }
+        let held = std::mem::take(&mut *self.leases.held());
+        let leases = &self.leases;
+        let giving = held.into_values().map(|taken| async move {
+            let given = tokio::time::timeout(patience, leases.give_back(taken)).await;
+            let problem = match given {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the store does not answer".to_owned(),
+            };
+            Some((taken.unit, problem))
+        });
+        let failed: Vec<_> = join_all(giving).await.into_iter().flatten().collect();
+        if let Some((_, problem)) = failed.first() {
+            let units: Vec<u32> = failed.iter().map(|(unit, _)| *unit).collect();
+            tracing::warn!(?units, problem, "not given back: other processes wait for them until they are overdue");
         }
     }
 }
@@ -211,19 +218,19 @@ impl Search {
     async fn next<T: UnitTask>(&mut self, task: &T) -> Result<Option<Taken>, PipelineError> {
         while let Some(unit) = self.own.pop_front() {
             if let Some(taken) = self.leases.take(unit, 1, 0).await? {
-                return Ok(Some(self.keep(taken)));
+                return Ok(Some(taken));
             }
         }
         loop {
             if self.watched.is_empty() || self.looks >= LOOKS {
                 match self.look_around(task).await? {
-                    Around::Taken(taken) => return Ok(Some(self.keep(taken))),
+                    Around::Taken(taken) => return Ok(Some(taken)),
                     Around::AllStored => return Ok(None),
                     Around::InWork => {}
                 }
             }
             if let Some(taken) = self.look_at_watched(task).await? {
-                return Ok(Some(self.keep(taken)));
+                return Ok(Some(taken));
             }
             if !self.watched.is_empty() {
                 tokio::time::sleep(self.pause()).await;
@@ -231,18 +238,14 @@ impl Search {
         }
     }
 
-    fn keep(&mut self, taken: Taken) -> Taken {
-        self.taken.insert(taken.unit);
-        self.watched.retain(|watched| watched.unit != taken.unit);
-        taken
-    }
-
     /// Looks through the whole output: takes a unit that nobody works on, or chooses some to watch.
     async fn look_around<T: UnitTask>(&mut self, task: &T) -> Result<Around, PipelineError> {
         let stored = task.stored().await?;
         let takes = self.leases.takes().await?;
-        let mut missing: Vec<u32> =
-            (0..self.units).filter(|unit| !stored.contains(unit) && !self.taken.contains(unit)).collect();
+        let mut missing: Vec<u32> = {
+            let held = self.leases.held();
+            (0..self.units).filter(|unit| !stored.contains(unit) && !held.contains_key(unit)).collect()
+        };
         if missing.is_empty() {
             return Ok(Around::AllStored);
         }
@@ -284,13 +287,8 @@ impl Search {
     async fn look_at_watched<T: UnitTask>(&mut self, task: &T) -> Result<Option<Taken>, PipelineError> {
         self.looks += 1;
         let mut number = 0;
-        while let Some(Watched { unit, takes, lease }) = self.watched.get(number).cloned() {
-            let is_stored = task.is_stored(unit).await?;
-            let lease = match lease {
-                None if !is_stored => self.leases.read(unit, takes).await?,
-                known => known,
-            };
-            if is_stored {
+        while let Some(Watched { unit, mut takes, mut lease }) = self.watched.get(number).cloned() {
+            if task.is_stored(unit).await? {
                 self.watched.remove(number);
                 // Of a unit that went to another process, the lease says nothing of how long it took.
                 if let Some(lease) = lease.filter(|_| takes == 1) {
@@ -298,19 +296,28 @@ impl Search {
                 }
                 continue;
             }
-            let takeovers = lease.as_ref().and_then(|lease| lease.holder.as_ref()).map_or(0, |holder| holder.takeovers);
-            let is_over = match &lease {
-                Some(lease) => lease.age() >= self.patience(lease.holder.as_ref()),
+            if lease.is_none() {
+                lease = self.leases.read(unit, takes).await?;
+            }
+            // Whether it was given back since the last look, or somebody else was faster.
+            while let Some(next) = self.leases.read(unit, takes + 1).await? {
+                (takes, lease) = (takes + 1, Some(next));
+            }
+            let (is_over, takeovers) = match &lease {
                 // Somebody took it away: nobody works on it.
-                None => true,
-            };
-            self.watched[number].lease = lease;
-            if is_over {
-                if let Some(taken) = self.leases.take(unit, takes + 1, takeovers + 1).await? {
-                    tracing::info!(unit, takeovers = taken.takeovers, "taken over");
-                    return Ok(Some(taken));
+                None => (true, 0),
+                Some(lease) => {
+                    let holder = lease.holder.as_ref();
+                    let is_free = holder.is_some_and(|holder| holder.is_free_for(self.leases.process));
+                    let takeovers = holder.map_or(0, |holder| holder.takeovers) + u32::from(!is_free);
+                    (lease.age() >= self.patience(holder), takeovers)
                 }
-                self.watched[number] = Watched { unit, takes: takes + 1, lease: None };
+            };
+            self.watched[number] = Watched { unit, takes, lease };
+            if is_over && let Some(taken) = self.leases.take(unit, takes + 1, takeovers).await? {
+                tracing::info!(unit, takeovers, "taken over");
+                self.watched.remove(number);
+                return Ok(Some(taken));
             }
             number += 1;
         }
@@ -372,16 +379,24 @@ impl Leases {
     async fn take(&self, unit: u32, mut takes: u32, mut takeovers: u32) -> Result<Option<Taken>, PipelineError> {
         loop {
             let taken = Taken { unit, takes, takeovers };
+            self.held().insert(unit, taken);
             match self.put(taken, false).await? {
                 PutOutcome::Created | PutOutcome::Same => return Ok(Some(taken)),
                 PutOutcome::Different(found) => match serde_json::from_slice::<Holder>(&found) {
                     Ok(holder) if holder.is_free_for(self.process) => {
                         (takes, takeovers) = (takes + 1, holder.takeovers)
                     }
-                    _ => return Ok(None),
+                    _ => {
+                        self.held().remove(&unit);
+                        return Ok(None);
+                    }
                 },
             }
         }
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u32, Taken>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that nobody works on a unit that this process took.

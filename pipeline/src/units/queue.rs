@@ -98,8 +98,9 @@ impl UnitQueue {
     /// A unit that was taken is stored: here, with what it came to, or elsewhere.
     pub(crate) fn stored(&mut self, unit: u32, here: Option<UnitCounts>) {
         match (&mut *self, &here) {
-            (Self::Shared(units), Some(here)) => {
-                units.seen(Duration::try_from_secs_f64(here.seconds).unwrap_or_default());
+            (Self::Shared(units), here) => {
+                let duration = here.as_ref().map(|here| Duration::try_from_secs_f64(here.seconds).unwrap_or_default());
+                units.stored(unit, duration);
             }
             _ => self.tell(EngineEvent::Stored { unit, here }),
         }
@@ -112,11 +113,12 @@ impl UnitQueue {
         }
     }
 
-    /// Says that nobody makes the units of `in_work` any more: to the engine, with those that still wait, or to the processes that share them.
-    pub(crate) async fn close(&mut self, in_work: impl IntoIterator<Item = u32>) {
+    /// Says that nobody makes the units of `in_work` any more: to the engine, with those that still wait, or to the processes that share them,
+    /// for which the store has `patience`.
+    pub(crate) async fn close(&mut self, in_work: impl IntoIterator<Item = u32>, patience: Duration) {
         match self {
             Self::Listed(_) => {}
-            Self::Shared(units) => units.give_back(in_work).await,
+            Self::Shared(units) => units.give_back(patience).await,
             Self::Engine { link, .. } => {
                 link.requests.close();
                 let mut units: Vec<u32> = in_work.into_iter().collect();

@@ -16,6 +16,7 @@ use std::{
 use tokio::time::Instant;
 
 const NAME: &str = "plan";
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Markers alone: nothing is made here. With how long a stored unit took, where that is on record.
 struct Markers(Storage, Option<Duration>);
@@ -116,7 +117,7 @@ async fn what_a_process_gives_back_is_taken_at_once() {
     let shared = Shared::new();
     let (mut first, mut second) = (shared.start(0, 2, 2), shared.start(1, 2, 2));
     assert_eq!(shared.next(&mut second).await, Some(1));
-    second.give_back([1]).await;
+    second.give_back(PATIENCE).await;
     assert_eq!(shared.next(&mut first).await, Some(0));
     let start = Instant::now();
     assert_eq!(shared.next(&mut first).await, Some(1));
@@ -124,6 +125,45 @@ async fn what_a_process_gives_back_is_taken_at_once() {
     // Who comes back finds it taken.
     let waiting = tokio::time::timeout(Duration::from_secs(3), shared.next(&mut shared.start(1, 2, 2))).await;
     assert!(waiting.is_err(), "{waiting:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_a_unit_sees_that_it_was_given_back_and_however_often_others_wait_no_longer() {
+    let shared = Shared::new();
+    let mut first = shared.start(0, 3, 2);
+    assert_eq!(shared.next(&mut first).await, Some(0));
+    shared.store(0).await;
+    first.stored(0, Some(Duration::from_secs(10)));
+    for _ in 0..6 {
+        let mut second = shared.start(1, 3, 2);
+        assert_eq!(shared.next(&mut second).await, Some(1));
+        let watching = tokio::time::timeout(Duration::from_secs(8), shared.next(&mut first)).await;
+        assert!(watching.is_err(), "{watching:?}");
+        second.give_back(PATIENCE).await;
+        let start = Instant::now();
+        assert_eq!(shared.next(&mut first).await, Some(1));
+        assert!(seconds(start) <= 10, "after {} s", seconds(start));
+        first.give_back(PATIENCE).await;
+    }
+    assert_eq!(shared.next(&mut shared.start(1, 3, 2)).await, Some(1));
+    let start = Instant::now();
+    assert_eq!(shared.next(&mut first).await, Some(1));
+    assert!((20..45).contains(&seconds(start)), "after {} s", seconds(start));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_process_only_began_to_take_is_given_back_too() {
+    let shared = Shared::new();
+    // On its way, and nobody knows whether it arrives.
+    shared.store.inject(FaultRule::new(Operation::Put, Fault::Stall));
+    let mut second = shared.start(1, 2, 2);
+    let taking = tokio::time::timeout(Duration::from_millis(1), shared.next(&mut second)).await;
+    assert!(taking.is_err(), "{taking:?}");
+    second.give_back(PATIENCE).await;
+    let mut first = shared.start(0, 2, 2);
+    let start = Instant::now();
+    assert_eq!([shared.next(&mut first).await, shared.next(&mut first).await], [Some(0), Some(1)]);
+    assert_eq!(seconds(start), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +175,7 @@ async fn a_unit_of_a_process_that_died_is_taken_over_after_three_times_the_longe
     drop(second);
     assert_eq!(shared.next(&mut first).await, Some(0));
     shared.store(0).await;
-    first.seen(Duration::from_secs(10));
+    first.stored(0, Some(Duration::from_secs(10)));
     assert_eq!(shared.next(&mut first).await, Some(1));
     assert!((30..45).contains(&seconds(start)), "after {} s", seconds(start));
 }
@@ -147,7 +187,7 @@ async fn a_unit_in_work_elsewhere_is_waited_for() {
     assert_eq!(shared.next(&mut second).await, Some(1));
     assert_eq!(shared.next(&mut first).await, Some(0));
     shared.store(0).await;
-    first.seen(Duration::from_secs(10));
+    first.stored(0, Some(Duration::from_secs(10)));
     let waiting = tokio::time::timeout(Duration::from_secs(20), shared.next(&mut first)).await;
     assert!(waiting.is_err(), "{waiting:?}");
     shared.store(1).await;
@@ -160,7 +200,7 @@ async fn a_process_that_starts_again_takes_its_units_at_once_and_however_often_o
     let mut first = shared.start(0, 2, 2);
     assert_eq!(shared.next(&mut first).await, Some(0));
     shared.store(0).await;
-    first.seen(Duration::from_secs(10));
+    first.stored(0, Some(Duration::from_secs(10)));
     for _ in 0..12 {
         let start = Instant::now();
         assert_eq!(shared.next(&mut shared.start(1, 2, 2)).await, Some(1));
@@ -179,10 +219,10 @@ async fn a_second_takeover_takes_twice_the_patience() {
     assert_eq!(shared.next(&mut shared.start(1, 3, 2)).await, Some(1));
     assert_eq!(shared.next(&mut first).await, Some(0));
     shared.store(0).await;
-    first.seen(Duration::from_secs(10));
+    first.stored(0, Some(Duration::from_secs(10)));
     assert_eq!(shared.next(&mut first).await, Some(1));
     let start = Instant::now();
-    third.seen(Duration::from_secs(10));
+    third.stored(0, Some(Duration::from_secs(10)));
     assert_eq!(shared.next(&mut third).await, Some(1));
     assert!((60..80).contains(&seconds(start)), "after {} s", seconds(start));
 }
