@@ -517,7 +517,7 @@ impl Arrival {
             || (0..self.world_size).map(|other| store.get(&format!("here/{other}"))).collect::<Result<Vec<_>, _>>();
         let (started, mut seen, mut rounds) = (Instant::now(), Vec::new(), 0);
         loop {
-            // Of many processes only one may ask for all the others, over and over.
+            // Of many processes only one may ask for all the others over and over.
             if self.rank == 0
                 && let Some(nonces) = here()?.into_iter().collect::<Option<Vec<_>>>()
                 && nonces != seen
@@ -535,8 +535,10 @@ impl Arrival {
             }
             if started.elapsed() >= timeout {
                 let (rank, world_size, seconds) = (self.rank, self.world_size, timeout.as_secs_f64());
-                let here = here()?;
-                let missing: Vec<usize> = (0..world_size).filter(|&other| here[other].is_none()).collect();
+                // The store ends with rank 0, whose time is up as well.
+                let here = here().unwrap_or_default();
+                let missing: Vec<usize> =
+                    here.iter().enumerate().filter(|(_, nonce)| nonce.is_none()).map(|(other, _)| other).collect();
                 let problem = match missing.is_empty() {
                     true => format!("not all other processes confirmed within {seconds} s that they are there"),
                     false => format!("{} did not appear within {seconds} s", ranks(&missing)),

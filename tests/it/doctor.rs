@@ -45,9 +45,14 @@ fn a_file_a_pattern_and_nothing_are_told_apart() {
     for shard in ["0.tar", "1.tar"] {
         std::fs::write(workspace.path(shard), [0; 1024]).expect("a file");
     }
-    let told = run(&mut workspace.restok(["doctor", "./{0..1}.tar", "2.tar", "nowhere"])).expect_code(0).stdout;
+    let told = run(&mut workspace.restok(["doctor", "./{0..1}.tar", "2.tar", "nowhere", "./*.tarr", "./*.tar"]))
+        .expect_code(0)
+        .stdout;
     assert!(
-        told.contains("0.tar has 1.00 KiB") && told.contains("there is no ") && told.contains("nothing there"),
+        told.contains("0.tar has 1.00 KiB")
+            && told.contains("there is no ")
+            && told.matches("nothing there").count() == 2
+            && told.contains("reached, 2 objects"),
         "{told}"
     );
     run(&mut workspace.restok(["doctor", "images/{0..9.tar"])).expect_code(42).expect_message(&["not closed"]);

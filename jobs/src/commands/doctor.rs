@@ -131,10 +131,10 @@ pub(crate) async fn run(settings: DoctorSettings, limits: &Limits) -> Result<()>
 /// What an address answered with, in words.
 fn told(reached: &Reached) -> String {
     match reached {
-        Reached::Folder { objects: 0, .. } => "reached; there is nothing there".to_owned(),
-        Reached::Folder { objects, is_cut } => {
-            let more = if *is_cut { " or more" } else { "" };
-            format!("reached, {}{more}", counted(*objects as u64, "object"))
+        Reached::Folder { objects: 0, cut_at: None } => "reached; there is nothing there".to_owned(),
+        Reached::Folder { objects, cut_at: None } => format!("reached, {}", counted(*objects as u64, "object")),
+        Reached::Folder { objects, cut_at: Some(listed) } => {
+            format!("reached, {} of the first {listed}", counted(*objects as u64, "object"))
         }
         Reached::File { uri, bytes: Some(size) } => format!("reached, {uri} has {}", bytes(*size)),
         Reached::File { uri, bytes: None } => format!("reached; there is no {uri}"),

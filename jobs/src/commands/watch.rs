@@ -55,7 +55,9 @@ pub(crate) async fn run(settings: WatchSettings, limits: &Limits, progress: &Pro
 /// Warns of workers that fell silent since the last look, and says of those that were heard again.
 fn tell_silent(look: &Look, told: &mut BTreeSet<String>) {
     for worker in &look.workers {
-        let (rank, host, seconds) = (worker.rank, &worker.host, report::text::tenths(worker.heard_seconds_ago));
+        // Of an engine's workers, each has rank 0.
+        let rank = (!worker.engine).then_some(worker.rank);
+        let (host, seconds) = (&worker.host, report::text::tenths(worker.heard_seconds_ago));
         match worker.state {
             WorkerState::Silent if told.insert(worker.name.clone()) => {
                 tracing::warn!(rank, host, process = worker.process_id, seconds, "a worker fell silent");

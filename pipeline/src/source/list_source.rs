@@ -14,7 +14,7 @@ use crate::{
     unique_ids::IdHashes,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use glob::{MatchOptions, Pattern};
+use glob::Pattern;
 use schemas::{
     ImageExtensions, ImageIdRule, LabelSource, LeftOutReason, PackedList, SourceAccount, SourceLayout, SourceReading,
 };
@@ -331,9 +331,6 @@ fn matching(
     objects: PackedList<StoredObject>,
     names: Vec<String>,
 ) -> Result<(PackedList<StoredObject>, Vec<String>), String> {
-    // A star does not reach into folders; two stars do.
-    let options =
-        MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
     let glob = |name: String| match Pattern::new(&name) {
         Ok(glob) => Ok((glob, name, false)),
         Err(error) => Err(format!("{name}: {error}")),
@@ -342,7 +339,7 @@ fn matching(
     let found = objects.retain(|object| {
         let mut any = false;
         for (glob, _, matched) in &mut globs {
-            let matches = glob.matches_with(&object.path, options);
+            let matches = glob.matches_with(&object.path, pattern::MATCHING);
             *matched |= matches;
             any |= matches;
         }

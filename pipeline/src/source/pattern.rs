@@ -1,6 +1,7 @@
 //! Patterns in an address: brace lists and ranges, and wildcards.
 
 use crate::storage::{LocalKind, has_scheme, local_kind};
+use glob::MatchOptions;
 use object_store::path::Path;
 use schemas::ImageExtensions;
 
@@ -68,6 +69,10 @@ fn split(address: &str) -> Patterned {
     };
     Patterned { base: format!("{base}{query}"), pattern }
 }
+
+/// How names are matched with wildcards: a star does not reach into folders, two stars do.
+pub(super) const MATCHING: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// Whether a name stands for several.
 pub(crate) fn has_wildcard(name: &str) -> bool {

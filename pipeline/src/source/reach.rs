@@ -2,9 +2,11 @@
 
 use super::{
     open_address,
-    pattern::{expand_braces, has_wildcard},
+    pattern::{MATCHING, expand_braces, has_wildcard},
 };
-use crate::{Limits, PipelineError};
+use crate::{Limits, PipelineError, storage::Listed};
+use futures::TryStreamExt;
+use glob::Pattern;
 
 /// A folder is listed so far: a page of most stores.
 const MOST_OBJECTS: usize = 1_000;
@@ -12,12 +14,12 @@ const MOST_OBJECTS: usize = 1_000;
 /// What answers at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// A folder with so many objects, at most those of a page.
+    /// A folder, or what a wildcard matches.
     Folder {
-        /// Objects below it.
+        /// Readable objects among the first that the store lists, of those that the wildcard matches, if there is one.
         objects: usize,
-        /// Whether there may be more.
-        is_cut: bool,
+        /// How many were listed, if there may be more.
+        cut_at: Option<usize>,
     },
     /// A file; of several that the address names, the first.
     File {
@@ -40,6 +42,19 @@ pub async fn reach(address: &str, limits: &Limits) -> Result<Reached, PipelineEr
         let found = storage.head_if_exists(name).await?;
         return Ok(Reached::File { uri: storage.uri(name), bytes: found.map(|file| file.size) });
     }
-    let objects = storage.count_up_to(MOST_OBJECTS).await?;
-    Ok(Reached::Folder { objects, is_cut: objects == MOST_OBJECTS })
+    let glob = |name: &String| Pattern::new(name).map_err(|error| wrong(format!("{name}: {error}")));
+    let globs = names.iter().filter(|name| !name.is_empty()).map(glob).collect::<Result<Vec<_>, _>>()?;
+    let (mut objects, mut listed) = (0, 0);
+    let mut entries = storage.list_stream("");
+    while listed < MOST_OBJECTS
+        && let Some(entry) = entries.try_next().await?
+    {
+        listed += 1;
+        if let Listed::Object(object) = entry
+            && (globs.is_empty() || globs.iter().any(|glob| glob.matches_with(&object.path, MATCHING)))
+        {
+            objects += 1;
+        }
+    }
+    Ok(Reached::Folder { objects, cut_at: (listed == MOST_OBJECTS).then_some(listed) })
 }

@@ -175,15 +175,6 @@ impl Storage {
         Ok(listing)
     }
 
-    /// Asks for a listing of the root, and counts its entries up to `most`: whether a place can be reached, without listing all of it.
-    ///
-    /// # Errors
-    /// When the store fails, after all retries. A folder that is not there has no entry.
-    pub(crate) async fn count_up_to(&self, most: usize) -> Result<usize, PipelineError> {
-        let counted = self.list_stream("").take(most).try_fold(0, |count, _| std::future::ready(Ok(count + 1)));
-        counted.await
-    }
-
     /// What [`Self::list_all`] gives, as it comes: a page of a store or a folder of a disk at a time. To be called and polled in a tokio runtime.
     ///
     /// By the bytes of the paths, from local disks, S3, GCS, Azure and memory; WebDAV servers have an order of their own, and so have

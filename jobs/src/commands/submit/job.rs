@@ -149,14 +149,14 @@ impl Job {
         let mut command = process::Command::new(program);
         // What was exported and written reaches it as it reached this process.
         let typed = self.told.iter().filter(|told| told.by == ToldBy::Flag);
-        let instead = ["devices", "format", "dry-run", "metrics-listen"];
+        let instead = ["devices", "format", "dry-run"];
         let kept = typed.filter(|told| !instead.contains(&told.flag.as_str()));
         command.arg(&self.name).args(kept.flat_map(Told::words));
         if let Some(file) = &self.settings_file {
             command.arg("--settings").arg(file);
         }
-        // Where jobs are submitted from there may be no GPU, and the job's port may be taken.
-        command.args(["--devices=cpu", "--format=json", "--dry-run", "--metrics-listen=127.0.0.1:0"]);
+        // Where jobs are submitted from there may be no GPU.
+        command.args(["--devices=cpu", "--format=json", "--dry-run"]);
         tracing::info!("counting units: `restok {} --dry-run`", self.name);
         let done =
             command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("the dry run did not start")?;
