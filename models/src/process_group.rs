@@ -250,7 +250,9 @@ impl ProcessGroup {
         })?;
         Self::join(store, rendezvous, device, timeout).map_err(|error| match error {
             ModelError::Torch { .. } => {
-                failed(format!("cannot form a group within {} s: {}", timeout.as_secs(), torch_message(&error)))
+                let problem = torch_message(&error);
+                let advice = advice_for(host, &problem);
+                failed(format!("cannot form a group within {} s: {problem}{advice}", timeout.as_secs()))
             }
             error => error,
         })
@@ -604,6 +606,17 @@ fn torch_message(error: &ModelError) -> String {
     text.split(". This is typically").next().unwrap_or_default().to_owned()
 }
 
+/// What to do where Gloo told others an address of its machine alone, which is what Debian's host names stand for.
+fn advice_for(host: &str, problem: &str) -> &'static str {
+    let is_here = host.starts_with("127.") || ["localhost", "::1"].contains(&host);
+    match problem.contains("[127.") && !is_here {
+        true => {
+            "; a host name stands for 127.…, which other machines cannot reach: name the network interface in GLOO_SOCKET_IFNAME"
+        }
+        false => "",
+    }
+}
+
 /// Averages gradients over all processes, those that backward has finished while it computes others (torch's reducer of
 /// `DistributedDataParallel`).
 #[derive(Debug)]
@@ -647,5 +660,18 @@ impl Reducer {
             Err(error) if !is_of_another_process(error) => computed,
             _ => self.group.explained(computed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_no_other_machine_can_reach_is_told_with_what_to_do() {
+        let problem = "timed out connecting: SO_ERROR: Connection refused, remote=[127.0.0.1]:58257$0";
+        assert!(advice_for("10.0.0.1", problem).contains("GLOO_SOCKET_IFNAME"));
+        assert_eq!(advice_for("localhost", problem), "");
+        assert_eq!(advice_for("10.0.0.1", "remote=[10.0.0.2]:58257"), "");
     }
 }
