@@ -87,7 +87,7 @@ help: ## list the targets
 	@echo "Settings of evaluate: SAMPLES= (an output, an archive, a folder) REFERENCE= INCEPTION= EVALUATION= (where scores go) DEVICES= EVALUATE_ARGS='--flags of restok evaluate'"
 	@echo "Settings of train-tokenizer: SOURCE= OUTPUT= VALIDATION= PRESET=restok-l-128|restok-b-128|restok-s-128|tiny TRAIN_ARGS='--flags of restok train-tokenizer'"
 
-.PHONY: setup setup-tools setup-tables setup-browser setup-servers setup-ray setup-slurm
+.PHONY: setup setup-tools setup-tables setup-browser setup-servers setup-ray setup-wheel setup-slurm
 setup: ## get libtorch, cmake and nasm into the checkout, without root (other targets do this when needed)
 	@tools/setup.sh torch
 setup-tools:
@@ -100,6 +100,8 @@ setup-servers:
 	@tools/setup.sh servers
 setup-ray: ## get Ray and restok-ray into .deps/ray
 	@tools/setup.sh ray
+setup-wheel:
+	@tools/setup.sh wheel
 setup-slurm:
 	@tools/setup.sh slurm
 
@@ -115,7 +117,7 @@ demo: setup setup-tables ## tokenize two small samples, reconstruct ten images, 
 	@tools/demo.sh
 
 .PHONY: test test-data check-models test-models test-tables source-cases fuzz
-test: setup setup-tables setup-browser setup-servers setup-ray setup-slurm ## run every test: Rust, then other tools reading our tables, a browser our page, stores that others wrote, a Ray cluster and a Slurm
+test: setup setup-tables setup-browser setup-servers setup-ray setup-wheel setup-slurm ## run every test: Rust, then other tools reading our tables, a browser our page, stores that others wrote, a Ray cluster and a Slurm
 	$(CARGO) $(RUN_TESTS) --workspace
 	$(MAKE) test-tables
 test-data: setup-tools ## run the tests of schemas, pipeline and report alone: no libtorch needed
@@ -130,7 +132,7 @@ fuzz: setup ## damage images, shards, Parquet files, archives, plans, settings a
 source-cases: setup setup-tables ## tokenize sources as people have them, and print case, expected and seen
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) tests/python/source_cases.py
-test-tables: setup setup-tables setup-browser setup-servers setup-ray setup-slurm ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto, Azurite, Ray and Slurm
+test-tables: setup setup-tables setup-browser setup-servers setup-ray setup-wheel setup-slurm ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto, Azurite, Ray and Slurm
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
 
@@ -262,8 +264,15 @@ check-gpu: setup setup-tables ## hold this machine's device to the published fig
 pack-check-gpu: setup ## pack what check-gpu runs into .gpu, over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
 	@tools/check-gpu/pack.sh $(PACK_ARGS)
 
+# Both hold the program of `make build` without its symbols, with a run path from its own folder: packaging/program.sh.
+.PHONY: wheel dist
+wheel: setup setup-wheel ## build a wheel with the program and the Python package into dist/, over torch 2.13
+	@packaging/wheel.sh release dist
+dist: setup setup-wheel ## pack the program with a script that fetches libtorch into dist/, as an archive
+	@packaging/archive.sh release dist
+
 .PHONY: docs clean
 docs: setup ## build the documentation of the crates
 	$(CARGO) doc --locked --workspace --no-deps
 clean: ## remove what was built and fetched, but data/
-	rm -rf target .venv .deps demo-output check-gpu-output .gpu
+	rm -rf target .venv .deps dist demo-output check-gpu-output .gpu

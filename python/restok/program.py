@@ -1,9 +1,11 @@
 """The program `restok`: where it is, and runs of it."""
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from restok.errors import ProgramError
 
@@ -14,7 +16,7 @@ _LINES_OF_AN_ERROR = 20
 
 
 def find_program(binary: str | os.PathLike[str] | None = None) -> str:
-    """The program: as given, or RESTOK_BINARY, or `restok` on the PATH."""
+    """The program: as given, or RESTOK_BINARY, or the one that was installed with this package, or `restok` on the PATH."""
     named = os.fspath(binary) if binary is not None else os.environ.get(_VARIABLE)
     if named:
         found = shutil.which(named)
@@ -22,10 +24,25 @@ def find_program(binary: str | os.PathLike[str] | None = None) -> str:
             origin = "binary" if binary is not None else _VARIABLE
             raise ProgramError(f"{origin} is {named}, expected a program that can be run")
         return found
-    found = shutil.which(_NAME)
+    found = _installed() or shutil.which(_NAME)
     if found is None:
-        raise ProgramError(f"no `{_NAME}` on the PATH: build it with `make build`, and name it by {_VARIABLE} or `binary=`")
+        raise ProgramError(
+            f"no `{_NAME}` on the PATH: build it with `make build`, and name it by {_VARIABLE} or `binary=`, "
+            "or install the wheel of `make wheel`"
+        )
     return found
+
+
+def _installed() -> str | None:
+    """The program of the wheel that this package was installed from, if it has one. Notebooks run without its folder on the PATH."""
+    try:
+        wheel = importlib.metadata.distribution(_NAME)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    # This package may lie elsewhere, in a checkout.
+    if Path(str(wheel.locate_file(f"{_NAME}/{Path(__file__).name}"))).resolve() != Path(__file__).resolve():
+        return None
+    return next((found for file in wheel.files or () if file.name == _NAME and (found := shutil.which(str(file.locate())))), None)
 
 
 def run_program(program: str, arguments: Sequence[str | os.PathLike[str]]) -> str:

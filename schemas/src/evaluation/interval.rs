@@ -59,8 +59,10 @@ impl ScoreDifference {
     /// the halves of the two intervals that speak against it, as the sides of a right triangle. Intervals need not be symmetric.
     pub fn of(first: Estimate, second: Estimate) -> Self {
         let difference = first.score - second.score;
-        let below = (first.score - first.interval.lower).hypot(second.interval.upper - second.score);
-        let above = (first.interval.upper - first.score).hypot(second.score - second.interval.lower);
+        // Not `f64::hypot`: it alone would have the program ask for glibc 2.35.
+        let hypotenuse = |one: f64, other: f64| (one * one + other * other).sqrt();
+        let below = hypotenuse(first.score - first.interval.lower, second.interval.upper - second.score);
+        let above = hypotenuse(first.interval.upper - first.score, second.score - second.interval.lower);
         Self { difference, interval: ConfidenceInterval { lower: difference - below, upper: difference + above } }
     }
 
