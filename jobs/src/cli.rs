@@ -2,7 +2,7 @@
 
 use crate::environment;
 use crate::settings::{
-    DoctorOptions, EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions,
+    CompareOptions, DoctorOptions, EvaluateOptions, FinalizeOptions, GeneralOptions, GenerateOptions, InspectOptions,
     KubernetesOptions, LimitOptions, ReconstructOptions, ReportOptions, STORAGE_HEADING, SlurmOptions, SweepOptions,
     TokenizeOptions, TrainGeneratorOptions, TrainTokenizerOptions, VerifyOptions, WORK_HEADING, WORKER, WatchOptions,
     find_command, variable,
@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Score a generated set or a tokenizer's reconstructions under a named protocol
     #[command(long_about = EVALUATE_ABOUT, after_help = EVALUATE_AFTER_HELP)]
     Evaluate(Box<Arguments<EvaluateOptions>>),
+    /// Compare scored sets in one table: intervals, the best of each score, and what is not comparable
+    #[command(long_about = COMPARE_ABOUT, after_help = COMPARE_AFTER_HELP)]
+    Compare(Arguments<CompareOptions>),
     /// Check that every unit of an output is complete, and close it
     #[command(long_about = FINALIZE_ABOUT, after_help = FINALIZE_AFTER_HELP)]
     Finalize(Arguments<FinalizeOptions>),
@@ -405,6 +408,22 @@ Examples:
       --inception inception.safetensors --output ./evaluation
 
 docs/evaluating.md lists the rules of the protocols and says where to get the networks.";
+
+const COMPARE_ABOUT: &str = "\
+Compare scored sets in one table: intervals, the best of each score, and what is not comparable.
+
+Reads what `restok evaluate` and `restok sweep` wrote, one row per set or number of kept tokens. Scores are only comparable if protocol, \
+number of images, size, crop, reference, extractor and broken rules agree. Sets are compared on the terms that most of them share; where \
+one differs, the scores that depend on the difference carry a note with what was found and expected, and are not ranked. If FID has \
+intervals, a sentence says whether the best set differs from the next by more than chance.";
+
+const COMPARE_AFTER_HELP: &str = "\
+Examples:
+  restok compare ./evaluation
+  restok compare ./evaluation s3://bucket/sweep --scores fid,recall --sort recall
+  restok compare ./evaluation --format latex > table.tex
+
+docs/evaluating.md says what is compared.";
 
 const FINALIZE_ABOUT: &str = "\
 Check that every unit of an output is complete, and close it.

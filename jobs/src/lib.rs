@@ -266,6 +266,10 @@ fn run_command(command: Command, launch: Launch, progress: Progress, engine: Opt
             let limits = limits.resolve()?;
             block_on(commands::report::run(options.resolve()?, limits))
         }
+        Command::Compare(Arguments { options, limits }) => {
+            let limits = limits.resolve()?;
+            block_on(commands::compare::run(options.resolve()?, &limits))
+        }
         Command::Watch(Arguments { options, limits }) => {
             let limits = limits.resolve()?;
             block_on(commands::watch::run(options.resolve()?, &limits, &progress))

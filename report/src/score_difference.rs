@@ -37,7 +37,10 @@ pub fn sentence(score: &str, sets: [&str; 2], estimates: [Estimate; 2], confiden
 
 /// A sentence on the FID of each line beside that of the lowest, where both have intervals of one confidence, one reference and one
 /// network; `name` says what a line is called.
-pub(crate) fn beside_the_lowest(lines: &[&EvaluationRecord], name: fn(&EvaluationRecord) -> String) -> Vec<String> {
+pub(crate) fn beside_the_lowest(
+    lines: &[&EvaluationRecord],
+    name: impl Fn(&EvaluationRecord) -> String,
+) -> Vec<String> {
     let of = |record: &EvaluationRecord| {
         let (score, intervals) = (record.scores.fid?, record.scores.intervals.as_ref()?);
         Some((Estimate { score, interval: intervals.fid? }, intervals.confidence))

@@ -46,8 +46,8 @@ pub use crop::Crop;
 pub use error::SchemaError;
 pub use evaluation::{
     ConfidenceInterval, Deviation, DeviationKind, Estimate, EvaluationRecord, ImageMeasures, Protocol,
-    ReferenceProvenance, ScoreDifference, ScoreIntervals, ScoreKind, ScoredBatch, ScoredImages, ScoredRow, ScoredUnit,
-    Scores,
+    ReferenceProvenance, ScoreDifference, ScoreDirection, ScoreIntervals, ScoreKind, ScoredBatch, ScoredImages,
+    ScoredRow, ScoredUnit, Scores,
 };
 pub use image_id::ImageIdRule;
 pub use image_table::{ImageRow, STATUS_OK, image_record_batch, image_rows, image_schema};

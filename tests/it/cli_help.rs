@@ -37,6 +37,7 @@ fn the_help_of_every_command_is_what_was_reviewed() {
         "generate",
         "sweep",
         "evaluate",
+        "compare",
         "finalize",
         "verify",
         "inspect",

@@ -9,6 +9,10 @@ use tests::{
 
 /// A set of `count` samples of the generator that ships, in the workspace's folder `output`.
 fn generate(workspace: &Workspace, output: &str, count: usize, pictures: &str) {
+    generate_of_seed(workspace, output, count, pictures, 0);
+}
+
+pub(super) fn generate_of_seed(workspace: &Workspace, output: &str, count: usize, pictures: &str, seed: u64) {
     let mut command = workspace.restok(["generate", "--output", output, "--pictures", pictures, "--devices=cpu"]);
     with_shipped_models(&mut command);
     command.args([
@@ -18,6 +22,7 @@ fn generate(workspace: &Workspace, output: &str, count: usize, pictures: &str) {
         "--batch-size=8",
         "--guidance-scale=2",
         "--device-threads=1",
+        &format!("--seed={seed}"),
     ]);
     run(&mut command).expect_code(0);
 }
@@ -27,7 +32,7 @@ fn evaluate(workspace: &Workspace, arguments: &[&str]) -> Command {
     evaluate_into(workspace, "evaluation", arguments)
 }
 
-fn evaluate_into(workspace: &Workspace, output: &str, arguments: &[&str]) -> Command {
+pub(super) fn evaluate_into(workspace: &Workspace, output: &str, arguments: &[&str]) -> Command {
     let mut command = workspace.restok(["evaluate", "--batch-size=4", "--unit-size=4", "--output", output]);
     command.args(arguments).arg("--device-threads=1");
     // As variables, so that a test can say them otherwise.
@@ -52,7 +57,7 @@ fn features(workspace: &Workspace) -> BTreeMap<String, Vec<u8>> {
     files.into_iter().filter(|(path, _)| path.starts_with("features/")).collect()
 }
 
-const ALLOWED: &str = "--allow=count,resize,order,reference";
+pub(super) const ALLOWED: &str = "--allow=count,resize,order,reference";
 
 #[test]
 fn a_generated_set_is_scored_against_a_reference_of_its_own_making() {

@@ -5,6 +5,8 @@
 mod bad_settings;
 /// The help of every command, the end report and `--show-settings`, word for word.
 mod cli_help;
+/// Scored sets beside each other: what compares, what does not and why, in every format.
+mod compare;
 /// CUDA asked for on a machine without it.
 mod cuda_absent;
 /// A tokens file with codes that no codebook has, and other damage: `verify` finds each.

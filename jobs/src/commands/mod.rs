@@ -1,6 +1,7 @@
 //! One file a command: each is a function from its settings to a report.
 
 mod class_list;
+pub(crate) mod compare;
 pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod finalize;

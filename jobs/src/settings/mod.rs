@@ -5,6 +5,7 @@
 //! a settings file is read against the command line's own declaration, and its values take the place of defaults
 //! ([`SettingsFile::apply`]). Each command then turns its options into settings, where nothing that is needed may be absent.
 
+mod compare;
 mod doctor;
 mod error;
 mod evaluate;
@@ -26,6 +27,7 @@ mod train_tokenizer;
 mod training;
 mod values;
 
+pub(crate) use compare::{CompareOptions, CompareSettings, ComparisonFormat, named as named_score};
 pub(crate) use doctor::{DoctorOptions, DoctorSettings};
 pub(crate) use error::SettingsError;
 pub(crate) use evaluate::{

@@ -1,4 +1,4 @@
-//! Reads what the page is about: outputs, trainings, sweeps and scores, told apart by what lies in them.
+//! Reads what the page is about: outputs, trainings, sweeps and scores, told apart by what lies in them; or scores alone.
 
 mod pictures;
 mod scores;
@@ -126,6 +126,24 @@ pub async fn gather(address: &str, limits: &Limits, album: &mut Album) -> Result
     match subjects.is_empty() {
         true => Err(nothing_known(&place.storage).into()),
         false => Ok(subjects),
+    }
+}
+
+/// Reads the scores tables at `address`: its own; of a folder that has none, those of every folder right below it.
+///
+/// # Errors
+/// When there are none, or one is damaged; the error names it.
+pub async fn gather_scores(address: &str, limits: &Limits) -> Result<Vec<EvaluationRecord>> {
+    let place = Place::open(address, limits)?;
+    let mut lines = scores::read(&place.storage).await?;
+    if lines.is_empty() {
+        for name in place.names_below().await? {
+            lines.extend(scores::read(&place.below(&name, limits)?.storage).await?);
+        }
+    }
+    match lines.is_empty() {
+        true => Err(nothing_scored(&place.storage).into()),
+        false => Ok(lines),
     }
 }
 
@@ -258,6 +276,16 @@ fn nothing_known(storage: &Storage) -> PipelineError {
     }
 }
 
+fn nothing_scored(storage: &Storage) -> PipelineError {
+    PipelineError::Output {
+        uri: storage.display().to_owned(),
+        problem: format!(
+            "no scores are here; expected files {SCORES_PREFIX}score-….parquet, as `restok evaluate` and `restok sweep` write them into \
+             their output, or a folder of such outputs"
+        ),
+    }
+}
+
 fn whole_store(storage: &Storage) -> PipelineError {
     PipelineError::Output {
         uri: storage.display().to_owned(),
@@ -295,6 +323,29 @@ mod tests {
         assert!(error.to_string().contains("root of a store"), "{error}");
         let error = gather("memory:///a", &Limits::default(), &mut Album::default()).await.expect_err("nothing there");
         assert!(error.to_string().contains("nothing that a report is about"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn scores_are_read_of_an_output_or_of_those_right_below_a_folder() {
+        let root = tempfile::tempdir().expect("a folder");
+        let address = |path: &str| root.path().join(path).display().to_string();
+        for (folder, evaluation) in [("all/b", "two"), ("all/a", "one"), ("all/a/deeper", "three")] {
+            let storage = Storage::open_output(&address(folder), &Limits::default()).expect("a place");
+            let record = EvaluationRecord {
+                evaluation: evaluation.to_owned(),
+                ..EvaluationRecord::new(schemas::Protocol::GfidAdm, folder)
+            };
+            pipeline::write_scores(&storage, &[record]).await.expect("written");
+        }
+        for (path, expected) in [("all", &["one", "two"][..]), ("all/a", &["one"]), ("all/a/deeper", &["three"])] {
+            let lines = gather_scores(&address(path), &Limits::default()).await.expect("scores");
+            let names: Vec<&str> = lines.iter().map(|line| line.evaluation.as_str()).collect();
+            assert_eq!(names, expected, "{path}");
+        }
+        for path in ["", "nowhere"] {
+            let error = gather_scores(&address(path), &Limits::default()).await.expect_err("no scores").to_string();
+            assert!(error.contains(path) && error.contains("no scores are here"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,9 @@
 //! Scores as a function of how many tokens were kept, and codes by level.
 
-use super::scores::end_of;
-use crate::charts::{Bar, BarChart, Line, LineChart, Span};
+use crate::{
+    charts::{Bar, BarChart, Line, LineChart, Span},
+    score_lines::end_of,
+};
 use maud::{Markup, html};
 use schemas::EvaluationRecord;
 use std::collections::BTreeMap;

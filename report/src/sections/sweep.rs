@@ -4,6 +4,7 @@ use super::{part, pictures, scores};
 use crate::{
     charts::{Line, LineChart, Span, significant},
     gather::{Sweep, SweepPoint},
+    score_lines::{ScoreColumn, columns},
     text::{count, counted, percent},
 };
 use maud::{Markup, html};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub(super) fn section(sweep: &Sweep, records: &[EvaluationRecord]) -> Markup {
     let (scored, others) = comparable(sweep, records);
-    let columns = scores::columns(scored.iter().flatten().copied());
+    let columns = columns(scored.iter().flatten().copied());
     let heading =
         ["guidance", "schedule", "top-p", "temperature", "samples", "codes used", "of codebook", "entropy, bits"];
     let content = html! {
@@ -129,7 +130,7 @@ fn title(point: &SweepPoint) -> String {
 }
 
 /// Everything that is measured against the scale of guidance, a line for each combination of the other settings.
-fn charts(sweep: &Sweep, scored: &[Option<&EvaluationRecord>], columns: &[&scores::Column]) -> Markup {
+fn charts(sweep: &Sweep, scored: &[Option<&EvaluationRecord>], columns: &[&ScoreColumn]) -> Markup {
     let mut scales: Vec<f64> = sweep.points.iter().map(|point| point.sampling().0).collect();
     scales.sort_by(f64::total_cmp);
     scales.dedup();

@@ -11,5 +11,5 @@ pub use interval::{ConfidenceInterval, Estimate, ScoreDifference};
 pub use protocol::{Deviation, DeviationKind, Protocol};
 pub use record::{EvaluationRecord, ScoreIntervals, Scores};
 pub use reference::ReferenceProvenance;
-pub use score_kind::ScoreKind;
+pub use score_kind::{ScoreDirection, ScoreKind};
 pub use scored_images::{ImageMeasures, ScoredBatch, ScoredImages, ScoredRow, ScoredUnit};
