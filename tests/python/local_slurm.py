@@ -150,11 +150,13 @@ class Slurm:
         for task in self.tasks(job):
             restart = task["JobId"], task["Restarts"]
             if task["JobState"] == "PENDING" and int(task["Restarts"]) and restart not in self.hurried:
-                self.hurried.add(restart)
-                subprocess.run(
+                told = subprocess.run(
                     ["scontrol", "update", f"JobId={task['JobId']}", "StartTime=now+2"],
                     env=self.environment, capture_output=True, check=False,
                 )
+                # Refused, it is told again.
+                if told.returncode == 0:
+                    self.hurried.add(restart)
 
     def ended(self, job, seconds):
         """The tasks of a job, once nothing more happens to any of them."""

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -24,6 +23,8 @@ PACKAGING = CHECKOUT / "packaging"
 CLOTHES = SAMPLES / "fashion-mnist"
 # The package torch: what it holds in lib is what programs are linked to.
 TORCH = Path(os.environ.get("LIBTORCH") or CHECKOUT / ".deps" / "libtorch").resolve()
+# What it packs is built already, unless sources changed since.
+SECONDS_TO_BUILD = 3600
 # Without LIBTORCH, LD_LIBRARY_PATH and an environment's programs.
 CLEAN = {"PATH": "/usr/bin:/bin"}
 
@@ -46,7 +47,7 @@ def packed(script, folder):
     reason = CHECKOUT / ".deps" / "no-maturin"
     if reason.exists():
         pytest.skip(f"no maturin: {reason.read_text().strip()}")
-    done = subprocess.run([PACKAGING / script, "dev", folder], capture_output=True, text=True)
+    done = subprocess.run([PACKAGING / script, "dev", folder], capture_output=True, text=True, timeout=SECONDS_TO_BUILD)
     # `make test` over another libtorch.
     if "which pyproject.toml names" in done.stderr:
         pytest.skip(done.stderr.strip().splitlines()[-1])
@@ -79,8 +80,7 @@ def environment(wheel, tmp_path_factory):
 @pytest.fixture
 def unpacked(archive, tmp_path):
     """The folder of the archive."""
-    with tarfile.open(archive) as opened:
-        opened.extractall(tmp_path, filter="data")
+    printed("tar", "-xf", archive, "-C", tmp_path)
     return tmp_path / archive.name.removesuffix(".tar.gz")
 
 
@@ -218,7 +218,9 @@ def test_the_platform_tag_is_that_of_the_symbols(wheel, environment):
     symbols = printed("objdump", "--dynamic-syms", environment / "bin" / "restok")
     glibc = max(tuple(map(int, version.split("."))) for version in re.findall(r"\(GLIBC_([0-9.]+)\)", symbols))
     assert f"-py3-none-manylinux_{glibc[0]}_{glibc[1]}_{platform.machine()}.whl" in wheel.name
-    assert f"glibc {glibc[0]}.{glibc[1]}" in (CHECKOUT / "docs" / "install.md").read_text()
+    # The document tells of builds on Debian 12: on newer systems, C compiles to newer symbols.
+    if platform.libc_ver()[1] == "2.36":
+        assert f"glibc {glibc[0]}.{glibc[1]}" in (CHECKOUT / "docs" / "install.md").read_text()
 
 
 # ---------------------------------------------------------------------------------------------------------- the archive

@@ -17,7 +17,7 @@ use futures::future::join_all;
 use schemas::{RandomStream, SchemaError, lease_path, lease_prefix, parse_lease_path};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -194,7 +194,11 @@ impl LeasedUnits {
     /// Says of the units that this process took and that are not stored that nobody works on them: others need not wait. For `patience` at
     /// most.
     pub(crate) async fn give_back(&mut self, patience: Duration) {
-        self.pending = None;
+        if let Some(pending) = self.pending.take() {
+            // Until it has ended it may take another one.
+            pending.abort();
+            drop(tokio::time::timeout(patience, pending).await);
+        }
         let held = std::mem::take(&mut *self.leases.held());
         let leases = &self.leases;
         let giving = held.into_values().map(|taken| async move {
@@ -240,12 +244,12 @@ impl Search {
 
     /// Looks through the whole output: takes a unit that nobody works on, or chooses some to watch.
     async fn look_around<T: UnitTask>(&mut self, task: &T) -> Result<Around, PipelineError> {
+        // Before what is stored: a unit that ends meanwhile is one or the other.
+        let held: BTreeSet<u32> = self.leases.held().keys().copied().collect();
         let stored = task.stored().await?;
         let takes = self.leases.takes().await?;
-        let mut missing: Vec<u32> = {
-            let held = self.leases.held();
-            (0..self.units).filter(|unit| !stored.contains(unit) && !held.contains_key(unit)).collect()
-        };
+        let mut missing: Vec<u32> =
+            (0..self.units).filter(|unit| !stored.contains(unit) && !held.contains(unit)).collect();
         if missing.is_empty() {
             return Ok(Around::AllStored);
         }
@@ -273,9 +277,10 @@ impl Search {
         let known = std::mem::take(&mut self.watched);
         self.watched = missing
             .iter()
-            .map(|unit| match known.iter().find(|known| known.unit == *unit) {
-                Some(known) => known.clone(),
-                None => Watched { unit: *unit, takes: takes.get(unit).copied().unwrap_or(1), lease: None },
+            .map(|unit| {
+                let takes = takes.get(unit).copied().unwrap_or(1);
+                let known = known.iter().find(|known| known.unit == *unit && known.takes >= takes).cloned();
+                known.unwrap_or(Watched { unit: *unit, takes, lease: None })
             })
             .take(WATCHED)
             .collect();
@@ -401,8 +406,14 @@ impl Leases {
 
     /// Says that nobody works on a unit that this process took.
     async fn give_back(&self, taken: Taken) -> Result<(), PipelineError> {
-        // Where somebody has taken it over meanwhile, that stays.
-        self.put(Taken { takes: taken.takes + 1, ..taken }, true).await.map(drop)
+        // Nobody may know whether the lease arrived: another process may have been first.
+        match self.put(taken, false).await? {
+            // Where somebody has taken it over meanwhile, that stays.
+            PutOutcome::Created | PutOutcome::Same => {
+                self.put(Taken { takes: taken.takes + 1, ..taken }, true).await.map(drop)
+            }
+            PutOutcome::Different(_) => Ok(()),
+        }
     }
 
     async fn put(&self, taken: Taken, is_given_back: bool) -> Result<PutOutcome, PipelineError> {

@@ -43,7 +43,10 @@ static TERMS: [Term; 13] = [
         text: |record| counted(record.images, "image"),
         // Of reconstructions, fewer originals are other originals.
         matters_to: |column, protocol| match column.measured {
-            Measured::Features(kind) => kind.depends_on_count() || protocol == Protocol::Rfid,
+            // Subsets of the deviation have more images in common in a small set.
+            Measured::Features(kind) => {
+                kind.depends_on_count() || column.field == "kid_deviation" || protocol == Protocol::Rfid
+            }
             Measured::Pixels | Measured::Lpips | Measured::Codes => true,
         },
         is_told: true,

@@ -167,6 +167,20 @@ async fn what_a_process_only_began_to_take_is_given_back_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_process_took_first_is_not_given_back() {
+    let shared = Shared::new();
+    shared.store.inject(FaultRule::new(Operation::Put, Fault::Stall));
+    let mut second = shared.start(1, 2, 2);
+    let taking = tokio::time::timeout(Duration::from_millis(1), shared.next(&mut second)).await;
+    assert!(taking.is_err(), "{taking:?}");
+    let mut first = shared.start(0, 2, 2);
+    assert_eq!([shared.next(&mut first).await, shared.next(&mut first).await], [Some(0), Some(1)]);
+    second.give_back(PATIENCE).await;
+    let waiting = tokio::time::timeout(Duration::from_secs(60), shared.next(&mut shared.start(1, 2, 2))).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_unit_of_a_process_that_died_is_taken_over_after_three_times_the_longest() {
     let shared = Shared::new();
     let start = Instant::now();
