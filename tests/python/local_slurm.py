@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 SECONDS_TO_ANSWER = 60
@@ -83,8 +84,6 @@ class Slurm:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
-        # Tasks, by job and number of restarts, that were told to start.
-        self.hurried = set()
 
     def __enter__(self):
         for name in ("controller", *(f"node-{node}" for node in NODES)):
@@ -148,15 +147,11 @@ class Slurm:
         """A task that was queued again waits two minutes, which tests need not. But a node starts none in the second, by the clock, in which
         it ended the one before ("Job credential revoked"), which has then failed."""
         for task in self.tasks(job):
-            restart = task["JobId"], task["Restarts"]
-            if task["JobState"] == "PENDING" and int(task["Restarts"]) and restart not in self.hurried:
-                told = subprocess.run(
+            if task["JobState"] == "PENDING" and int(task["Restarts"]) and is_far(task["EligibleTime"]):
+                subprocess.run(
                     ["scontrol", "update", f"JobId={task['JobId']}", "StartTime=now+2"],
                     env=self.environment, capture_output=True, check=False,
                 )
-                # Refused, it is told again.
-                if told.returncode == 0:
-                    self.hurried.add(restart)
 
     def ended(self, job, seconds):
         """The tasks of a job, once nothing more happens to any of them."""
@@ -167,6 +162,11 @@ class Slurm:
             return tasks if {task["JobState"] for task in tasks} <= ENDED else None
 
         return wait_for(f"the end of job {job}", all_ended, seconds)
+
+
+def is_far(moment):
+    """Whether a moment of Slurm's is further away than where `hurry` puts it: Slurm may put it off again."""
+    return moment != "Unknown" and datetime.fromisoformat(moment) > datetime.now() + timedelta(seconds=3)
 
 
 def process_of(pid_file):
