@@ -4,7 +4,7 @@ use super::{
     FetchLimits, PinnedObject, classes, extension,
     foreign_files::{self, Foreign},
     parquet_footer::{self, FileFooter},
-    pattern,
+    pattern::{self, Wildcard},
     sorted_objects::SortedObjects,
 };
 use crate::{
@@ -14,7 +14,6 @@ use crate::{
     unique_ids::IdHashes,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use glob::Pattern;
 use schemas::{
     ImageExtensions, ImageIdRule, LabelSource, LeftOutReason, PackedList, SourceAccount, SourceLayout, SourceReading,
 };
@@ -331,21 +330,18 @@ fn matching(
     objects: PackedList<StoredObject>,
     names: Vec<String>,
 ) -> Result<(PackedList<StoredObject>, Vec<String>), String> {
-    let glob = |name: String| match Pattern::new(&name) {
-        Ok(glob) => Ok((glob, name, false)),
-        Err(error) => Err(format!("{name}: {error}")),
-    };
-    let mut globs = names.into_iter().map(glob).collect::<Result<Vec<_>, _>>()?;
+    let wildcard = |name: String| Ok::<_, String>((Wildcard::new(&name)?, name, false));
+    let mut wildcards = names.into_iter().map(wildcard).collect::<Result<Vec<_>, _>>()?;
     let found = objects.retain(|object| {
         let mut any = false;
-        for (glob, _, matched) in &mut globs {
-            let matches = glob.matches_with(&object.path, pattern::MATCHING);
+        for (wildcard, _, matched) in &mut wildcards {
+            let matches = wildcard.matches(&object.path);
             *matched |= matches;
             any |= matches;
         }
         any
     });
-    Ok((found, globs.into_iter().filter(|(.., matched)| !matched).map(|(_, name, _)| name).collect()))
+    Ok((found, wildcards.into_iter().filter(|(.., matched)| !matched).map(|(_, name, _)| name).collect()))
 }
 
 /// The objects of some names, sorted, each once; and the names that are not there.

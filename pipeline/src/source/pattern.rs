@@ -1,7 +1,7 @@
 //! Patterns in an address: brace lists and ranges, and wildcards.
 
 use crate::storage::{LocalKind, has_scheme, local_kind};
-use glob::MatchOptions;
+use glob::{MatchOptions, Pattern};
 use object_store::path::Path;
 use schemas::ImageExtensions;
 
@@ -29,7 +29,7 @@ pub(super) fn resolve(address: &str) -> Patterned {
             let cut = address.rfind('/').map_or(0, |slash| slash + 1);
             let (base, name) = address.split_at(cut);
             let base = if base.is_empty() { "." } else { base };
-            Patterned { base: base.to_owned(), pattern: glob::Pattern::escape(name) }
+            Patterned { base: base.to_owned(), pattern: Pattern::escape(name) }
         }
         _ => split(address),
     }
@@ -70,9 +70,24 @@ fn split(address: &str) -> Patterned {
     Patterned { base: format!("{base}{query}"), pattern }
 }
 
-/// How names are matched with wildcards: a star does not reach into folders, two stars do.
-pub(super) const MATCHING: MatchOptions =
-    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+/// A name with wildcards: a star does not reach into folders, two stars do.
+#[derive(Clone, Debug)]
+pub(super) struct Wildcard(Pattern);
+
+impl Wildcard {
+    /// # Errors
+    /// In words, when the name is no pattern.
+    pub(super) fn new(name: &str) -> Result<Self, String> {
+        Pattern::new(name).map(Self).map_err(|error| format!("{name}: {error}"))
+    }
+
+    /// Whether it stands for the object at `path`.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let options =
+            MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+        self.0.matches_with(path, options)
+    }
+}
 
 /// Whether a name stands for several.
 pub(crate) fn has_wildcard(name: &str) -> bool {

@@ -2,11 +2,10 @@
 
 use super::{
     open_address,
-    pattern::{MATCHING, expand_braces, has_wildcard},
+    pattern::{Wildcard, expand_braces, has_wildcard},
 };
 use crate::{Limits, PipelineError, storage::Listed};
 use futures::TryStreamExt;
-use glob::Pattern;
 
 /// A folder is listed so far: a page of most stores.
 const MOST_OBJECTS: usize = 1_000;
@@ -38,12 +37,13 @@ pub async fn reach(address: &str, limits: &Limits) -> Result<Reached, PipelineEr
     let (storage, pattern) = open_address(address, limits)?;
     let wrong = |problem| PipelineError::Source { uri: storage.uri(&pattern), problem };
     let names = expand_braces(&pattern).map_err(wrong)?;
-    if let Some(name) = names.first().filter(|name| !name.is_empty() && !has_wildcard(name)) {
+    let is_folder = pattern.is_empty() || names.iter().any(|name| has_wildcard(name));
+    if let Some(name) = names.first().filter(|_| !is_folder) {
         let found = storage.head_if_exists(name).await?;
         return Ok(Reached::File { uri: storage.uri(name), bytes: found.map(|file| file.size) });
     }
-    let glob = |name: &String| Pattern::new(name).map_err(|error| wrong(format!("{name}: {error}")));
-    let globs = names.iter().filter(|name| !name.is_empty()).map(glob).collect::<Result<Vec<_>, _>>()?;
+    let wildcards = names.iter().filter(|name| !name.is_empty()).map(|name| Wildcard::new(name));
+    let wildcards = wildcards.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
     let (mut objects, mut listed) = (0, 0);
     let mut entries = storage.list_stream("");
     while listed < MOST_OBJECTS
@@ -51,7 +51,7 @@ pub async fn reach(address: &str, limits: &Limits) -> Result<Reached, PipelineEr
     {
         listed += 1;
         if let Listed::Object(object) = entry
-            && (globs.is_empty() || globs.iter().any(|glob| glob.matches_with(&object.path, MATCHING)))
+            && (wildcards.is_empty() || wildcards.iter().any(|wildcard| wildcard.matches(&object.path)))
         {
             objects += 1;
         }

@@ -25,7 +25,7 @@ use std::{
     },
     time::{Duration, SystemTime},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Units in work elsewhere whose leases a process watches at a time, so that a thousand idle ones do not ask for everything.
@@ -68,7 +68,7 @@ impl Holder {
     }
 }
 
-/// The leases of one process.
+/// The leases of one process, and what it knows of units; clones share that.
 #[derive(Clone, Debug)]
 struct Leases {
     output: Storage,
@@ -78,6 +78,8 @@ struct Leases {
     life: u64,
     /// Those of units that are not stored yet, from before they are put: who stops must not leave one that it has just begun to put.
     held: Arc<Mutex<BTreeMap<u32, Taken>>>,
+    /// The longest that a unit took, in nanoseconds; 0 where none was seen.
+    longest: Arc<AtomicU64>,
 }
 
 /// A lease that this process took.
@@ -98,8 +100,6 @@ pub(crate) struct LeasedUnits {
     search: Option<Search>,
     /// The search for the next unit. It goes on while the caller looks at something else: a put or a listing is not begun again.
     pending: Option<AbortOnDropHandle<Searched>>,
-    /// The longest that a unit took, in nanoseconds.
-    longest: Arc<AtomicU64>,
 }
 
 /// The search, and what it came to.
@@ -118,7 +118,6 @@ struct Search {
     looks: u32,
     /// Looks through the output.
     rounds: u32,
-    longest: Arc<AtomicU64>,
 }
 
 /// A unit in work elsewhere.
@@ -152,9 +151,14 @@ impl LeasedUnits {
     /// `missing` are the units that were not stored at the start, ascending; of them, each process has its own
     /// (`unit % world_size == rank`).
     pub(crate) fn new(output: &Storage, name: &str, units: u32, process: ProcessRank, missing: Vec<u32>) -> Self {
-        let longest = Arc::<AtomicU64>::default();
-        let life = RandomState::new().build_hasher().finish();
-        let leases = Leases { output: output.clone(), name: name.to_owned(), process, life, held: Arc::default() };
+        let leases = Leases {
+            output: output.clone(),
+            name: name.to_owned(),
+            process,
+            life: RandomState::new().build_hasher().finish(),
+            held: Arc::default(),
+            longest: Arc::default(),
+        };
         let search = Search {
             leases: leases.clone(),
             units,
@@ -162,15 +166,14 @@ impl LeasedUnits {
             watched: Vec::new(),
             looks: 0,
             rounds: 0,
-            longest: Arc::clone(&longest),
         };
-        Self { leases, search: Some(search), pending: None, longest }
+        Self { leases, search: Some(search), pending: None }
     }
 
     /// A unit that this process took is stored, and took so long where this process made it.
     pub(crate) fn stored(&self, unit: u32, duration: Option<Duration>) {
         self.leases.held().remove(&unit);
-        self.longest.fetch_max(nanoseconds(duration.unwrap_or_default()), Relaxed);
+        self.leases.saw(duration.unwrap_or_default());
     }
 
     /// The next unit that this process should make; `None` when all that it has not taken are stored. May be dropped while it waits.
@@ -194,16 +197,16 @@ impl LeasedUnits {
     /// Says of the units that this process took and that are not stored that nobody works on them: others need not wait. For `patience` at
     /// most.
     pub(crate) async fn give_back(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         if let Some(pending) = self.pending.take() {
             // Until it has ended it may take another one.
             pending.abort();
-            drop(tokio::time::timeout(patience, pending).await);
+            drop(timeout_at(deadline, pending).await);
         }
         let held = std::mem::take(&mut *self.leases.held());
         let leases = &self.leases;
         let giving = held.into_values().map(|taken| async move {
-            let given = tokio::time::timeout(patience, leases.give_back(taken)).await;
-            let problem = match given {
+            let problem = match timeout_at(deadline, leases.give_back(taken)).await {
                 Ok(Ok(())) => return None,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the store does not answer".to_owned(),
@@ -261,11 +264,10 @@ impl Search {
                 return Ok(Around::Taken(taken));
             }
         }
-        if self.longest().is_none() {
+        if self.leases.longest().is_none() {
             // A few say enough of what is usual.
             for unit in [stored.first(), stored.last()].into_iter().flatten() {
-                let duration = task.duration_of(*unit).await?.unwrap_or_default();
-                self.longest.fetch_max(nanoseconds(duration), Relaxed);
+                self.leases.saw(task.duration_of(*unit).await?.unwrap_or_default());
             }
         }
         if self.rounds == 0 {
@@ -297,7 +299,7 @@ impl Search {
                 self.watched.remove(number);
                 // Of a unit that went to another process, the lease says nothing of how long it took.
                 if let Some(lease) = lease.filter(|_| takes == 1) {
-                    self.longest.fetch_max(nanoseconds(lease.age()), Relaxed);
+                    self.leases.saw(lease.age());
                 }
                 continue;
             }
@@ -338,21 +340,16 @@ impl Search {
             Some(holder) if holder.world_size != self.leases.process.world_size => return LEAST_PATIENCE,
             holder => holder.map_or(0, |holder| holder.takeovers),
         };
-        let patience = self.longest().map_or(PATIENCE_UNSEEN, |longest| (longest * PATIENCE).max(LEAST_PATIENCE));
+        let longest = self.leases.longest();
+        let patience = longest.map_or(PATIENCE_UNSEEN, |longest| (longest * PATIENCE).max(LEAST_PATIENCE));
         patience.saturating_mul(1 << takeovers.min(DOUBLINGS))
-    }
-
-    /// The longest that a unit took, where one was seen.
-    fn longest(&self) -> Option<Duration> {
-        let nanoseconds = self.longest.load(Relaxed);
-        (nanoseconds > 0).then_some(Duration::from_nanos(nanoseconds))
     }
 
     /// Until the next look: a part of what a unit takes, other for each process, so that they do not all look at once.
     fn pause(&self) -> Duration {
         let part = 0.5 + f64::from(self.leases.process.rank % 16) / 16.0;
         let (least, most) = PAUSES;
-        self.longest().map_or(most, |longest| longest.mul_f64(part)).clamp(least, most)
+        self.leases.longest().map_or(most, |longest| longest.mul_f64(part)).clamp(least, most)
     }
 }
 
@@ -402,6 +399,17 @@ impl Leases {
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<u32, Taken>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A unit took so long.
+    fn saw(&self, duration: Duration) {
+        self.longest.fetch_max(nanoseconds(duration), Relaxed);
+    }
+
+    /// The longest that a unit took, where one was seen.
+    fn longest(&self) -> Option<Duration> {
+        let nanoseconds = self.longest.load(Relaxed);
+        (nanoseconds > 0).then_some(Duration::from_nanos(nanoseconds))
     }
 
     /// Says that nobody works on a unit that this process took.

@@ -13,7 +13,7 @@ use schemas::RandomStream;
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
@@ -26,15 +26,19 @@ const NAME: &str = "plan";
 /// What all processes together did.
 #[derive(Debug, Default)]
 struct Done {
-    begun: AtomicU64,
-    stored: AtomicU64,
-    /// Numbers of the stored units, for listings: to have the store name ten thousand objects thousands of times takes minutes.
-    markers: Mutex<BTreeSet<u32>>,
+    /// Stored units, for listings: to have the store name ten thousand objects thousands of times takes minutes.
+    stored: Mutex<BTreeSet<u32>>,
     listings: AtomicU64,
     /// Units that were finished though another process had stored them.
     doubled: AtomicU64,
     /// Units that died with their process.
     lost: AtomicU64,
+}
+
+impl Done {
+    fn stored(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Units that take their time and leave a marker.
@@ -72,7 +76,7 @@ impl UnitTask for SimulatedTask {
 
     async fn stored(&self) -> Result<BTreeSet<u32>, PipelineError> {
         self.done.listings.fetch_add(1, Relaxed);
-        Ok(self.done.markers.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.done.stored().clone())
     }
 
     async fn duration_of(&self, _: u32) -> Result<Option<Duration>, PipelineError> {
@@ -80,7 +84,6 @@ impl UnitTask for SimulatedTask {
     }
 
     async fn make(&self, unit: u32) -> Result<f64, UnitError> {
-        self.done.begun.fetch_add(1, Relaxed);
         let mut work = InWork(&self.done, false);
         // Half a minute to a minute and a half.
         let seconds = 30.0 + 60.0 * RandomStream::new(self.seed, "unit", u64::from(unit)).uniform();
@@ -92,12 +95,9 @@ impl UnitTask for SimulatedTask {
 
     async fn commit(&self, unit: u32, seconds: f64, _: std::time::Instant) -> Result<f64, UnitError> {
         match self.output.put_create(&marker(unit), Bytes::from(self.seed.to_string())).await? {
-            crate::PutOutcome::Created => {
-                self.done.markers.lock().unwrap_or_else(PoisonError::into_inner).insert(unit);
-                self.done.stored.fetch_add(1, Relaxed)
-            }
-            _ => self.done.doubled.fetch_add(1, Relaxed),
-        };
+            crate::PutOutcome::Created => drop(self.done.stored().insert(unit)),
+            _ => drop(self.done.doubled.fetch_add(1, Relaxed)),
+        }
         Ok(seconds)
     }
 
@@ -233,7 +233,7 @@ fn check(name: &str, (processes, units): (u32, u32), outcome: &Outcome) {
         share * 100.0
     );
     assert_eq!(*stored, units as usize, "no unit is lost");
-    assert_eq!(count(&done.stored), u64::from(units));
+    assert_eq!(done.stored().len(), units as usize);
     assert!(share < 0.03, "{doubled} of {units} units were made twice");
     assert!(per_unit < 32.0, "{per_unit} requests a unit and process");
 }
@@ -258,7 +258,7 @@ async fn a_process_that_drains_leaves_nothing_to_wait_for() {
     };
     let (one, other, ()) = tokio::join!(life(0, CancellationToken::new()), life(1, cancel.clone()), signal);
     assert_eq!((one, other), (true, false));
-    assert_eq!((done.stored.load(Relaxed), done.lost.load(Relaxed)), (4, 2));
+    assert_eq!((done.stored().len(), done.lost.load(Relaxed)), (4, 2));
     // A unit takes a minute and a half at most, and one of those that drained may begin when an own one is done.
     let took = started.elapsed().as_secs();
     assert!(took <= 2 * 90, "took {took} s");
