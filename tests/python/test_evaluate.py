@@ -12,7 +12,7 @@ import pytest
 
 from conftest import CHECKOUT, SAMPLES, SECONDS_TO_END, binary, restok
 
-# The formulas that the figures of the Rust tests are of.
+# The formulas that gave the figures of the Rust tests.
 sys.path.append(str(CHECKOUT / "models" / "src" / "metrics" / "reference_values"))
 import set_scores as formulas
 

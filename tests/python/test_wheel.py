@@ -202,7 +202,8 @@ def test_the_wheel_holds_the_python_package_as_it_lies_here(wheel):
 
 def test_the_wheel_needs_the_torch_that_is_built_over_and_what_the_package_needs(wheel):
     needed = set(metadata(wheel).get_all("Requires-Dist"))
-    version = re.search(r"^torch==(\d+\.\d+)\.", (CHECKOUT / "tools" / "requirements-torch-cpu.txt").read_text(), re.MULTILINE)[1]
+    builds = (CHECKOUT / "tools" / f"requirements-torch-{kind}.txt" for kind in ("cpu", "cuda"))
+    (version,) = {re.search(r"^torch==(\d+\.\d+)\.", file.read_text(), re.MULTILINE)[1] for file in builds}
     assert f"torch=={version}.*" in needed
     # But for the extra `torch`: that torch is there anyway.
     requirement = re.compile(r'^ *"([^"]+)",|^(?:images|fsspec) = \["([^"]+)"\]', re.MULTILINE)
@@ -279,12 +280,13 @@ def test_libtorch_is_fetched_beside_the_program(unpacked, environment, tmp_path,
 
     lines = (unpacked / f"requirements-torch-{kind}.txt").read_text().splitlines()
     requirements = [line for line in lines if not line.startswith("#")]
+    (torch,) = (requirement for requirement in requirements if requirement.startswith("torch=="))
     for requirement in requirements:
         library = requirement.split("==")[0].removeprefix("nvidia-cuda-")
-        stand_in(wheels, requirement, ["torch/lib/libtorch_cpu.so", "torch/__init__.py"] if library == "torch" else [f"nvidia/cu13/lib/{library}"])
+        stand_in(wheels, requirement, ["torch/lib/libtorch_cpu.so", "torch/__init__.py"] if requirement == torch else [f"nvidia/cu13/lib/{library}"])
     done = run(unpacked / "fetch-libtorch", kind, **python)
     assert done.returncode == 0 and "it starts" in done.stderr, done.stderr
     assert not before.exists() and not list(unpacked.glob("fetched.*"))
     assert [file.name for file in (unpacked / "torch").iterdir()] == ["lib"]
-    assert (unpacked / "torch" / "lib" / "libtorch_cpu.so").read_text() == "torch==2.13.0"
+    assert (unpacked / "torch" / "lib" / "libtorch_cpu.so").read_text() == torch
     assert len(list(unpacked.glob("nvidia/cu13/lib/*"))) == len(requirements) - 1

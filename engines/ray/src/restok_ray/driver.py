@@ -44,11 +44,17 @@ class Counts:
 
     images: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    units_stored_here: int = 0
+    # Units that workers made, as they told of them.
+    made_here: set[int] = field(default_factory=set)
     # Made by a second worker, too: not those that it found stored when it began them.
     units_done_twice: int = 0
     workers_seen: int = 0
     workers_lost: int = 0
+
+    @property
+    def units_stored_here(self) -> int:
+        """Units that workers of this run stored."""
+        return len(self.made_here)
 
 
 @dataclass
@@ -72,7 +78,6 @@ class Driver:
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
         """`say` is told in words what a person should know."""
         self.counts = Counts()
-        self._made_here: set[int] = set()
         self.outcome: Outcome | None = None
         self.queue: UnitQueue | None = None
         self._say = say
@@ -268,11 +273,10 @@ class Driver:
             return
         member.images_done += done.images
         # Not whether the queue still had it: of two that have a unit, the one that finds it stored may say so before the one that stored it.
-        if done.unit in self._made_here:
+        if done.unit in self.counts.made_here:
             self.counts.units_done_twice += 1
             return
-        self._made_here.add(done.unit)
-        self.counts.units_stored_here += 1
+        self.counts.made_here.add(done.unit)
         self.counts.images += done.images
         self.counts.rejected.update(done.rejected)
 

@@ -8,9 +8,7 @@ intervals, in fewer settings.
 
 import numpy
 
-
-def distances(left, right):
-    return ((left[:, None] - right[None]) ** 2).sum(axis=2)
+from set_scores import distances
 
 
 def recall_and_coverage(reference, samples, between):
