@@ -611,12 +611,12 @@ fn torch_message(error: &ModelError) -> String {
     text.split(". This is typically").next().unwrap_or_default().to_owned()
 }
 
-/// What to do where Gloo told others an address of its machine alone, which is what Debian's host names stand for.
+/// What to do where Gloo told others a loopback address, to which a machine's own name resolves on Debian.
 fn advice_for(host: &str, problem: &str) -> &'static str {
     let is_here = host.starts_with("127.") || ["localhost", "::1"].contains(&host);
     match ["[127.", "[::1]"].iter().any(|address| problem.contains(address)) && !is_here {
         true => {
-            "; a host name stands for 127.…, which other machines cannot reach: name the network interface in GLOO_SOCKET_IFNAME"
+            "; a host name resolves to 127.…, which other machines cannot reach: name the network interface in GLOO_SOCKET_IFNAME"
         }
         false => "",
     }

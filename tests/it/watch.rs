@@ -1,12 +1,11 @@
 use crate::workspace;
 use axum::{Router, body::Bytes, http::Uri};
-use pipeline::testing::PATIENCE;
+use pipeline::testing::{returns, wait_until};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     process::{Command, Stdio},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 use tests::{
     s3_server::{Fault, FaultRule, RequestKind, S3Server},
@@ -114,14 +113,15 @@ fn watching_ends_with_whoever_reads_the_looks() {
     let mut watching = command.spawn().expect("it starts");
     let mut look = String::new();
     // The pipe is closed behind the first look, as by `head -n 1`.
-    BufReader::new(watching.stdout.take().expect("a pipe")).read_line(&mut look).expect("a look");
-    let started = Instant::now();
-    while watching.try_wait().expect("the state of a child").is_none() && started.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    // What hangs ends without a code.
-    watching.kill().ok();
-    assert_eq!(watching.wait().expect("the state of a child").code(), Some(0));
+    let mut looks = BufReader::new(watching.stdout.take().expect("a pipe"));
+    returns("the first look", || looks.read_line(&mut look)).expect("a look");
+    drop(looks);
+    let mut ended = None;
+    wait_until("the end of a watch that nobody reads", || {
+        ended = watching.try_wait().expect("the state of a child");
+        ended.is_some()
+    });
+    assert_eq!(ended.expect("it has ended").code(), Some(0));
     let look: serde_json::Value = serde_json::from_str(&look).expect("a look");
     assert_eq!((look["finished"].as_bool(), &look["units_done"]), (Some(false), &look["units_total"]));
 }

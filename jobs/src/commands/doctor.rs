@@ -3,13 +3,14 @@
 use crate::{
     environment, hub,
     settings::{DoctorSettings, ReportFormat},
+    workers::available_cores,
 };
 use anyhow::Result;
 use models::{Device, DeviceChoice};
 use pipeline::{Limits, ProcessRank, Reached};
-use report::text::{bytes, counted, named};
+use report::text::{bytes, count, counted, named};
 use serde::Serialize;
-use std::{collections::BTreeMap, thread::available_parallelism};
+use std::collections::BTreeMap;
 
 /// Variables that hold credentials or say where they are, by what they are for. Only whether they are set is told.
 const VARIABLES: [(&str, &[&str]); 5] = [
@@ -134,7 +135,7 @@ fn told(reached: &Reached) -> String {
         Reached::Folder { objects: 0, cut_at: None } => "reached; there is nothing there".to_owned(),
         Reached::Folder { objects, cut_at: None } => format!("reached, {}", counted(*objects as u64, "object")),
         Reached::Folder { objects, cut_at: Some(listed) } => {
-            format!("reached, {} of the first {listed}", counted(*objects as u64, "object"))
+            format!("reached, {} among the first {}", counted(*objects as u64, "object"), count(*listed as u64))
         }
         Reached::File { uri, bytes: Some(size) } => format!("reached, {uri} has {}", bytes(*size)),
         Reached::File { uri, bytes: None } => format!("reached; there is no {uri}"),
@@ -162,7 +163,7 @@ fn look() -> Findings {
         libtorch_folder: models::libtorch_folder().map(|folder| folder.display().to_string()),
         decoders: pipeline::decoder_versions(),
         system: system(),
-        processors: available_parallelism().map_or(1, usize::from),
+        processors: available_cores(),
         devices,
         no_cuda,
         variables: VARIABLES.iter().map(|(purpose, names)| (*purpose, set(names))).collect(),

@@ -41,7 +41,7 @@ pub(crate) async fn run(
         return Err(SettingsError::invalid("--dry-run", "true", "false for a worker, which an engine waits for").into());
     }
     // Everything that can be wrong is found before the output is touched.
-    let _exporting = if settings.dry_run { None } else { Some(progress.metrics().export(settings.metrics_listen)?) };
+    let _exporting = (!settings.dry_run).then(|| progress.metrics().export(settings.metrics_listen)).transpose()?;
     let output = Storage::open_output(&settings.output, &limits)?;
     let loading = load_first(&settings, &workers);
     let (folder, tokenizer) = cancel.run_until_cancelled(loading).await.ok_or(PipelineError::Drained)??;

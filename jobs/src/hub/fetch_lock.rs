@@ -78,11 +78,9 @@ fn write_holder(file: &mut File) -> io::Result<()> {
 /// A lock's file in words.
 fn told(holder: &str, now: Duration) -> String {
     let mut words = holder.split_whitespace();
-    let (process, since) = (words.next(), words.next().and_then(|since| since.parse().ok()));
-    match (process, since) {
-        (Some(process), Some(since)) => format!(
-            "process {process} on {} has been fetching it for {}",
-            words.next().unwrap_or("this machine"),
+    match (words.next(), words.next().and_then(|since| since.parse().ok()), words.next()) {
+        (Some(process), Some(since), Some(host)) => format!(
+            "process {process} on {host} has been fetching it for {}",
             duration(now.saturating_sub(Duration::from_secs(since)).as_secs_f64()),
         ),
         _ => "another process is fetching it".to_owned(),
@@ -119,7 +117,10 @@ mod tests {
     fn how_long_it_was_held_follows_from_the_file() {
         let told = |holder| told(holder, Duration::from_secs(1_000));
         assert_eq!(told("7 900 node-3\n"), "process 7 on node-3 has been fetching it for 1 min 40 s");
-        assert_eq!(told("7 1001 \n"), "process 7 on this machine has been fetching it for 0.0 s");
-        assert_eq!(told(""), "another process is fetching it");
+        assert_eq!(told("7 1001 node-3\n"), "process 7 on node-3 has been fetching it for 0.0 s");
+        // Whoever holds it has not said so yet, or was killed while it did.
+        for torn in ["", "7 900"] {
+            assert_eq!(told(torn), "another process is fetching it");
+        }
     }
 }

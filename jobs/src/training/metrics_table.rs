@@ -119,11 +119,11 @@ mod tests {
     fn a_line_has_a_cell_for_each_column_and_empty_ones_where_there_is_no_number() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("metrics.csv");
-        let mut table = MetricsTable::open(&path, &columns(&["loss", "validation/psnr"]), 0).expect("begun");
+        let mut table = MetricsTable::open(&path, &columns(&["loss", "validation_psnr"]), 0).expect("begun");
         table.append(10, &[("loss", 0.0)]).expect("a line");
-        table.append(20, &[("validation/psnr", 21.25), ("loss", 1e-9)]).expect("a line");
+        table.append(20, &[("validation_psnr", 21.25), ("loss", 1e-9)]).expect("a line");
         table.append(30, &[("loss", f64::NAN)]).expect("a line");
-        assert_eq!(read(&path), "step,loss,validation/psnr\n10,0.0,\n20,1e-9,21.25\n30,NaN,\n");
+        assert_eq!(read(&path), "step,loss,validation_psnr\n10,0.0,\n20,1e-9,21.25\n30,NaN,\n");
         let error = table.append(40, &[("rate", 1.0)]).expect_err("no such column");
         assert!(error.to_string().contains("\"rate\""), "{error}");
     }

@@ -1,6 +1,6 @@
 //! The Fréchet distance extrapolated to infinitely many images (Chong and Forsyth, "Effectively Unbiased FID and Inception Score and
-//! Where to Find Them", 2020). The distance of N images is too large by about a constant over N: it is taken for several N, and the line through them is
-//! followed to 1 / N = 0.
+//! Where to Find Them", 2020). The distance of N images is too large by about a constant over N: it is taken for several N, and the line
+//! through them is followed to 1 / N = 0.
 //!
 //! The sizes are dgm-eval's. What the reference's own number of images adds stays in it.
 

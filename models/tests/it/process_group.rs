@@ -171,7 +171,7 @@ fn in_half_precision_two_processes_train_what_one_trains() {
 
 #[test]
 fn in_float16_two_processes_leave_out_the_steps_that_one_leaves_out() {
-    // Of few images and steps: processors have no float16 of their own.
+    // Of few images and steps: few processors compute in float16, and the others are slow at it.
     let images = |step: usize| (0..2).map(|part| training::images(2, (10 * step + part) as u64)).collect::<Vec<_>>();
     // With so much of a loss, scaled gradients overflow until the scale is small enough.
     let recipe = || {
